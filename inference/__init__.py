@@ -1,0 +1,1 @@
+"""Gated speech: receipts, ledger, marks, `Synthesizer`. Imports `sayso.model`, never `sayso.training`."""

@@ -1,0 +1,1 @@
+"""Training: corpora, token files, Lightning tasks. Imports `sayso.model`, never `sayso.inference`."""
