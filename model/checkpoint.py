@@ -1,0 +1,84 @@
+"""Weights on disk: a folder of `config.json` and `model.safetensors`, loaded strictly; no pickle."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .errors import CheckpointError
+
+Module = TypeVar("Module", bound=nn.Module)
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_module(folder: Path, module: nn.Module, config: Any) -> None:
+    """Write a module's weights and its config (a dataclass), each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    save_file(weights, folder / f"{WEIGHTS}.part")
+    (folder / f"{CONFIG}.part").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    for name in (WEIGHTS, CONFIG):
+        (folder / f"{name}.part").replace(folder / name)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's `config.json`; CheckpointError where there is none or it is no JSON object."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: is {folder} a model folder?") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): restore or train it anew"
+        ) from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds no JSON object: restore or train it anew")
+    return config
+
+
+def load_weights(folder: Path, module: nn.Module) -> None:
+    """Fill a module from the folder's weights; CheckpointError unless every tensor fits exactly."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: restore it or train it anew")
+    try:
+        module.load_state_dict(load_file(path), strict=True)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore it or train it anew") from None
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit {folder / CONFIG}: {error}") from None
+
+
+def build(config_class: type, values: dict[str, Any], origin: Path) -> Any:
+    """A (nested) frozen dataclass from JSON; CheckpointError on unknown, missing or bad values."""
+    known = {f.name: f for f in dataclasses.fields(config_class)}
+    arguments = {}
+    for name, value in values.items():
+        if name not in known:
+            raise CheckpointError(f"{origin} has an unknown key {name!r}: other version of Sayso?")
+        kind = known[name].type
+        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        arguments[name] = build(kind, value, origin) if nested else value  # type: ignore[arg-type]
+    try:
+        return config_class(**arguments)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{origin} does not describe a {config_class.__name__}: {error}"
+        ) from None
+
+
+def load_module(folder: Path, module_class: type[Module], config_class: type) -> Module:
+    """Build `module_class(config)` from a folder and load it strictly, in eval mode.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or weights and config do not fit.
+    """
+    config = build(config_class, read_config(folder), folder / CONFIG)
+    module = module_class(config)
+    load_weights(folder, module)
+    return module.eval()

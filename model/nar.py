@@ -1,0 +1,117 @@
+"""The non-autoregressive model of codebooks 1..K-1 (VALL-E 2, 3.3, Eq. 12-17).
+
+Reads text || <eos> || codes || <eos> || W_id[j] with full attention and predicts codebook j of every
+target frame at once. Prompt frames are the sum of all K code embeddings, target frames that of
+codebooks 0..j-1. What the paper leaves open: the <eos> behind the codes is a learned vector of the
+code sequence, and it and the code-ID token take the two code positions behind the last frame.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .ar import Loss, cross_entropy
+from .transformer import INIT_STD, Size, Transformer, embedding, join, part, positions
+
+
+@dataclass(frozen=True)
+class NARConfig:
+    """All that is needed to build a `NAR`."""
+
+    text_size: int
+    """Entries in the text vocabulary, without <eos>."""
+    codebook_size: int
+    """Entries in a codebook."""
+    codebooks: int = 8
+    """K, the AR model's codebook 0 included."""
+    size: Size = field(default_factory=Size)
+    max_text: int = 1024
+    """Text positions, <eos> included."""
+    max_frames: int = 4096
+    """Longest code sequence in frames, prompt included."""
+
+    def __post_init__(self):
+        if min(self.text_size, self.codebook_size, self.max_text, self.max_frames) < 1:
+            raise ValueError(f"sizes must be at least 1: {self}")
+        if self.codebooks < 2:
+            raise ValueError(f"codebooks {self.codebooks} leaves nothing for the NAR model")
+
+
+class NAR(nn.Module):
+    """Text, the prompt's codes and codebooks 0..j-1 in, distributions over codebook j out."""
+
+    def __init__(self, config: NARConfig):
+        super().__init__()
+        self.config = config
+        K, D = config.codebooks, config.size.width
+        self.text_embedding = embedding(config.text_size + 1, D)
+        self.text_position = positions(config.max_text, D)
+        self.code_embeddings = nn.ModuleList(embedding(config.codebook_size, D) for _ in range(K))
+        self.code_position = positions(config.max_frames + 2, D)
+        self.eos = nn.Parameter(torch.randn(D) * INIT_STD)
+        self.level_embedding = embedding(K - 1, D)  # W_id
+        self.transformer = Transformer(config.size, causal=False)
+
+    @property
+    def text_eos_id(self) -> int:
+        """<eos> in the text table: the row behind the vocabulary."""
+        return self.config.text_size
+
+    def forward(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        lengths: Tensor,
+        prompt_lengths: Tensor,
+        level: int,
+    ) -> Tensor:
+        """Logits (B, T, V) of codebook `level` (1..K-1) at every frame.
+
+        Args:
+            text: (B, S) int64, right-padded beyond `text_lengths` (B,).
+            codes: (B, K, T) int64, right-padded beyond `lengths` (B,). Target frames are read in
+                codebooks 0..level-1 only.
+            prompt_lengths: (B,) frames at the start that are the prompt, read in all codebooks.
+        """
+        K, T = codes.shape[1:]
+        if not 1 <= level < self.config.codebooks or K != self.config.codebooks:
+            raise ValueError(f"level {level} of {K} codebooks, model of {self.config.codebooks}")
+        if T > self.config.max_frames:
+            raise ValueError(f"{T} frames, the model holds {self.config.max_frames}")
+        text = F.pad(text, (0, 1)).scatter(1, text_lengths[:, None], self.text_eos_id)
+        if text.shape[1] > self.config.max_text:
+            raise ValueError(f"{text.shape[1]} text tokens, the model holds {self.config.max_text}")
+        x = self.text_embedding(text) + self.text_position.weight[: text.shape[1]]
+
+        is_prompt = torch.arange(T, device=codes.device) < prompt_lengths[:, None]  # (B, T)
+        frames = torch.zeros(*codes[:, 0].shape, x.shape[2], dtype=x.dtype, device=x.device)
+        for k, table in enumerate(self.code_embeddings):
+            embedded = table(codes[:, k])  # (B, T, D)
+            frames = frames + (embedded if k < level else embedded * is_prompt[..., None])
+        tail = torch.stack([self.eos, self.level_embedding.weight[level - 1]])
+        speech = join(frames, lengths, tail.expand(len(codes), -1, -1))
+        speech = speech + self.code_position.weight[: T + 2]
+
+        x = join(x, text_lengths + 1, speech)
+        x = self.transformer(x, text_lengths + 1 + lengths + 2)
+        table = self.code_embeddings[level]
+        assert isinstance(table, nn.Embedding)
+        return part(x, text_lengths + 1, T) @ table.weight.T
+
+    def loss(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        lengths: Tensor,
+        prompt_lengths: Tensor,
+        level: int,
+    ) -> Loss:
+        """Mean nats per code of codebook `level` after the prompt (Eq. 17), as `forward`."""
+        logits = self(text, text_lengths, codes, lengths, prompt_lengths, level)
+        frame = torch.arange(codes.shape[2], device=codes.device)
+        counted = (frame >= prompt_lengths[:, None]) & (frame < lengths[:, None])
+        return cross_entropy(logits, codes[:, level], counted)

@@ -1,0 +1,183 @@
+"""The Transformer both models share, its key-value cache passed as an argument (VALL-E 2, 3.2-3.3).
+
+The paper gives the size ("following VALL-E", arXiv:2301.02111, 5.1) and no more. Decided here,
+once: LayerNorm before each sub-layer and after the last (trains without a long warm-up), GELU,
+weights N(0, 0.02) with the two layers that write to the residual scaled by 1/sqrt(2 * layers) as
+in GPT-2, and learnable positions that start as sinusoids: they may move, but text and speech run
+in step, and a table that knows what "next" means should learn to read sooner than noise.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a Transformer; the defaults are the paper's."""
+
+    layers: int = 12
+    """Transformer blocks."""
+    heads: int = 16
+    """Attention heads; must divide width."""
+    width: int = 1024
+    """Model width D."""
+    feed_forward: int = 4096
+    """Width inside the feed-forward layers."""
+    dropout: float = 0.1
+    """Dropout on attention, on both sub-layers' outputs and on the input."""
+
+    def __post_init__(self):
+        if min(self.layers, self.heads, self.width, self.feed_forward) < 1:
+            raise ValueError(f"sizes must be at least 1: {self}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is outside [0, 1)")
+
+
+class Cache:
+    """Keys and values of the tokens seen so far; every row of the batch has its own length."""
+
+    def __init__(self, size: Size, batch: int, capacity: int, like: Tensor):
+        shape = (size.layers, batch, size.heads, capacity, size.width // size.heads)
+        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.zeros_like(self.keys)
+        self.lengths = torch.zeros(batch, dtype=torch.long, device=like.device)  # (B,)
+        self.used = 0  # slots in use in the longest row
+
+    def reserve(self, new: int) -> tuple[Tensor, Tensor]:
+        """Place `new` tokens behind each row: their slots, and which slots each may look at."""
+        self.used += new
+        if self.used > self.keys.shape[3]:
+            raise ValueError(f"cache holds {self.keys.shape[3]} tokens, {self.used} needed")
+        slots = self.lengths[:, None] + torch.arange(new, device=self.lengths.device)
+        every = torch.arange(self.used, device=slots.device)
+        return slots, (every <= slots[..., None])[:, None]  # (B, new), (B, 1, new, used)
+
+    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, H, new, D/H) and return all of the layer's keys and values so far."""
+        row = torch.arange(len(slots), device=slots.device)[:, None]
+        self.keys[layer, row, :, slots] = key.transpose(1, 2)
+        self.values[layer, row, :, slots] = value.transpose(1, 2)
+        return self.keys[layer, :, :, : self.used], self.values[layer, :, :, : self.used]
+
+    def advance(self, lengths: Tensor) -> None:
+        """Count `lengths` (B,) of the tokens just written; later ones (padding) get overwritten."""
+        self.lengths = self.lengths + lengths
+        self.used = int(self.lengths.max())
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward, each behind a LayerNorm and added to the residual."""
+
+    def __init__(self, size: Size):
+        super().__init__()
+        self.heads, self.dropout = size.heads, size.dropout
+        self.attention_norm = nn.LayerNorm(size.width)
+        self.qkv = nn.Linear(size.width, 3 * size.width)
+        self.attention_out = nn.Linear(size.width, size.width)
+        self.feed_forward_norm = nn.LayerNorm(size.width)
+        self.feed_forward_in = nn.Linear(size.width, size.feed_forward)
+        self.feed_forward_out = nn.Linear(size.feed_forward, size.width)
+        for linear in (self.qkv, self.attention_out, self.feed_forward_in, self.feed_forward_out):
+            nn.init.normal_(linear.weight, std=INIT_STD)
+            nn.init.zeros_(linear.bias)
+        for linear in (self.attention_out, self.feed_forward_out):
+            nn.init.normal_(linear.weight, std=INIT_STD / math.sqrt(2 * size.layers))
+
+    def forward(
+        self,
+        x: Tensor,  # (B, L, D)
+        causal: bool,
+        mask: Tensor | None,  # broadcasts to (B, H, L, keys), True where a query may look
+        cache: Cache | None = None,
+        layer: int = 0,
+        slots: Tensor | None = None,  # (B, L), where the cache keeps these tokens
+    ) -> Tensor:
+        B, L, D = x.shape
+        qkv = self.qkv(self.attention_norm(x)).view(B, L, 3, self.heads, D // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D/H)
+        if cache is not None and slots is not None:
+            key, value = cache.write(layer, slots, key, value)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
+        )
+        y = self.attention_out(y.transpose(1, 2).reshape(B, L, D))
+        x = x + F.dropout(y, self.dropout, self.training)
+        y = self.feed_forward_out(F.gelu(self.feed_forward_in(self.feed_forward_norm(x))))
+        return x + F.dropout(y, self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks over right-padded sequences."""
+
+    def __init__(self, size: Size, causal: bool):
+        super().__init__()
+        self.size, self.causal = size, causal
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
+        self.norm = nn.LayerNorm(size.width)
+
+    def forward(self, x: Tensor, lengths: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D); rows are right-padded beyond `lengths` (B,).
+
+        With a cache, `x` holds the tokens that follow those in it (causal models only).
+        """
+        x = F.dropout(x, self.size.dropout, self.training)
+        mask, slots = None, None
+        if cache is not None:
+            if not self.causal:
+                raise ValueError("only a causal Transformer can use a cache")
+            slots, mask = cache.reserve(x.shape[1])
+        elif not self.causal:
+            mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+            mask = mask[:, None, None]  # (B, 1, 1, L)
+        # Right padding needs no mask under causal attention: no real token looks behind itself.
+        for layer, block in enumerate(self.blocks):
+            x = block(x, self.causal and mask is None, mask, cache, layer, slots)
+        if cache is not None:
+            cache.advance(lengths)
+        return self.norm(x)
+
+
+def positions(count: int, width: int) -> nn.Embedding:
+    """A learnable position table (count, width) that starts as sinusoids of deviation 0.02."""
+    angle = torch.arange(count)[:, None] * torch.exp(
+        -math.log(10_000) * torch.arange(0, width, 2) / width
+    )
+    table = torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :width]
+    return nn.Embedding(count, width, _weight=table * math.sqrt(2) * INIT_STD)
+
+
+def embedding(count: int, width: int) -> nn.Embedding:
+    """An embedding table (count, width) drawn from N(0, 0.02)."""
+    return nn.Embedding(count, width, _weight=torch.randn(count, width) * INIT_STD)
+
+
+def join(first: Tensor, first_lengths: Tensor, second: Tensor) -> Tensor:
+    """Put each row of `second` right behind the real part of `first`'s row, padding last.
+
+    Args:
+        first: (B, A, D), of which `first_lengths` (B,) tokens are real.
+        second: (B, C, D), right-padded.
+
+    Returns:
+        (B, A + C, D)
+    """
+    both = torch.cat([first, second], 1)
+    slot = torch.arange(both.shape[1], device=both.device)[None]
+    start = first_lengths[:, None]
+    source = torch.where(slot < start, slot, slot - start + first.shape[1])
+    return both.gather(1, source.clamp(max=both.shape[1] - 1)[..., None].expand_as(both))
+
+
+def part(joined: Tensor, start: Tensor, count: int) -> Tensor:
+    """The `count` tokens of each row (B, L, D) from `start` (B,): (B, count, D)."""
+    index = start[:, None] + torch.arange(count, device=joined.device)
+    return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[2]))
