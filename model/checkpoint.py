@@ -1,4 +1,4 @@
-"""Weights on disk: a folder of `config.json` and `model.safetensors`, loaded strictly; no pickle."""
+"""Weights on disk: `config.json` and `model.safetensors`, loaded strictly, never a pickle."""
 
 import dataclasses
 import json

@@ -1,9 +1,9 @@
 """The non-autoregressive model of codebooks 1..K-1 (VALL-E 2, 3.3, Eq. 12-17).
 
-Reads text || <eos> || codes || <eos> || W_id[j] with full attention and predicts codebook j of every
-target frame at once. Prompt frames are the sum of all K code embeddings, target frames that of
-codebooks 0..j-1. What the paper leaves open: the <eos> behind the codes is a learned vector of the
-code sequence, and it and the code-ID token take the two code positions behind the last frame.
+Reads text || <eos> || codes || <eos> || W_id[j] with full attention and predicts codebook j of
+every target frame at once. Prompt frames are the sum of all K code embeddings, target frames that
+of codebooks 0..j-1. What the paper leaves open: the <eos> behind the codes is a learned vector of
+the code sequence, and it and the code-ID token take the two code positions behind the last frame.
 """
 
 from dataclasses import dataclass, field

@@ -1,0 +1,23 @@
+"""Shared by all tests: where the shared corpora are, and the same arithmetic on every machine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads():
+    """Two slow cores: more threads only fight."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def kathleen() -> Path:
+    """The Kathleen corpus, or a loud skip."""
+    folder = SHARED / "corpora" / "kathleen"
+    if not (folder / "metadata.tsv").is_file():
+        pytest.skip(f"no shared corpora: {folder} is missing")
+    return folder
