@@ -1,0 +1,155 @@
+"""Content credentials: trusted, valid, invalid and none told apart; the authority fails closed."""
+
+import datetime
+import io
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from sayso.inference import provenance
+from sayso.inference.audio import write_audio
+from sayso.inference.provenance import ensure_ca, export_ca, load_anchor, read_manifest, sign
+from sayso.model.errors import InputError, MarkError
+
+LEDGER, CARD = "01JD-ledger-7", "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> provenance.CA:
+    return ensure_ca(tmp_path_factory.mktemp("store") / "ca")
+
+
+@pytest.fixture(params=[".wav", ".flac", ".mp3"])
+def signed(request: pytest.FixtureRequest, tmp_path: Path, ca: provenance.CA) -> Path:
+    noise = torch.randn(24_000, generator=torch.Generator().manual_seed(1)) * 0.1
+    plain, out = tmp_path / f"plain{request.param}", tmp_path / f"signed{request.param}"
+    write_audio(plain, noise, 24_000)
+    sign(plain, out, ca, LEDGER, CARD, "a sentence")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [plain.name, out.name]
+    return out
+
+
+def test_the_four_states(signed: Path, ca: provenance.CA, tmp_path: Path):
+    ours = read_manifest(signed, ca)
+    assert ours.state == "trusted" and not ours.reasons
+    assert (ours.ledger_id, ours.card_hash, ours.title) == (LEDGER, CARD, "a sentence")
+    assert ours.generator == "Sayso"
+
+    unknown = read_manifest(signed, None)
+    assert unknown.state == "valid" and unknown.ledger_id == LEDGER
+    stranger = ensure_ca(tmp_path / "stranger")
+    assert read_manifest(signed, stranger).state == "valid"
+
+    assert read_manifest(signed.with_stem("plain"), ca).state == "none"
+    with pytest.raises(InputError, match="no file"):
+        read_manifest(tmp_path / "absent.wav", ca)
+
+
+def test_any_change_is_seen(signed: Path, ca: provenance.CA):
+    data = bytearray(signed.read_bytes())
+    manifest = data.find(b"jumb")
+    places = {
+        "audio": len(data) - 600 if signed.suffix != ".wav" else 2000,
+        "claim": manifest + 900,
+    }
+    for place, at in places.items():
+        changed = bytearray(data)
+        changed[at] ^= 1
+        signed.write_bytes(changed)
+        found = read_manifest(signed, ca)
+        assert found.state == "invalid", place
+        assert found.reasons, place
+
+
+def test_the_audio_is_the_same_bit_for_bit(signed: Path):
+    before, _ = soundfile.read(signed.with_stem("plain"), dtype="int16")
+    after, _ = soundfile.read(signed, dtype="int16")
+    assert np.array_equal(before, after)
+
+
+def test_a_broken_container_is_not_a_traceback(tmp_path: Path, ca: provenance.CA):
+    (tmp_path / "a.wav").write_bytes(b"RIFF\xff\xff\xff\xffWAVEfmt ")
+    assert read_manifest(tmp_path / "a.wav", ca).state in ("none", "invalid")
+    (tmp_path / "a.mp3").write_bytes(b"")
+    assert read_manifest(tmp_path / "a.mp3", ca).state in ("none", "invalid")
+
+
+def test_sign_refuses_other_formats(tmp_path: Path, ca: provenance.CA):
+    write_audio(tmp_path / "a.ogg", torch.full((24_000,), 0.1), 24_000)
+    with pytest.raises(MarkError, match="Cannot sign"):
+        sign(tmp_path / "a.ogg", tmp_path / "b.ogg", ca, LEDGER, CARD, "t")
+    (tmp_path / "text.wav").write_text("not audio")
+    with pytest.raises(MarkError, match="could not be signed"):
+        sign(tmp_path / "text.wav", tmp_path / "b.wav", ca, LEDGER, CARD, "t")
+    assert not list(tmp_path.glob("b.*")) and not list(tmp_path.glob(".signing*"))
+
+
+def test_the_authority_is_kept_private_and_made_once(tmp_path: Path):
+    folder = tmp_path / "deep/ca"
+    first = ensure_ca(folder)
+    for name in provenance.FILES:
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert ensure_ca(folder) == first
+    assert [p.name for p in folder.parent.iterdir()] == ["ca"]
+
+    fingerprint = export_ca(folder, tmp_path / "root.pem")
+    assert len(fingerprint) == 64
+    assert load_anchor(tmp_path / "root.pem").root == first.root
+    assert b"PRIVATE" not in (tmp_path / "root.pem").read_bytes()
+
+
+DAMAGES = [(name, how) for name in ("root.pem", "leaf.pem") for how in ("empty", "half", "foreign")]
+DAMAGES += [(name, "absent") for name in provenance.FILES]
+DAMAGES += [("root.key", "open"), ("leaf.pem", "open")]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_an_unreadable_authority_is_an_error(tmp_path: Path, name: str, damage: str):
+    folder = tmp_path / "ca"
+    ensure_ca(folder)
+    file = folder / name
+    if damage == "absent":
+        file.unlink()
+    elif damage == "open":
+        file.chmod(0o644)
+    elif damage == "foreign":
+        ensure_ca(tmp_path / "other")
+        file.write_bytes((tmp_path / "other" / name).read_bytes())
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 if damage == "half" else 0])
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(MarkError, match="cannot be read"):
+        ensure_ca(folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before  # never replaced silently
+
+
+def test_an_expired_leaf_is_renewed_under_the_same_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    old = ensure_ca(tmp_path / "ca")
+    later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1826)
+    monkeypatch.setattr(provenance, "_now", lambda: later)
+    new = ensure_ca(tmp_path / "ca")
+    assert new.root == old.root and new.chain != old.chain and new.key != old.key
+
+
+def test_sign_never_leaves_half_a_file(
+    tmp_path: Path, ca: provenance.CA, monkeypatch: pytest.MonkeyPatch
+):
+    write_audio(tmp_path / "a.wav", torch.full((24_000,), 0.1), 24_000)
+    (tmp_path / "out.wav").write_bytes(b"what was there")
+
+    def fails(self: object, signer: object, kind: str, source: object, target: io.BytesIO):
+        target.write(b"RIFF half")
+        raise provenance.c2pa.C2paError("the disk is full")
+
+    monkeypatch.setattr(provenance.c2pa.Builder, "sign", fails)
+    with pytest.raises(MarkError, match="disk is full"):
+        sign(tmp_path / "a.wav", tmp_path / "out.wav", ca, LEDGER, CARD, "t")
+    assert (tmp_path / "out.wav").read_bytes() == b"what was there"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "out.wav"]
