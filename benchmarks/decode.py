@@ -1,0 +1,97 @@
+"""Milliseconds per AR step at the paper's size, cached and naive, beside what memory allows.
+
+`python -m benchmarks.decode` (random weights; `--layers 2` for a quick look). A cached step has to read
+every weight and the cache once, so bytes read over the read bandwidth, measured in the same run,
+is the least time a step can take on this machine.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from sayso.model.ar import AR, ARConfig
+from sayso.model.transformer import Cache, Size
+
+FRAME_RATE = 75  # EnCodec's
+
+
+def seconds(call: Callable[[], object], repeats: int) -> float:
+    """Median wall time of a call after one warm-up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def read_bandwidth() -> float:
+    """Bytes per second of reading 1 GiB of fp32 in one pass (a sum)."""
+    block = torch.ones(2**28)
+    return block.numel() * 4 / seconds(lambda: block.sum(), 5)
+
+
+@torch.inference_mode()
+def measure(G: int, size: Size, text: int, prompt: float, repeats: int) -> dict[str, float]:
+    """Cached and naive seconds per step after `text` tokens and `prompt` seconds of speech."""
+    config = ARConfig(text_size=256, codebook_size=1024, group_size=G, size=size)
+    model = AR(config).eval()
+    frames = int(prompt * FRAME_RATE) // G * G
+    ids = torch.zeros(1, text, dtype=torch.long)
+    codes = torch.zeros(1, frames, dtype=torch.long)
+    text_lengths, lengths = torch.tensor([text]), torch.tensor([frames])
+    cache = Cache(size, 1, text + 2 + frames // G + repeats + 1, model.bos)
+    prefill = seconds(
+        lambda: model.prefill(
+            ids, text_lengths, codes, lengths, Cache(size, 1, cache.keys.shape[3], model.bos)
+        ),
+        3,
+    )
+    model.prefill(ids, text_lengths, codes, lengths, cache)
+    group, number = torch.zeros(1, G, dtype=torch.long), lengths // G + 1
+    cached = seconds(lambda: model.decode(group, number, cache), repeats)
+    naive = seconds(lambda: model(ids, text_lengths, codes, lengths), 3)
+    weights = sum(p.numel() for p in model.transformer.parameters())
+    weights += model.code_embedding.weight.numel()
+    for layer in (model.group_embedding, model.group_prediction):
+        weights += sum(p.numel() for p in layer.parameters()) if layer is not None else 0
+    held = 2 * size.layers * size.width * (text + 2 + frames // G)
+    read = 4.0 * (weights + held)
+    return {"cached": cached, "naive": naive, "prefill": prefill, "bytes": read}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--text", type=int, default=100, help="text tokens")
+    parser.add_argument("--prompt", type=float, default=6.0, help="seconds of speech so far")
+    parser.add_argument("--repeats", type=int, default=20)
+    args = parser.parse_args()
+    size = Size(layers=args.layers)
+    bandwidth = read_bandwidth()
+    print(
+        f"{size.layers} layers, width {size.width}, {torch.get_num_threads()} threads, fp32, "
+        f"{args.text} text tokens, {args.prompt:g} s at {FRAME_RATE} Hz; "
+        f"read bandwidth {bandwidth / 1e9:.1f} GB/s"
+    )
+    print(
+        "| G | cached ms | floor ms (bytes/bandwidth) | cached/floor | naive ms | naive/cached |",
+        end="",
+    )
+    print(" prefill ms | step/frame time |\n|---|---|---|---|---|---|---|---|")
+    for G in (1, 2, 4, 8):
+        m = measure(G, size, args.text, args.prompt, args.repeats)
+        floor = m["bytes"] / bandwidth
+        print(
+            f"| {G} | {m['cached'] * 1e3:.1f} | {floor * 1e3:.1f} | {m['cached'] / floor:.2f} "
+            f"| {m['naive'] * 1e3:.0f} | {m['naive'] / m['cached']:.1f} | {m['prefill'] * 1e3:.0f} "
+            f"| {m['cached'] * FRAME_RATE / G:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
