@@ -1,8 +1,8 @@
 """Milliseconds per AR step at the paper's size, cached and naive, beside what memory allows.
 
-`python -m benchmarks.decode` (random weights; `--layers 2` for a quick look). A cached step has to read
-every weight and the cache once, so bytes read over the read bandwidth, measured in the same run,
-is the least time a step can take on this machine.
+`python -m benchmarks.decode` (random weights; `--layers 2` for a quick look). A cached step has to
+read every weight and the cache once, so bytes read over the read bandwidth, measured in the same
+run, is the least time a step can take on this machine.
 """
 
 import argparse

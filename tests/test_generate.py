@@ -12,14 +12,8 @@ def inputs(rows: int):
     g = torch.Generator().manual_seed(2)
     text = torch.randint(0, 20, (3, 9), generator=g)
     prompt = torch.randint(0, 30, (3, 19), generator=g)
-    every = (
-        text,
-        torch.tensor([9, 4, 6]),
-        prompt,
-        torch.tensor([19, 8, 0]),
-        torch.tensor([40, 24, 33]),
-    )
-    return tuple(tensor[:rows] for tensor in every)
+    sizes = torch.tensor([[9, 4, 6], [19, 8, 0], [40, 24, 33]])[:, :rows]
+    return text[:rows], sizes[0], prompt[:rows], sizes[1], sizes[2]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
