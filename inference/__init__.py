@@ -1,1 +1,1 @@
-"""Gated speech: receipts, ledger, marks, `Synthesizer`. Imports `sayso.model`, never `sayso.training`."""
+"""Gated speech: consent, receipts, ledger, marks. Imports `sayso.model`, never `sayso.training`."""

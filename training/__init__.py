@@ -1,1 +1,1 @@
-"""Training: corpora, token files, Lightning tasks. Imports `sayso.model`, never `sayso.inference`."""
+"""Training: corpora, token files, tasks. Imports `sayso.model`, never `sayso.inference`."""

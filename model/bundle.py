@@ -1,0 +1,129 @@
+"""A model folder: text/, codec/, ar/, nar/ and card.json, opened whole or not at all."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .ar import AR, ARConfig
+from .checkpoint import load_module
+from .codec import Codec, load_codec
+from .errors import CheckpointError, InputError
+from .generate import Codes, generate_ar, generate_nar
+from .nar import NAR, NARConfig
+from .sampling import Sampling
+from .text import Tokenizer, load_tokenizer
+
+CARD = "card.json"
+BUNDLED = Path(str(files("sayso"))) / "assets" / "tiny"
+"""The model that ships with the package."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that turns text and a prompt into codes and codes into audio."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    codec: Codec
+    ar: AR
+    nar: NAR
+    card: dict[str, Any]
+    card_hash: str
+    """sha256 (hex) of `card.json` as it stands on disk."""
+
+    def generate(
+        self,
+        text: list[list[int]],
+        prompts: list[Tensor],
+        limits: list[int],
+        sampling: Sampling,
+        generator: torch.Generator,
+    ) -> tuple[list[Tensor], Codes]:
+        """Speak a batch.
+
+        Args:
+            text: B lists of text ids, the prompt's transcript in front of the new text.
+            prompts: B codes (K, T_b) int64; T_b may be 0.
+            limits: B most new frames.
+
+        Returns:
+            B codes (K, T'_b), and codebook 0 with its `finished` flags.
+
+        Raises:
+            InputError: Text or speech is longer than the model holds.
+        """
+        text_lengths = torch.tensor([len(ids) for ids in text])
+        prompt_lengths = torch.tensor([codes.shape[1] for codes in prompts])
+        for name, needed, room in (
+            ("text tokens", int(text_lengths.max()) + 1, self.ar.config.max_text),
+            (
+                "frames of prompt and speech",
+                int((prompt_lengths + torch.tensor(limits)).max()) + self.ar.config.group_size,
+                self.ar.config.max_frames,
+            ),
+        ):
+            if needed > room:
+                raise InputError(
+                    f"{needed} {name}, this model holds {room}: speak shorter sentences or enrol "
+                    "a shorter prompt"
+                )
+        ids = pad([torch.tensor(row, dtype=torch.long) for row in text])  # (B, S)
+        prompt = pad([codes.T for codes in prompts]).transpose(1, 2)  # (B, K, T)
+        first = generate_ar(
+            self.ar,
+            ids,
+            text_lengths,
+            prompt[:, 0],
+            prompt_lengths,
+            torch.tensor(limits),
+            sampling,
+            generator,
+        )
+        full = generate_nar(
+            self.nar, ids, text_lengths, prompt, prompt_lengths, first.codes, first.lengths
+        )
+        return [row[:, : int(n)] for row, n in zip(full, first.lengths, strict=True)], first
+
+
+def pad(rows: list[Tensor]) -> Tensor:
+    """Stack (T_b, ...) tensors of unequal lengths, right-padded with zeros: (B, T, ...)."""
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def load_bundle(folder: Path = BUNDLED) -> Bundle:
+    """Open a model folder.
+
+    Raises:
+        CheckpointError: A part is missing or damaged, or the parts do not belong together.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder: give one with text/ codec/ ar/ nar/")
+    try:
+        raw = (folder / CARD).read_bytes()
+        card = json.loads(raw)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CARD} cannot be read ({error}): restore it") from None
+    tokenizer = load_tokenizer(folder / "text")
+    codec = load_codec(folder / "codec")
+    ar = load_module(folder / "ar", AR, ARConfig)
+    nar = load_module(folder / "nar", NAR, NARConfig)
+    for name, got, wanted in (
+        ("ar text_size", ar.config.text_size, tokenizer.size),
+        ("nar text_size", nar.config.text_size, tokenizer.size),
+        ("ar codebook_size", ar.config.codebook_size, codec.codebook_size),
+        ("nar codebook_size", nar.config.codebook_size, codec.codebook_size),
+        ("nar codebooks", nar.config.codebooks, codec.codebooks),
+    ):
+        if got != wanted:
+            raise CheckpointError(
+                f"{folder}: {name} is {got}, text and codec beside it need {wanted}: "
+                "these parts are not of one training"
+            )
+    return Bundle(folder, tokenizer, codec, ar, nar, card, hashlib.sha256(raw).hexdigest())
