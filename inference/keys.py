@@ -1,0 +1,213 @@
+"""Signing keys and signatures: Ed25519 (RFC 8032) in compact JWS (RFC 7515), key ids by RFC 7638.
+
+A key is one file, `<kid>.pem` (PKCS#8, mode 0600), encrypted when SAYSO_PASSPHRASE is set. The kid
+is the thumbprint of the public key, so a file that was swapped or damaged cannot pass for the right
+one. The JWS algorithm is EdDSA over Ed25519 under the name that RFC 9864 gives it: `Ed25519`.
+"""
+
+import base64
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from sayso.model.errors import StoreError
+
+ALGORITHM = "Ed25519"
+COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+class SignatureError(Exception):
+    """A token is malformed, changed or signed by another key (callers say whose it is)."""
+
+
+def canonical(value: object) -> bytes:
+    """JSON with sorted keys and no spaces, UTF-8: one value, one sequence of bytes."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def passphrase() -> bytes | None:
+    """What SAYSO_PASSPHRASE holds, or None when it is unset or empty."""
+    return os.environ.get("SAYSO_PASSPHRASE", "").encode() or None
+
+
+def thumbprint(key: Ed25519PublicKey) -> str:
+    """The kid of a public key: base64url SHA-256 of its JWK (RFC 7638)."""
+    return OKPKey.import_key(key).thumbprint()
+
+
+def public_pem(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
+    """The public key as PEM text (SubjectPublicKeyInfo): all that a third party needs."""
+    public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
+    return public.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
+
+
+def load_public(pem: str, name: str = "public key") -> Ed25519PublicKey:
+    """Read a public key; StoreError naming `name` unless it is exactly an Ed25519 PEM."""
+    try:
+        key = serialization.load_pem_public_key(pem.encode())
+    except (ValueError, TypeError, UnicodeError) as error:
+        raise StoreError(f"{name} holds no readable PEM public key: get it again.") from error
+    if not isinstance(key, Ed25519PublicKey) or public_pem(key) != pem:
+        raise StoreError(f"{name} is not an unchanged Ed25519 public key: get it again.")
+    return key
+
+
+def create_key(folder: Path) -> Ed25519PrivateKey:
+    """Make a key and store it as `folder/<kid>.pem`, readable by its owner alone."""
+    key = Ed25519PrivateKey.generate()
+    secret = passphrase()
+    encryption = (
+        serialization.BestAvailableEncryption(secret) if secret else serialization.NoEncryption()
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    )
+    write_secret(folder / f"{thumbprint(key.public_key())}.pem", pem)
+    return key
+
+
+def load_key(folder: Path, kid: str) -> Ed25519PrivateKey:
+    """Read `folder/<kid>.pem`; StoreError naming the file when it is missing, locked or changed."""
+    path = folder / f"{kid}.pem"
+    remedy = "Restore it from a backup, or start a new store with another SAYSO_HOME."
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"The signing key {path} cannot be read ({error.strerror}). {remedy}"
+        ) from None
+    secret = passphrase() if b"ENCRYPTED" in pem else None
+    if b"ENCRYPTED" in pem and secret is None:
+        raise StoreError(f"The signing key {path} is locked: set SAYSO_PASSPHRASE.")
+    try:
+        key = serialization.load_pem_private_key(pem, secret)
+    except Exception as error:  # OpenSSL raises many kinds on damaged input; all mean the same here
+        raise StoreError(
+            f"The signing key {path} cannot be opened: SAYSO_PASSPHRASE is wrong, or the file was "
+            f"changed. {remedy}"
+        ) from error
+    if (
+        not isinstance(key, Ed25519PrivateKey)
+        or thumbprint(key.public_key()) != kid
+        or not _is_canonical_pem(pem, key, encrypted=secret is not None)
+    ):
+        raise StoreError(f"The signing key {path} was changed. {remedy}")
+    return key
+
+
+def _is_canonical_pem(pem: bytes, key: Ed25519PrivateKey, encrypted: bool) -> bool:
+    """Whether the file is byte for byte as written: PEM readers forgive changes, we do not."""
+    if not encrypted:
+        return pem == key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    label = b"ENCRYPTED PRIVATE KEY"
+    body = pem.removeprefix(b"-----BEGIN " + label + b"-----\n")
+    body = body.removesuffix(b"-----END " + label + b"-----\n")
+    try:
+        der = base64.b64decode(body.replace(b"\n", b""), validate=True)
+    except ValueError:
+        return False
+    text = base64.b64encode(der)
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return pem == b"\n".join(
+        [b"-----BEGIN " + label + b"-----", *lines, b"-----END " + label + b"-----", b""]
+    )
+
+
+def sign(payload: bytes, key: Ed25519PrivateKey, kind: str) -> str:
+    """Sign `payload`: a compact JWS whose header names the kid and the kind of document (`typ`)."""
+    header = {"alg": ALGORITHM, "kid": thumbprint(key.public_key()), "typ": kind}
+    return jws.serialize_compact(header, payload, OKPKey.import_key(key), algorithms=[ALGORITHM])
+
+
+def key_id(token: str) -> str:
+    """The kid that a token claims, not yet verified; SignatureError if it has none."""
+    if not COMPACT.fullmatch(token):
+        raise SignatureError("it is not a compact JWS")
+    try:
+        kid = jws.extract_compact(token.encode()).headers()["kid"]
+    except (JoseError, ValueError, KeyError, TypeError) as error:
+        raise SignatureError("its header cannot be read") from error
+    return str(kid)
+
+
+def verify(token: str, key: Ed25519PublicKey, kind: str) -> bytes:
+    """The payload of a token of this kind signed by this key, else SignatureError.
+
+    The token must be spelled exactly as signing spells it: base64 lets several spellings of the
+    last character mean the same bytes, and a changed file is a changed file.
+    """
+    if key_id(token) != thumbprint(key):
+        raise SignatureError("it was signed by another key")
+    try:
+        found = jws.deserialize_compact(token, OKPKey.import_key(key), algorithms=[ALGORITHM])
+    except (JoseError, ValueError) as error:
+        raise SignatureError("its signature does not fit") from error
+    for part in token.split("."):
+        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != part:
+            raise SignatureError("it was re-spelled")
+    if found.protected.get("typ") != kind or set(found.protected) != {"alg", "kid", "typ"}:
+        raise SignatureError(f"it is not a {kind}")
+    return found.payload
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Create `path` with mode 0600, written through to the disk; it must not exist yet."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` in the place of `path` in one step, mode 0600, written through to the disk."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    write_secret(fresh, data)
+    os.replace(fresh, path)
+    sync_folder(path.parent)
+
+
+def destroy(path: Path) -> None:
+    """Overwrite a secret file where it lies, then remove it; no error if it is gone already.
+
+    On copy-on-write file systems, flash drives and backups an old copy of the bytes may survive.
+    """
+    try:
+        with open(path, "r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.write(secrets.token_bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+    except FileNotFoundError:
+        return
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries through to the disk, where the system lets folders be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
