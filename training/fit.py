@@ -1,0 +1,117 @@
+"""What is fitted without gradients: the WORLD codec's codebooks (k-means) and a BPE vocabulary."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer as HFTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from sayso.model.errors import InputError
+from sayso.model.world import Features, WorldCodec, WorldConfig, to_rows
+
+
+def fit_world(
+    utterances: Iterable[Features],
+    config: WorldConfig,
+    iterations: int = 12,
+    seed: int = 0,
+    most_frames: int = 400_000,
+) -> WorldCodec:
+    """Fit mean, scale and residual codebooks to utterances: about 100 s for 300k frames.
+
+    Every feature is centred. Log F0, voicing and aperiodicity are brought to the standard
+    deviation the config names; envelope coefficients keep their own, so that distance is log
+    spectral distance. Each codebook is then fitted to what the ones before it left over.
+
+    Args:
+        utterances: Output of `model.world.analyse`, one per utterance.
+        iterations: Lloyd steps per codebook.
+        seed: Equal seeds and utterances give equal codecs.
+        most_frames: More are thinned at random.
+
+    Raises:
+        InputError: Fewer frames than a codebook has entries.
+    """
+    rows = np.concatenate([to_rows(features) for features in utterances])
+    if len(rows) < config.codebook_size:
+        raise InputError(f"{len(rows)} frames cannot fit {config.codebook_size} codebook entries")
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.from_numpy(rows).float()
+    if len(frames) > most_frames:
+        frames = frames[torch.randperm(len(frames), generator=generator)[:most_frames]]
+    codec = WorldCodec(config)
+    codec.mean.copy_(frames.mean(0))
+    codec.scale.copy_(scale(frames, config))
+    residual = (frames - codec.mean) * codec.scale
+    for level in range(config.codebooks):
+        entries = kmeans(residual, config.codebook_size, iterations, generator)
+        codec.codebook(level).copy_(entries)
+        residual -= entries[nearest(residual, entries)]
+    return codec
+
+
+def scale(frames: Tensor, config: WorldConfig) -> Tensor:
+    """The factor (D,) of each feature of frames (N, D)."""
+    voicing = config.envelope + 1
+    voiced = frames[:, voicing] > 0.5
+    # Pitch counts where it is heard; a corpus without voice or with one pitch must not divide by 0.
+    spread = frames.std(0)
+    spread[voicing - 1] = frames[voiced, voicing - 1].std() if voiced.sum() > 1 else 1.0
+    weight = torch.ones_like(spread)
+    weight[voicing - 1] = config.f0_weight
+    weight[voicing] = config.voicing_weight
+    weight[voicing + 1 :] = config.aperiodicity_weight
+    weight[voicing - 1 :] /= spread[voicing - 1 :].clamp_min(1e-3)
+    return weight
+
+
+def nearest(points: Tensor, entries: Tensor) -> Tensor:
+    """Index of the nearest entry (C, D) for each point (N, D): (N,)."""
+    bias = entries.pow(2).sum(1) / 2
+    return torch.cat(
+        [torch.addmm(bias, p, entries.t(), alpha=-1).argmin(1) for p in points.split(8192)]
+    )
+
+
+def kmeans(points: Tensor, count: int, iterations: int, generator: torch.Generator) -> Tensor:
+    """Lloyd's algorithm from random points: `count` entries (count, D) for points (N, D).
+
+    An entry that loses all its points moves to a random one.
+    """
+
+    def pick(number: int) -> Tensor:
+        return points[torch.randperm(len(points), generator=generator)[:number]]
+
+    entries = pick(count)
+    for _ in range(iterations):
+        index = nearest(points, entries)
+        sizes = torch.bincount(index, minlength=count)
+        entries = torch.zeros_like(entries).index_add_(0, index, points)
+        entries /= sizes.clamp_min(1)[:, None]
+        empty = sizes == 0
+        entries[empty] = pick(int(empty.sum()))
+    return entries
+
+
+def fit_bpe(texts: Sequence[str], size: int) -> HFTokenizer:
+    """A byte-pair vocabulary of at most `size` tokens over normalised texts.
+
+    Bytes are the base alphabet, so no text is ever out of vocabulary.
+
+    Raises:
+        InputError: `size` does not hold the 256 bytes, or there is no text.
+    """
+    if size < 256 or not texts:
+        raise InputError(f"BPE of size {size} on {len(texts)} texts: needs 256 bytes and a text")
+    tokenizer = HFTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
