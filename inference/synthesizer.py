@@ -1,0 +1,182 @@
+"""The one way from text to audio: authorise, generate, mark, look again, sign, record, release.
+
+VALL-E 2, 3.4, inside the gate. No function of this module returns audio: what leaves is a file that
+carries both marks and stands in the ledger, or an error and no file.
+"""
+
+import getpass
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sayso.model.bundle import BUNDLED, Bundle, load_bundle
+from sayso.model.errors import InputError, MarkError, RefusedError, UnfinishedError
+from sayso.model.sampling import Sampling
+from sayso.model.text import normalise
+
+from .audio import read_audio, write_audio
+from .bundled import bundled_folders, install_bundled_voice
+from .gate import Gate, Grant
+from .provenance import SIGNED, ensure_ca, read_manifest, sign
+from .store import Store
+from .watermark import THRESHOLD, load_watermarker
+
+PAUSE_SECONDS = 0.25
+"""Silence between sentences."""
+SLOWEST_CHARACTERS_PER_SECOND = 7.0
+"""Half of a normal reading speed (about 14); slower speech is taken for a loop."""
+GRACE_SECONDS = 1.5
+"""Added to every limit, as short texts are read slower."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What `Synthesizer.speak` released."""
+
+    path: Path
+    """The marked file."""
+    ledger_id: str
+    """Its row in the ledger; also in the file's C2PA manifest."""
+    seconds: float
+    """Its length."""
+    watermark_score: float
+    """What the watermark detector said of the file before it was released (0..1)."""
+
+
+def sentences(text: str) -> list[str]:
+    """Cut normalised text behind . ! ? ; so that each piece is as short as those trained on."""
+    return [piece for piece in re.split(r"(?<=[.!?;])\s+", text) if re.search(r"\w", piece)]
+
+
+def limit_seconds(text: str) -> float:
+    """How long `text` may take before its speech is given up as a loop."""
+    return GRACE_SECONDS + len(text) / SLOWEST_CHARACTERS_PER_SECOND
+
+
+class Synthesizer:
+    """A model and a store, ready to speak for whoever the store's receipts allow."""
+
+    def __init__(self, model: Path = BUNDLED, store: Store | None = None):
+        """Open a model folder and a store (the default one if none is given).
+
+        Raises:
+            CheckpointError: The model folder is incomplete or damaged.
+            MarkError: The watermark or the signing authority cannot be used.
+            StoreError: The store is unreadable.
+        """
+        # Marks first: without them there is nothing this class may do.
+        self.watermarker = load_watermarker()
+        self.store = store if store is not None else Store.open()
+        self.ca = ensure_ca(self.store.home / "ca")
+        self.gate = Gate(self.store)
+        self.bundle: Bundle = load_bundle(model)
+        for folder in bundled_folders():
+            install_bundled_voice(self.store, folder)
+
+    def speak(
+        self,
+        text: str,
+        voice: str,
+        out: Path,
+        purpose: str = "research",
+        user: str | None = None,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> Spoken:
+        """Say `text` in an enrolled voice, into the file `out` (.wav, .flac or .mp3).
+
+        Args:
+            voice: Id of a voice in the store; "nobody" is bundled.
+            purpose: What the speech is for; the voice's receipt must allow it.
+            user: Who asks; the login name if None.
+            seed: Of the random draws; the same seed, text and voice give the same codes.
+            sampling: Repetition aware sampling with the paper's settings if None.
+
+        Raises:
+            InputError: The text or the output path cannot be used.
+            RefusedError: The voice's receipt does not allow this call.
+            UnfinishedError: The model did not end within the limit.
+            MarkError: A mark could not be made, or was not found in the result.
+            StoreError: The store is unreadable or was changed.
+        """
+        out = Path(out)
+        check_destination(out)
+        spoken = normalise(text)
+        user = user if user is not None else getpass.getuser()
+        grant = self.gate.authorise(voice, purpose, user, text)
+        if grant.codec != self.bundle.codec.identity:
+            raise RefusedError(
+                "codec-mismatch",
+                f"Voice {voice!r} was enrolled with codec {grant.codec[:12]}, this model has "
+                f"{self.bundle.codec.identity[:12]}: enrol the voice with this model",
+            )
+        audio = self._generate(sentences(spoken), grant, seed, sampling or Sampling())
+        marked = self.watermarker.embed(audio, self.bundle.codec.sample_rate)
+        with self.store.workspace() as folder:
+            plain, produced = folder / f"unsigned{out.suffix}", folder / f"signed{out.suffix}"
+            write_audio(plain, fit(marked), self.bundle.codec.sample_rate)
+            sign(plain, produced, self.ca, grant.id, self.bundle.card_hash, out.name)
+            plain.unlink()
+            score = self._check(produced, grant)
+            ledger_id = self.gate.release(grant, produced, out)
+        seconds = len(audio) / self.bundle.codec.sample_rate
+        return Spoken(out, ledger_id, seconds, score)
+
+    def _generate(
+        self, pieces: list[str], grant: Grant, seed: int, sampling: Sampling
+    ) -> Tensor:  # (samples,)
+        bundle = self.bundle
+        prompt_ids = bundle.tokenizer.encode(grant.transcript) if grant.transcript else []
+        limits = [limit_seconds(piece) for piece in pieces]
+        codes, first = bundle.generate(
+            [prompt_ids + bundle.tokenizer.encode(piece) for piece in pieces],
+            [grant.codes] * len(pieces),
+            [int(limit * bundle.codec.frame_rate) for limit in limits],
+            sampling,
+            torch.Generator().manual_seed(seed),
+        )
+        for piece, limit, row, finished in zip(pieces, limits, codes, first.finished, strict=True):
+            if not finished:
+                raise UnfinishedError(
+                    f"No end within {limit:.1f} s for {piece[:60]!r}: try another --seed, or "
+                    "shorter sentences"
+                )
+            if not row.shape[1]:
+                raise UnfinishedError(f"Nothing was said for {piece[:60]!r}: try another --seed")
+        pause = torch.zeros(int(PAUSE_SECONDS * bundle.codec.sample_rate))
+        parts = [part for row in codes for part in (bundle.codec.decode(row[None])[0], pause)]
+        return torch.cat(parts[:-1])
+
+    def _check(self, produced: Path, grant: Grant) -> float:
+        """Read the finished file again; MarkError unless both marks are found in it."""
+        score = self.watermarker.score(read_audio(produced, 32_000)[0], 32_000)
+        if score < THRESHOLD:
+            raise MarkError(
+                f"The watermark was not found in the result (score {score:.2f}, needed "
+                f"{THRESHOLD:g}); nothing was written: try another --seed or a longer text"
+            )
+        manifest = read_manifest(produced, self.ca)
+        if manifest.state != "trusted" or manifest.ledger_id != grant.id:
+            raise MarkError(
+                f"The result's C2PA manifest is {manifest.state} {list(manifest.reasons)}; nothing "
+                "was written"
+            )
+        return score
+
+
+def fit(audio: Tensor) -> Tensor:
+    """Turn (samples,) down to full scale if it is beyond: clipping would be heard."""
+    return audio / audio.abs().max().clamp(min=1.0)
+
+
+def check_destination(out: Path) -> None:
+    """InputError unless `out` can become a signed audio file."""
+    if out.suffix.lower() not in SIGNED:
+        raise InputError(f"{out}: the suffix must be one of {', '.join(SIGNED)}")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: give a file name")
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"{out.resolve().parent} does not exist: make the folder first")

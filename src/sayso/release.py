@@ -1,0 +1,55 @@
+"""Make a model folder out of a training run: its parts, its card, and the voice `nobody`.
+
+`python -m sayso.release runs/tiny src/sayso/assets/tiny`. The model invents nobody's prompt itself,
+from text alone; its receipt (basis "synthetic") is signed with a key that is thrown away at once.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+import typer
+
+from sayso.inference.bundled import issue_bundled_voice
+from sayso.inference.synthesizer import limit_seconds
+from sayso.model.bundle import CARD, Bundle, load_bundle
+from sayso.model.errors import UnfinishedError
+from sayso.model.sampling import Sampling
+from sayso.model.text import normalise
+
+PARTS = ("text", "codec", "ar", "nar")
+INVENTED = "I was never born, and this voice is not the voice of anyone."
+VOICE = "nobody"
+MOST_SEEDS = 20
+
+
+def invent(bundle: Bundle, text: str) -> tuple[torch.Tensor, int]:
+    """Codes (K, T) the model makes up for `text` with no prompt at all, and the seed that ended."""
+    ids = bundle.tokenizer.encode(normalise(text))
+    nothing = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
+    limit = int(limit_seconds(text) * bundle.codec.frame_rate)
+    for seed in range(MOST_SEEDS):
+        generator = torch.Generator().manual_seed(seed)
+        codes, first = bundle.generate([ids], [nothing], [limit], Sampling(), generator)
+        if bool(first.finished[0]) and codes[0].shape[1] >= bundle.codec.frame_rate:
+            return codes[0], seed
+    raise UnfinishedError(f"no seed below {MOST_SEEDS} ended within {limit} frames")
+
+
+def release(run: Path, out: Path) -> None:
+    """Copy the run's parts to `out` and give it the voice `nobody`."""
+    for part in PARTS:
+        shutil.rmtree(out / part, ignore_errors=True)
+        shutil.copytree(run / part, out / part)
+    shutil.copy(run / CARD, out / CARD)
+    bundle = load_bundle(out)
+    codes, seed = invent(bundle, INVENTED)
+    folder = out / "voices" / VOICE
+    shutil.rmtree(folder, ignore_errors=True)
+    issue_bundled_voice(folder, codes, normalise(INVENTED), bundle.codec.identity)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    print(f"{out}: {size / 1e6:.1f} MB; {VOICE}: {codes.shape[1]} frames, seed {seed}")
+
+
+if __name__ == "__main__":
+    typer.run(release)
