@@ -1,0 +1,318 @@
+"""The loop learns to read, resumes exactly, skips non-finite steps, and writes its card."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sayso.model.ar import AR, ARConfig
+from sayso.model.checkpoint import load_module
+from sayso.model.errors import CheckpointError, CorpusError, InputError
+from sayso.model.nar import NAR, NARConfig
+from sayso.training import train
+from sayso.training.card import read_card
+from sayso.training.data import Batches, open_tokens
+from sayso.training.recipe import read_recipe
+from sayso.training.tasks import ARTask, rate_factor
+from sayso.training.train import DivergedError, train_ar, train_nar
+from training_fixtures import CONFIGS, edit_manifest, rows, small_recipe, write_tokens
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def equal_states(one, other):
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def last_state(run, part):
+    return sorted((run / "checkpoints" / part).glob("step-*"))[-1]
+
+
+def test_the_ar_learns_to_read_and_the_text_gain_shows_it(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(80))
+    lines = []
+    more = {"ar__size__width": 32, "ar__size__dropout": 0.0, "ar__train__validate_every": 100}
+    recipe = small_recipe(tmp_path / "run", tokens, ar__train__steps=300, **more)
+    train_ar(recipe, report=lines.append)
+    card = read_card(tmp_path / "run")["models"]["ar"]
+    assert card["text_gain"] > 0.3
+    assert card["validation_loss"] < 2.0  # log(17) = 2.83 is guessing
+    assert sum("text gain +" in line for line in lines) == 3
+    model = load_module(tmp_path / "run" / "ar", AR, ARConfig)
+    assert model.config.group_size == recipe.ar.group_size
+
+
+def test_the_nar_trains_on_every_level_and_shares_the_card(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    more = {"nar__train__steps": 60, "nar__size__width": 32, "ar__train__steps": 4}
+    recipe = small_recipe(tmp_path / "run", tokens, **more)
+    train_ar(recipe, report=lambda line: None)
+    train_nar(recipe, report=lambda line: None)
+    card = read_card(tmp_path / "run")
+    assert set(card["models"]) == {"ar", "nar"}
+    each = [float(x) for x in card["models"]["nar"]["validation_per_codebook"].split()]
+    assert len(each) == 3 and max(each) < 2.7  # log(16) = 2.77 is guessing
+    assert [entry["name"] for entry in card["corpora"]] == ["kathleen"]
+    load_module(tmp_path / "run" / "nar", NAR, NARConfig)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, ema):
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    more = {"ar__train__accumulation": 2, "ar__train__save_every": 1, "ar__train__ema": ema}
+    for run, stops in (("whole", [14]), ("parts", [3, 4, 11, 14])):
+        for stop in stops:
+            recipe = small_recipe(tmp_path / run, tokens, ar__train__steps=20, **more)
+            stop_after(recipe, stop)
+    assert equal_states(last_state(tmp_path / "whole", "ar"), last_state(tmp_path / "parts", "ar"))
+
+
+def stop_after(recipe, step):
+    """Interrupts a run, as a signal would, at the first report of a step."""
+    original = train._step
+
+    def interrupted(fabric, model, optimizer, batches, settings, at):
+        if at == step:
+            raise KeyboardInterrupt
+        return original(fabric, model, optimizer, batches, settings, at)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_ar(recipe, report=lambda line: None)
+
+
+def test_non_finite_steps_change_nothing_and_stop_the_run_when_they_persist(tmp_path, monkeypatch):
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    more = {"ar__train__save_every": 1, "ar__train__patience": 3}
+    recipe = small_recipe(tmp_path / "run", tokens, **more)
+    original = ARTask.measure
+    calls = []
+
+    def poisoned(self, batch, level):
+        loss = original(self, batch, level)
+        calls.append(None)
+        bad = self.training and (len(calls) == 5 or len(calls) > 8)
+        return loss._replace(summed=loss.summed * float("nan")) if bad else loss
+
+    monkeypatch.setattr(ARTask, "measure", poisoned)
+    with pytest.raises(DivergedError, match="3 non-finite steps"):
+        train_ar(recipe, report=lambda line: None)
+    saved = list((tmp_path / "run").glob("diverged-ar-*.safetensors"))
+    assert len(saved) == 1 and "0.codes" in load_file(saved[0])
+    log = (tmp_path / "run" / "logs" / "ar.csv").read_text().splitlines()
+    columns = log[0].split(",")
+    skipped = [int(line.split(",")[columns.index("skipped")]) for line in log[1:]]
+    assert skipped == [0, 0, 0, 0, 1, 1, 1, 1, 2, 3]
+    weights = load_file(last_state(tmp_path / "run", "ar"))
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_the_rate_warms_up_and_falls_to_zero_with_the_steps_or_the_minutes():
+    settings = read_recipe(CONFIGS / "libritts.yaml").ar.train
+    assert rate_factor(settings, 0, 0) < 1e-4
+    assert rate_factor(settings, settings.warm_up, 1e9) == 1.0
+    assert rate_factor(settings, settings.steps, 0) == 0.0
+    tiny = read_recipe(CONFIGS / "tiny.yaml").ar.train
+    assert tiny.max_minutes is not None
+    assert rate_factor(tiny, 1000, tiny.max_minutes) == 0.0
+    assert rate_factor(tiny, 1000, tiny.max_minutes / 2) == pytest.approx(0.5)
+
+
+def test_minutes_end_a_run(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    steps = {"ar__train__steps": 10**6, "ar__train__max_minutes": 0.02}
+    train_ar(small_recipe(tmp_path / "run", tokens, **steps), report=lambda line: None)
+    assert 0.02 <= read_card(tmp_path / "run")["models"]["ar"]["minutes"] < 0.1
+
+
+def test_an_edited_card_is_refused_by_name(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(20))
+    run = tmp_path / "run"
+    train_ar(small_recipe(run, tokens, ar__train__steps=3), report=lambda line: None)
+    whole = json.loads((run / "card.json").read_text())
+
+    def edited(**changes):
+        (run / "card.json").write_text(json.dumps({**whole, **changes}))
+        return run
+
+    with pytest.raises(CorpusError, match="no corpus"):
+        read_card(edited(corpora=[]))
+    with pytest.raises(CorpusError, match="emilia"):
+        read_card(edited(corpora=[{**whole["corpora"][0], "name": "emilia"}]))
+    with pytest.raises(CorpusError, match=r"kathleen.*licence"):
+        read_card(edited(corpora=[{**whole["corpora"][0], "licence": "mine"}]))
+    edited()
+    assert read_card(run)["name"] == "tiny"
+    weights = run / "ar" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(CheckpointError, match="not the file"):
+        read_card(run)
+
+
+def test_another_recipe_does_not_continue_a_run(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(20))
+    run = tmp_path / "run"
+    train_ar(small_recipe(run, tokens, ar__train__steps=3), report=lambda line: None)
+    with pytest.raises(InputError, match="another model"):
+        train_ar(small_recipe(run, tokens, ar__size__layers=2), report=lambda line: None)
+    with pytest.raises(InputError, match="already holds"):
+        train_ar(small_recipe(run, tokens), resume=False, report=lambda line: None)
+
+
+def test_a_truncated_checkpoint_is_a_clear_error(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(20))
+    run = tmp_path / "run"
+    train_ar(small_recipe(run, tokens, ar__train__steps=3), report=lambda line: None)
+    state = last_state(run, "ar")
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"damaged.*continue from the one before"):
+        train_ar(small_recipe(run, tokens), report=lambda line: None)
+
+
+def test_group_size_one_goes_into_groups(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(80))
+    quiet = {"report": lambda line: None}
+    more = {"ar__size__width": 32, "ar__size__dropout": 0.0}
+    one = small_recipe(tmp_path / "one", tokens, ar__group_size=1, ar__train__steps=200, **more)
+    train_ar(one, **quiet)
+    losses = {}
+    for start in (None, str(tmp_path / "one" / "ar")):
+        name = f"two-{start is None}"
+        recipe = small_recipe(
+            tmp_path / name, tokens, ar__start_from=start, ar__train__steps=30, **more
+        )
+        train_ar(recipe, **quiet)
+        losses[start is None] = read_card(tmp_path / name)["models"]["ar"]["validation_loss"]
+    assert losses[False] < losses[True] - 0.1
+    with pytest.raises(InputError, match="group size 2"):
+        folder = str(tmp_path / "two-True" / "ar")
+        recipe = small_recipe(
+            tmp_path / "x", tokens, ar__group_size=4, ar__start_from=folder, **more
+        )
+        train_ar(recipe, **quiet)
+
+
+@pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_every_recipe_runs_one_step_at_tiny_width(config, tmp_path):
+    names = tuple(read_recipe(CONFIGS / config).data.corpora)
+    tokens = write_tokens(tmp_path / "tokens", rows(20, corpus=names[0]), names)
+    own = {"data__corpora": list(names), "ar__train__warm_up": 0, "nar__train__warm_up": 0}
+    recipe = small_recipe(
+        tmp_path / "run", tokens, config, ar__train__steps=1, nar__train__steps=1, **own
+    )
+    train_ar(recipe, report=lambda line: None)
+    train_nar(recipe, report=lambda line: None)
+    assert set(read_card(tmp_path / "run")["models"]) == {"ar", "nar"}
+
+
+def test_tokens_that_changed_are_refused(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(20))
+    shard = tokens / "shard-00000.parquet"
+    (tokens / "shard-00001.parquet").write_bytes(shard.read_bytes())
+    with pytest.raises(CorpusError, match=r"shard-00001\.parquet is not in the manifest"):
+        open_tokens([tokens], ["kathleen"])
+    (tokens / "shard-00001.parquet").unlink()
+    shard.write_bytes(shard.read_bytes() + b" ")
+    with pytest.raises(CorpusError, match="differs from its manifest"):
+        open_tokens([tokens], ["kathleen"])
+
+
+def test_shards_of_unlisted_corpora_are_refused_by_name(tmp_path):
+    tokens = write_tokens(tmp_path / "a", rows(9, corpus="my-scrape"))
+    with pytest.raises(CorpusError, match="my-scrape"):
+        open_tokens([tokens], ["kathleen"])
+    tokens = write_tokens(tmp_path / "b", rows(9, corpus="vctk"), ("vctk",))
+    with pytest.raises(CorpusError, match="'vctk' is not in the recipe"):
+        open_tokens([tokens], ["kathleen"])
+    edit_manifest(tokens, corpora=[])
+    with pytest.raises(CorpusError, match="no corpus"):
+        open_tokens([tokens], ["vctk"])
+
+
+def test_poisoned_rows_are_left_out_and_counted(tmp_path):
+    made = rows(20)
+    made[1]["text_ids"] = []
+    made[2]["text_ids"] = [99]
+    made[3].update(codes=[0, 0, 0, 0], frames=1)
+    made[4]["codes"] = made[4]["codes"][:-3]
+    made[5]["codes"][7] = 16
+    made[6]["codes"] = made[6]["codes"] * 60  # 60 s and more, too long for the model
+    made[6]["frames"] *= 60
+    tokens = open_tokens([write_tokens(tmp_path / "t", made)], ["kathleen"])
+    assert tokens.skipped == {
+        "empty text": 1,
+        "text id beyond the vocabulary": 1,
+        "too short": 1,
+        "wrong number of codebooks": 1,
+        "code beyond the codebook": 1,
+    }
+    batches = Batches(tokens, 300, 1, 64, 256)
+    assert batches.left_out == 1
+    assert len(batches.train) + len(batches.validation) == 14
+
+
+def make_batches(folder, count=200, budget=600, **more):
+    tokens = open_tokens([write_tokens(folder, rows(count))], ["kathleen"])
+    return tokens, Batches(tokens, budget, 1, 64, 256, **more)
+
+
+def test_batches_hold_the_budget_and_every_utterance_once(tmp_path):
+    tokens, batches = make_batches(tmp_path / "t")
+    for number in range(3):
+        epoch = batches.epoch(number)
+        used = sorted(i for batch in epoch for members in batch for i in members)
+        assert used == batches.train.tolist()
+        padded = [len(b) * max(int(tokens.frames[list(m)].sum()) for m in b) for b in epoch]
+        assert max(padded) <= 600
+        assert 1 - sum(tokens.frames[batches.train]) / sum(padded) < 0.1
+    assert batches.epoch(0) != batches.epoch(1)
+
+
+def test_joined_utterances_are_of_one_speaker_and_fit(tmp_path):
+    tokens, batches = make_batches(tmp_path / "t", join_seconds=4.0)
+    epoch = batches.epoch(0)
+    examples = [members for batch in epoch for members in batch]
+    assert sorted(i for members in examples for i in members) == batches.train.tolist()
+    assert max(map(len, examples)) > 3 and min(map(len, examples)) == 1
+    for members in examples:
+        assert len(set(tokens.speaker[list(members)])) == 1
+        text, codes = tokens.example(members)
+        assert len(codes) == tokens.frames[list(members)].sum() <= 256
+        assert np.array_equal(text, np.concatenate([tokens.example((i,))[0] for i in members]))
+
+
+@pytest.mark.parametrize("accumulation, world", [(1, 4), (2, 2)])
+def test_steps_are_the_same_on_any_number_of_processes(tmp_path, accumulation, world):
+    _, batches = make_batches(tmp_path / "t", join_seconds=2.0)
+    one, start = batches.steps(0, 4), 7
+    ranks = [batches.steps(start, accumulation, rank, world) for rank in range(world)]
+    for step in range(20):
+        whole = next(one)
+        if step < start:
+            continue
+        parts = [next(rank) for rank in ranks]
+        interleaved = [parts[i % world][i // world] for i in range(4)]
+        for a, b in zip(whole, interleaved, strict=True):
+            assert a.level == b.level and a.step_frames == b.step_frames
+            assert all(torch.equal(x, y) for x, y in zip(a[:5], b[:5], strict=True))
+        assert sum(int(b.lengths.sum()) for b in whole) == whole[0].step_frames
+
+
+def test_prompts_are_half_or_three_to_thirty_seconds(tmp_path):
+    _, batches = make_batches(tmp_path / "t", join_seconds=5.0)
+    steps = batches.steps(0)
+    levels = set()
+    for _ in range(50):
+        batch = next(steps)[0]
+        levels.add(batch.level)
+        assert (batch.prompt_lengths <= batch.lengths // 2).all()
+        short = batch.lengths < 6 * 50
+        assert torch.equal(batch.prompt_lengths[short], batch.lengths[short] // 2)
+    assert levels == {1, 2, 3}

@@ -1,0 +1,92 @@
+"""Token folders and recipes small enough to train in seconds; codes that do depend on the text."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sayso.training import corpora
+from sayso.training.recipe import Recipe, read_recipe
+from sayso.training.shards import FORMAT, SCHEMA, SPLITS, file_hash, write_json
+
+BOOKS, BOOK_SIZE, TEXT_SIZE, RATE = 4, 16, 12, 50.0
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMALL = {
+    **{f"{part}.size.layers": 1 for part in ("ar", "nar")},
+    **{f"{part}.size.heads": 2 for part in ("ar", "nar")},
+    **{f"{part}.size.width": 16 for part in ("ar", "nar")},
+    **{f"{part}.size.feed_forward": 32 for part in ("ar", "nar")},
+    **{f"{part}.max_text": 64 for part in ("ar", "nar")},
+    **{f"{part}.max_frames": 256 for part in ("ar", "nar")},
+    **{f"{part}.train.frames": 300 for part in ("ar", "nar")},
+    **{f"{part}.train.warm_up": 2 for part in ("ar", "nar")},
+    **{f"{part}.train.precision": "32-true" for part in ("ar", "nar")},
+    **{f"{part}.train.accelerator": "cpu" for part in ("ar", "nar")},
+    **{f"{part}.train.devices": 1 for part in ("ar", "nar")},
+    **{f"{part}.train.nodes": 1 for part in ("ar", "nar")},
+    **{f"{part}.train.strategy": "auto" for part in ("ar", "nar")},
+    **{f"{part}.train.compile": False for part in ("ar", "nar")},
+    **{f"{part}.train.max_minutes": None for part in ("ar", "nar")},
+}
+
+
+def rows(count: int, seed: int = 0, corpus: str = "kathleen") -> list[dict]:
+    """Utterances whose every text token is spoken as a run of frames of one code per codebook."""
+    random = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        text = random.integers(0, TEXT_SIZE, random.integers(3, 9))
+        codes = np.repeat(text, random.integers(3, 6, len(text)))
+        codes = np.stack([(codes + k) % BOOK_SIZE for k in range(BOOKS)])
+        made.append(
+            {
+                "id": f"u{i:04d}",
+                "speaker": f"s{i % 2}",
+                "corpus": corpus,
+                "text": " ".join(map(str, text)),
+                "text_ids": text.tolist(),
+                "codes": codes.astype(np.int16).flatten().tolist(),
+                "frames": codes.shape[1],
+                "split": "validation" if i % 8 == 0 else "train",
+            }
+        )
+    return made
+
+
+def write_tokens(folder: Path, made: list[dict], names: tuple[str, ...] = ("kathleen",)) -> Path:
+    """A token folder of one shard with these rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "shard-00000.parquet"
+    pq.write_table(pa.Table.from_pylist(made, schema=SCHEMA), path)
+    codec = {"identity": "c" * 64, "sample_rate": 16000, "frame_rate": RATE}
+    write_json(
+        folder / "manifest.json",
+        {
+            "format": FORMAT,
+            "corpora": [corpora.get(name).to_json() for name in names],
+            "codec": {**codec, "codebooks": BOOKS, "codebook_size": BOOK_SIZE},
+            "tokenizer": {"identity": "t" * 64, "kind": "bpe", "size": TEXT_SIZE},
+            "filters": {},
+            "counts": {split: {} for split in SPLITS},
+            "left_out": {"reasons": {}, "utterances": []},
+            "shards": [{"file": path.name, "rows": len(made), "sha256": file_hash(path)}],
+        },
+    )
+    return folder
+
+
+def edit_manifest(folder: Path, **changes: object) -> None:
+    """Replaces entries of a manifest."""
+    content = json.loads((folder / "manifest.json").read_text())
+    write_json(folder / "manifest.json", {**content, **changes})
+
+
+def small_recipe(run: Path, tokens: Path, config: str = "tiny.yaml", **more: object) -> Recipe:
+    """A recipe at tiny width over one token folder; `more` with ``__`` for the dots of a key."""
+    own = {"run": str(run), "data.tokens": [str(tokens)], "data.corpora": ["kathleen"]}
+    own["data.join_seconds"] = 2.0
+    steps = {f"{part}.train.{key}": 20 for part in ("ar", "nar") for key in ("steps",)}
+    given = {key.replace("__", "."): value for key, value in more.items()}
+    return read_recipe(CONFIGS / config, {**SMALL, **own, **steps, **given})

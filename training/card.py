@@ -1,0 +1,88 @@
+"""The card beside a model's weights: what it was trained on, on what basis, how far, how well."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sayso.model.errors import CheckpointError, CorpusError
+
+from . import corpora
+from .data import Tokens
+from .shards import file_hash, write_json
+
+CARD, WEIGHTS = "card.json", "model.safetensors"
+
+
+def write_card(run: Path, name: str, part: str, tokens: Tokens, figures: dict[str, Any]) -> None:
+    """Puts one model (``ar`` or ``nar``) into the run's card.
+
+    Args:
+        run: Folder of the run; the weights are in ``run/part``.
+        name: Name of the run.
+        part: ``ar`` or ``nar``.
+        tokens: What it was trained on.
+        figures: What is known of the training: steps, minutes, losses.
+
+    Raises:
+        CheckpointError: The other model of the run was trained on other token files.
+    """
+    source = {
+        "corpora": tokens.corpora,
+        "tokens": tokens.manifests,
+        "codec": tokens.codec,
+        "tokenizer": tokens.tokenizer,
+        "hours": round(float(tokens.frames.sum()) / tokens.codec["frame_rate"] / 3600, 3),
+    }
+    card: dict[str, Any] = {"name": name, **source, "models": {}}
+    if (run / CARD).is_file():
+        old = read_card(run, replaced=part)
+        others = {key: value for key, value in old["models"].items() if key != part}
+        if others and any(old[key] != card[key] for key in ("codec", "tokenizer")):
+            raise CheckpointError(
+                f"{run / CARD}: {', '.join(others)} was trained with another codec or tokenizer; "
+                "train both models of a run on the same token files"
+            )
+        card["models"] = others
+        if others:  # a corpus that went into either model stays on the card
+            known = {entry["name"] for entry in card["corpora"]}
+            card["corpora"] = card["corpora"] + [
+                entry for entry in old["corpora"] if entry["name"] not in known
+            ]
+            card["tokens"] = {**old["tokens"], **card["tokens"]}
+    weights = file_hash(run / part / WEIGHTS)
+    trained_on = [entry["name"] for entry in tokens.corpora]
+    card["models"][part] = {"weights_sha256": weights, "trained_on": trained_on, **figures}
+    write_json(run / CARD, card)
+
+
+def read_card(run: Path, replaced: str | None = None) -> dict[str, Any]:
+    """The card of a run, its corpora checked against the list and its weights against their hash.
+
+    Args:
+        run: Folder of the card.
+        replaced: A model whose weights are just being replaced and need not fit.
+
+    Raises:
+        CheckpointError: There is no card, or the weights are not those it names.
+        CorpusError: The corpora of the card were edited, or are not on the list.
+    """
+    path = run / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        models = dict(card["models"])
+        named = {entry.name for entry in corpora.verify(card["corpora"], path)}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; weights without a card are not used") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a model card: {error}") from error
+    used = {name for model in models.values() for name in model["trained_on"]}
+    if used != named:
+        differing = ", ".join(sorted(used ^ named))
+        raise CorpusError(f"{path}: the list of corpora was edited: {differing}")
+    for part, model in models.items():
+        weights = run / part / WEIGHTS
+        if part == replaced:
+            continue
+        if not weights.is_file() or file_hash(weights) != model["weights_sha256"]:
+            raise CheckpointError(f"{weights} is not the file that {path} names; restore it")
+    return card

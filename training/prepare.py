@@ -1,0 +1,252 @@
+"""Token files from a corpus folder: normalised text and codec codes in Parquet shards.
+
+A shard is written to a temporary name and renamed, so a killed run continues where it was and the
+shards come out byte for byte the same. Several processes (torchrun, SLURM) take every n-th shard.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+import soxr
+import torch
+from lightning.fabric.plugins.environments import (
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from torch import Tensor
+
+from sayso.model.codec import Codec
+from sayso.model.errors import CorpusError, InputError
+from sayso.model.text import Tokenizer, normalise
+
+from . import corpora
+from .readers import Utterance, read_corpus
+from .shards import FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, write_json
+from .split import held_out
+
+CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which recordings are used."""
+
+    min_seconds: float = 0.5
+    max_seconds: float = 20.0
+    held_out_every: int = 25
+
+
+class Unusable(Exception):
+    """One utterance cannot be used; the message is the reason that is counted."""
+
+
+def process_rank() -> tuple[int, int]:
+    """Rank and number of the processes that prepare together (torchrun, SLURM, or one)."""
+    for environment in (TorchElasticEnvironment, SLURMEnvironment, LightningEnvironment):
+        if environment.detect():
+            running = environment()
+            return running.global_rank(), running.world_size()
+    return 0, 1
+
+
+def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
+    """One recording as (1, samples) float32 mono at `sample_rate`.
+
+    Raises:
+        Unusable: It cannot be decoded, or is too short, too long, clipped, silent or not finite.
+    """
+    try:
+        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        raise Unusable("unreadable") from error
+    seconds = len(audio) / rate
+    if seconds < filters.min_seconds:
+        raise Unusable("too short")
+    if seconds > filters.max_seconds:
+        raise Unusable("too long")
+    if not np.isfinite(audio).all():
+        raise Unusable("not finite")
+    if (np.abs(audio) >= 0.999).mean() > CLIPPED_SHARE:
+        raise Unusable("clipped")
+    audio = audio.mean(axis=1)
+    if np.abs(audio).max() < 1e-3:
+        raise Unusable("silent")
+    return torch.from_numpy(soxr.resample(audio, rate, sample_rate).astype(np.float32))[None]
+
+
+def make_row(
+    utterance: Utterance, corpus: str, codec: Codec, tokenizer: Tokenizer, filters: Filters
+) -> dict[str, Any]:
+    """One row of a shard.
+
+    Raises:
+        Unusable: Text or audio cannot be used.
+    """
+    try:
+        text = normalise(utterance.text)
+        text_ids = tokenizer.encode(text)
+    except InputError as error:
+        raise Unusable("text") from error
+    if not text_ids:
+        raise Unusable("text")
+    if min(text_ids) < 0 or max(text_ids) >= tokenizer.size:
+        raise Unusable("text id beyond the vocabulary")
+    try:
+        codes = codec.encode(read_speech(utterance.path, codec.sample_rate, filters))
+    except InputError as error:
+        raise Unusable("codec") from error
+    if codes.shape[:2] != (1, codec.codebooks):
+        raise Unusable("wrong number of codebooks")
+    if codes.shape[2] < 2:
+        raise Unusable("too short")
+    if int(codes.min()) < 0 or int(codes.max()) >= codec.codebook_size:
+        raise Unusable("code beyond the codebook")
+    return {
+        "id": utterance.id,
+        "speaker": utterance.speaker,
+        "corpus": corpus,
+        "text": text,
+        "text_ids": text_ids,
+        "codes": codes[0].flatten().to(torch.int16).numpy(),
+        "frames": codes.shape[2],
+        "split": "validation" if held_out(utterance.id, filters.held_out_every) else "train",
+    }
+
+
+def _write_shard(
+    path: Path, utterances: list[Utterance], row: Callable[[Utterance], dict[str, Any]]
+) -> None:
+    """One shard and, before it, the list of what it left out."""
+    rows, left_out = [], []
+    for utterance in utterances:
+        try:
+            rows.append(row(utterance))
+        except Unusable as reason:
+            left_out.append({"id": utterance.id, "reason": str(reason)})
+    write_json(path.with_suffix(".json"), left_out)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, compression="zstd")
+    os.replace(part, path)
+
+
+def prepare(
+    corpus: str,
+    root: Path,
+    out: Path,
+    codec: Codec,
+    tokenizer: Tokenizer,
+    filters: Filters | None = None,
+    shard_size: int = 64,
+    limit: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+    report: Callable[[int, int, float], None] | None = None,
+) -> bool:
+    """Makes the token files of one corpus; call it again to continue a killed run.
+
+    Args:
+        corpus: Name on the list of consented corpora.
+        root: The unpacked corpus.
+        out: Folder of the shards and ``manifest.json``.
+        codec: Makes the codes; its identity goes into the manifest.
+        tokenizer: Makes the text ids; its identity goes into the manifest.
+        filters: Lengths and held-out rule; the defaults of :class:`Filters` if None.
+        shard_size: Utterances per shard.
+        limit: Take only the first so many utterances, for trials.
+        rank: This process, of `world` that prepare together into the same folder.
+        report: Called after each shard with shards done, shards in all, hours done.
+
+    Returns:
+        True if the manifest is written; False if other processes have shards left to write.
+
+    Raises:
+        CorpusError: The corpus is not listed, or `root` is not it.
+        InputError: `out` holds token files made with other settings.
+    """
+    entry = corpora.get(corpus)
+    filters = filters or Filters()
+    utterances = read_corpus(corpus, root)[:limit]
+    plan = {
+        "format": FORMAT,
+        "corpora": [entry.to_json()],
+        "codec": {
+            "identity": codec.identity,
+            "sample_rate": codec.sample_rate,
+            "frame_rate": codec.frame_rate,
+            "codebooks": codec.codebooks,
+            "codebook_size": codec.codebook_size,
+        },
+        "tokenizer": {
+            "identity": tokenizer.identity,
+            "kind": tokenizer.kind,
+            "size": tokenizer.size,
+        },
+        "filters": vars(filters),
+        "shard_size": shard_size,
+        "ids": hashlib.sha256("\n".join(u.id for u in utterances).encode()).hexdigest(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / PLAN).is_file():
+        if json.loads((out / PLAN).read_text(encoding="utf-8")) != json.loads(json.dumps(plan)):
+            raise InputError(f"{out} holds token files made with other settings; empty it first")
+    else:
+        write_json(out / PLAN, plan)
+
+    def row(utterance: Utterance) -> dict[str, Any]:
+        return make_row(utterance, corpus, codec, tokenizer, filters)
+
+    chunks = [utterances[i : i + shard_size] for i in range(0, len(utterances), shard_size)]
+    paths = [out / f"shard-{index:05d}.parquet" for index in range(len(chunks))]
+    frames = 0
+    mine = [index for index in range(len(chunks)) if index % world == rank]
+    for done, index in enumerate(mine, start=1):
+        if not paths[index].is_file():
+            _write_shard(paths[index], chunks[index], row)
+        frames += int(np.sum(pq.read_table(paths[index], columns=["frames"])["frames"]))
+        if report is not None:
+            report(done, len(mine), frames / codec.frame_rate / 3600)
+    if not all(path.is_file() for path in paths):
+        return False
+    _write_manifest(out, plan, paths, len(utterances))
+    return True
+
+
+def _write_manifest(out: Path, plan: dict[str, Any], paths: list[Path], expected: int) -> None:
+    """Counts and hashes of all shards; every utterance is in a shard or left out with a reason."""
+    shards, ids = [], set()
+    counts = {split: {"utterances": 0, "frames": 0} for split in SPLITS}
+    left_out: list[dict[str, str]] = []
+    for path in paths:
+        table = pq.read_table(path, columns=["id", "frames", "split"])
+        left_out += json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        for id, frames, split in zip(*(c.to_pylist() for c in table.columns), strict=True):
+            if id in ids:
+                raise CorpusError(f"{path}: utterance {id} is in the shards twice; prepare anew")
+            ids.add(id)
+            counts[split]["utterances"] += 1
+            counts[split]["frames"] += frames
+        shards.append({"file": path.name, "rows": table.num_rows, "sha256": file_hash(path)})
+    if len(ids) + len(left_out) != expected:
+        raise CorpusError(f"{out}: {expected} utterances, but {len(ids)} in shards; prepare anew")
+    rate = plan["codec"]["frame_rate"]
+    for count in counts.values():
+        count["seconds"] = round(count["frames"] / rate, 3)
+    reasons = Counter(item["reason"] for item in left_out)
+    manifest = {
+        **{key: plan[key] for key in ("format", "corpora", "codec", "tokenizer", "filters")},
+        "counts": counts,
+        "left_out": {"reasons": dict(reasons), "utterances": left_out},
+        "shards": shards,
+    }
+    write_json(out / MANIFEST, manifest)

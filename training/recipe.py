@@ -1,0 +1,195 @@
+"""A training run as one tree of settings; every YAML in ``configs/`` mirrors it key by key."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from sayso.model.ar import Size
+from sayso.model.errors import InputError
+
+from . import corpora
+
+
+@dataclass(frozen=True)
+class Text:
+    """The tokenizer the token files are made with."""
+
+    kind: Literal["bpe", "phonemes"]
+    """Byte pairs, or phonemes of the CMU dictionary."""
+    folder: str
+    """Folder of the tokenizer, relative to where the command is run."""
+
+
+@dataclass(frozen=True)
+class CodecChoice:
+    """The codec the token files are made with."""
+
+    kind: Literal["world", "encodec"]
+    """World vocoder with fitted codebooks, or EnCodec."""
+    folder: str
+    """Folder of the codec, relative to where the command is run."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on."""
+
+    corpora: list[str]
+    """Names on the list of consented corpora; token files of any other are refused."""
+    tokens: list[str]
+    """Token folders made by prepare, relative to where the command is run."""
+    min_seconds: float
+    """Shorter clips are left out at prepare."""
+    max_seconds: float
+    """Longer clips are left out at prepare."""
+    held_out_every: int
+    """One utterance in this many is held out for validation, by the hash of its id."""
+    join_seconds: float
+    """Utterances of a speaker are joined, up to a length drawn below this; 0 leaves them apart."""
+
+    def __post_init__(self) -> None:
+        for name in self.corpora:
+            corpora.get(name)
+        if not self.corpora or not self.tokens:
+            raise InputError("data needs at least one corpus and one token folder")
+        if not 0 < self.min_seconds < self.max_seconds:
+            raise InputError(f"min_seconds {self.min_seconds} is not below {self.max_seconds}")
+        if self.held_out_every < 2:
+            raise InputError(f"held_out_every is {self.held_out_every}; at least 2")
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How one model is trained."""
+
+    peak_rate: float
+    """Learning rate of AdamW at the end of the warm-up."""
+    warm_up: int
+    """Steps of linear warm-up."""
+    steps: int
+    """Steps in all; the rate falls linearly to zero at the last."""
+    max_minutes: float | None
+    """Wall-clock limit; the rate then also falls with the minutes, to zero at the limit."""
+    frames: int
+    """Codec frames in a batch of one device, padding included (the paper's acoustic tokens)."""
+    accumulation: int
+    """Batches per step and device."""
+    clip: float
+    """Largest norm of the gradient."""
+    weight_decay: float
+    """Of AdamW, on matrices only."""
+    ema: float
+    """Decay of the averaged weights that are validated and exported; 0 for none."""
+    seed: int
+    """Of weights, batches and dropout."""
+    precision: Literal["32-true", "bf16-mixed"]
+    """fp16 is not offered: it is where open VALL-E code turns to NaN."""
+    accelerator: Literal["auto", "cpu", "cuda"]
+    """Where to train."""
+    devices: int
+    """Processes per node."""
+    nodes: int
+    """Machines."""
+    strategy: Literal["auto", "ddp", "fsdp"]
+    """auto for one device, ddp, or fsdp (FSDP2, sharded by PyTorch's fully_shard)."""
+    compile: bool
+    """Whether to torch.compile the model's loss."""
+    validate_every: int
+    """Steps between validations; the best weights are exported."""
+    save_every: int
+    """Steps between checkpoints."""
+    keep: int
+    """Newest checkpoints that are kept."""
+    patience: int
+    """Non-finite steps in a row, each skipped and counted, before the run stops."""
+
+    def __post_init__(self) -> None:
+        positive = ("peak_rate", "steps", "frames", "accumulation", "clip", "devices", "nodes")
+        for name in (*positive, "validate_every", "save_every", "keep", "patience"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.warm_up < self.steps:
+            raise InputError(f"warm_up {self.warm_up} is not below steps {self.steps}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema {self.ema} is outside [0, 1)")
+        if self.strategy == "auto" and self.devices * self.nodes > 1:
+            raise InputError("more than one device needs strategy ddp or fsdp")
+
+
+@dataclass(frozen=True)
+class ARRecipe:
+    """The autoregressive model."""
+
+    group_size: int
+    """Frames per step, G."""
+    size: Size
+    """Layers, heads, width, feed-forward width, dropout."""
+    max_text: int
+    """Text positions."""
+    max_frames: int
+    """Frames, prompt included."""
+    start_from: str | None
+    """Model folder to fine-tune from; G = 1 weights may go into G > 1."""
+    train: Optimisation
+    """Its schedule."""
+
+
+@dataclass(frozen=True)
+class NARRecipe:
+    """The non-autoregressive model, shared by all group sizes."""
+
+    size: Size
+    """Layers, heads, width, feed-forward width, dropout."""
+    max_text: int
+    """Text positions."""
+    max_frames: int
+    """Frames, prompt included."""
+    start_from: str | None
+    """Model folder to fine-tune from."""
+    train: Optimisation
+    """Its schedule."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run is made from."""
+
+    name: str
+    """Of the run."""
+    run: str
+    """Folder of the run, relative to where the command is run."""
+    text: Text
+    codec: CodecChoice
+    data: Data
+    ar: ARRecipe
+    nar: NARRecipe
+
+
+def read_recipe(path: Path | str, overrides: dict[str, object] | None = None) -> Recipe:
+    """Reads a recipe; every key must be known and every value of its type.
+
+    Args:
+        path: A YAML file, such as ``configs/tiny.yaml``.
+        overrides: Values by dotted key, such as ``{"ar.train.steps": 20}``.
+
+    Raises:
+        InputError: The file cannot be read, has unknown or missing keys or impossible values.
+        CorpusError: It names a corpus that is not on the list.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"recipe {path} does not exist; see configs/")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, as_group=False)
+    try:
+        config = parser.parse_path(str(path))
+        for key, value in (overrides or {}).items():
+            if key not in config:
+                raise InputError(f"{path}: unknown key {key!r}")
+            config[key] = value
+        parser.validate(config)
+        return Recipe(**vars(parser.instantiate_classes(config)))
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,41 @@
+"""The format of token files: Parquet shards, a manifest, and how they are written whole or not."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+FORMAT = 1
+MANIFEST, PLAN = "manifest.json", "plan.json"
+SPLITS = ("train", "validation")
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("speaker", pa.string()),
+        ("corpus", pa.string()),
+        ("text", pa.string()),  # normalised
+        ("text_ids", pa.list_(pa.int32())),
+        ("codes", pa.list_(pa.int16())),  # (K, T), row by row
+        ("frames", pa.int32()),
+        ("split", pa.string()),  # one of SPLITS
+    ]
+)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON to a temporary name and renames it into place."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

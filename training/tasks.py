@@ -1,0 +1,120 @@
+"""Lightning modules that wire the models' losses to AdamW; the models know nothing of training."""
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from sayso.model.ar import AR, Loss
+from sayso.model.nar import NAR
+
+from .data import Batch
+from .recipe import Optimisation
+
+
+def rate_factor(settings: Optimisation, step: int, minutes: float) -> float:
+    """Share of the peak learning rate: linear warm-up, then linear decay (VALL-E 2, section 4.1).
+
+    With a wall-clock limit the decay follows whichever is further on, steps or minutes, so that
+    the rate is zero when the run ends.
+    """
+    done = max(0.0, (step - settings.warm_up) / (settings.steps - settings.warm_up))
+    if settings.max_minutes is not None:
+        done = max(done, minutes / settings.max_minutes)
+    return min((step + 1) / (settings.warm_up + 1), max(0.0, 1.0 - done))
+
+
+def make_optimizer(module: nn.Module, settings: Optimisation) -> AdamW:
+    """AdamW with weight decay on matrices only."""
+    matrices = [p for p in module.parameters() if p.ndim >= 2]
+    others = [p for p in module.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=settings.peak_rate, betas=(0.9, 0.95))
+
+
+def shuffle_texts(batch: Batch) -> Batch:
+    """The batch with every utterance given its neighbour's text."""
+    return batch._replace(text=batch.text.roll(1, 0), text_lengths=batch.text_lengths.roll(1, 0))
+
+
+class ARTask(LightningModule):
+    """The loss of codebook 0."""
+
+    def __init__(self, model: AR, settings: Optimisation):
+        super().__init__()
+        self.model, self.settings = model, settings
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Codebooks this task predicts."""
+        return (0,)
+
+    def measure(self, batch: Batch, level: int) -> Loss:
+        """The model's loss of one codebook on one batch."""
+        return self.model.loss(batch.text, batch.text_lengths, batch.codes[:, level], batch.lengths)
+
+    def training_step(self, batch: Batch) -> tuple[Tensor, Loss]:
+        """This batch's part in the mean over all frames of the step, and the loss itself."""
+        loss = self.measure(batch, 0)
+        return loss.summed / batch.step_frames, loss
+
+    def validation_step(self, batch: Batch) -> Tensor:
+        """Sums (levels, 4): nats, codes, nats more with shuffled texts, codes of these."""
+        return _validate(self, batch)
+
+    def configure_optimizers(self) -> AdamW:
+        """AdamW; the rate is set by the loop from :func:`rate_factor`."""
+        return make_optimizer(self, self.settings)
+
+
+class NARTask(LightningModule):
+    """The loss of one codebook of 1..K-1, drawn per step."""
+
+    def __init__(self, model: NAR, settings: Optimisation):
+        super().__init__()
+        self.model, self.settings = model, settings
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Codebooks this task predicts."""
+        return tuple(range(1, self.model.config.codebooks))
+
+    def measure(self, batch: Batch, level: int) -> Loss:
+        """The model's loss of one codebook on one batch."""
+        return self.model.loss(
+            batch.text,
+            batch.text_lengths,
+            batch.codes,
+            batch.lengths,
+            batch.prompt_lengths,
+            level,
+        )
+
+    def training_step(self, batch: Batch) -> tuple[Tensor, Loss]:
+        """This batch's part in the mean over all targets of the step, and the loss itself."""
+        loss = self.measure(batch, batch.level)
+        return loss.summed / batch.step_targets, loss
+
+    def validation_step(self, batch: Batch) -> Tensor:
+        """Sums (levels, 4): nats, codes, nats more with shuffled texts, codes of these."""
+        return _validate(self, batch)
+
+    def configure_optimizers(self) -> AdamW:
+        """AdamW; the rate is set by the loop from :func:`rate_factor`."""
+        return make_optimizer(self, self.settings)
+
+
+def _validate(task: ARTask | NARTask, batch: Batch) -> Tensor:
+    """Right texts and shuffled texts, every codebook of the task; a lone utterance has no other."""
+    sums = torch.zeros(len(task.levels), 4, dtype=torch.float64)
+    for row, level in enumerate(task.levels):
+        right = task.measure(batch, level)
+        sums[row, :2] = torch.stack([right.summed.double(), right.count.double()]).cpu()
+        if len(batch.text) > 1:
+            wrong = task.measure(shuffle_texts(batch), level)
+            gain = wrong.summed.double() - right.summed.double()
+            sums[row, 2:] = torch.stack([gain, wrong.count.double()]).cpu()
+    return sums
