@@ -27,8 +27,11 @@ class Codec(Protocol):
     """K."""
     codebook_size: int
     """Entries of each codebook: codes are 0 <= code < codebook_size."""
-    identity: str
-    """sha256 (hex) over config and weights: goes into token manifests, receipts and cards."""
+
+    @property
+    def identity(self) -> str:
+        """sha256 (hex) over config and weights: goes into token manifests, receipts and cards."""
+        ...
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) in [-1, 1] -> codes (B, K, T) int64; the last frame may be padded.

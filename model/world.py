@@ -9,7 +9,6 @@ import dataclasses
 import math
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -200,7 +199,7 @@ class WorldCodec(nn.Module):
         """Write `config.json` and `model.safetensors`."""
         save_module(folder, self, self.config)
 
-    @cached_property
+    @property
     def identity(self) -> str:
         return fingerprint(dataclasses.asdict(self.config), self)
 
