@@ -19,11 +19,8 @@ import pyarrow.parquet as pq
 import soundfile
 import soxr
 import torch
-from lightning.fabric.plugins.environments import (
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 
 from sayso.model.codec import Codec
@@ -53,7 +50,7 @@ class Unusable(Exception):
 
 def process_rank() -> tuple[int, int]:
     """Rank and number of the processes that prepare together (torchrun, SLURM, or one)."""
-    for environment in (TorchElasticEnvironment, SLURMEnvironment, LightningEnvironment):
+    for environment in (TorchElasticEnvironment, SLURMEnvironment):
         if environment.detect():
             running = environment()
             return running.global_rank(), running.world_size()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -239,7 +239,7 @@ def _step(
             fabric.backward(share * fabric.world_size)  # DDP and FSDP average over processes
         sums += torch.stack([loss.summed.detach().double(), loss.count.double()]).cpu()
     norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-    sums = fabric.all_reduce(sums, reduce_op="sum")
+    sums = cast(Tensor, fabric.all_reduce(sums, reduce_op="sum"))
     return float(sums[0] / sums[1]), float(full(torch.as_tensor(norm)))
 
 
@@ -265,7 +265,7 @@ def validate(
         sums += model.validation_step(batch.to(fabric.device))
     model.train()
     _put(task, own)
-    sums = fabric.all_reduce(sums, reduce_op="sum")
+    sums = cast(Tensor, fabric.all_reduce(sums, reduce_op="sum"))
     total = sums.sum(0).tolist()
     if not total[1]:
         return {}
