@@ -1,6 +1,9 @@
 """The loop learns to read, resumes exactly, skips non-finite steps, and writes its card."""
 
+import csv
 import json
+import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,15 @@ from sayso.training.data import Batches, open_tokens
 from sayso.training.recipe import read_recipe
 from sayso.training.tasks import ARTask, rate_factor
 from sayso.training.train import DivergedError, train_ar, train_nar
-from training_fixtures import CONFIGS, edit_manifest, rows, small_recipe, write_tokens
+from training_fixtures import (
+    CONFIGS,
+    edit_manifest,
+    processes,
+    rows,
+    small_recipe,
+    train_quietly,
+    write_tokens,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +48,8 @@ def last_state(run, part):
 def test_the_ar_learns_to_read_and_the_text_gain_shows_it(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", rows(80))
     lines = []
-    more = {"ar__size__width": 32, "ar__size__dropout": 0.0, "ar__train__validate_every": 100}
+    more: dict[str, Any] = {"ar__size__width": 32, "ar__size__dropout": 0.0}
+    more["ar__train__validate_every"] = 100
     recipe = small_recipe(tmp_path / "run", tokens, ar__train__steps=300, **more)
     train_ar(recipe, report=lines.append)
     card = read_card(tmp_path / "run")["models"]["ar"]
@@ -65,7 +77,8 @@ def test_the_nar_trains_on_every_level_and_shares_the_card(tmp_path):
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, ema):
     tokens = write_tokens(tmp_path / "tokens", rows(40))
-    more = {"ar__train__accumulation": 2, "ar__train__save_every": 1, "ar__train__ema": ema}
+    more: dict[str, Any] = {"ar__train__accumulation": 2, "ar__train__save_every": 1}
+    more["ar__train__ema"] = ema
     for run, stops in (("whole", [14]), ("parts", [3, 4, 11, 14])):
         for stop in stops:
             recipe = small_recipe(tmp_path / run, tokens, ar__train__steps=20, **more)
@@ -86,6 +99,35 @@ def stop_after(recipe, step):
         patch.setattr(train, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_ar(recipe, report=lambda line: None)
+
+
+@pytest.mark.slow
+def test_ten_kills_change_no_bit(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    settings: dict[str, Any] = {"ar__train__accumulation": 2, "ar__train__save_every": 3}
+    settings.update(ar__train__validate_every=7, ar__train__steps=400)
+    recipes = {name: small_recipe(tmp_path / name, tokens, **settings) for name in ("a", "b")}
+    train_ar(recipes["a"], report=lambda line: None)
+    random, kills = np.random.default_rng(3), 0
+    folder = tmp_path / "b" / "checkpoints" / "ar"
+    while kills < 10:
+        reached = int(last_state(tmp_path / "b", "ar").stem[5:]) if folder.is_dir() else 0
+        process = processes().Process(target=train_quietly, args=(recipes["b"],))
+        process.start()
+        aim = reached + random.integers(3, 40)
+        while process.is_alive() and not list(folder.glob(f"step-*{aim // 3 * 3:08d}.*")):
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.02))
+        assert process.is_alive(), "the run ended before its ten kills"
+        process.kill()
+        process.join()
+        kills += 1
+    train_ar(recipes["b"], report=lambda line: None)
+    assert equal_states(last_state(tmp_path / "a", "ar"), last_state(tmp_path / "b", "ar"))
+    assert equal_states(*(tmp_path / name / "ar" / "model.safetensors" for name in ("a", "b")))
+    logs = [(tmp_path / name / "logs" / "ar.csv").read_text().splitlines() for name in ("a", "b")]
+    losses = [[(row["step"], row["loss"]) for row in csv.DictReader(log)] for log in logs]
+    assert losses[0] == losses[1] and len(losses[0]) == 400
 
 
 def test_non_finite_steps_change_nothing_and_stop_the_run_when_they_persist(tmp_path, monkeypatch):
@@ -178,17 +220,16 @@ def test_a_truncated_checkpoint_is_a_clear_error(tmp_path):
 
 def test_group_size_one_goes_into_groups(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", rows(80))
-    quiet = {"report": lambda line: None}
     more = {"ar__size__width": 32, "ar__size__dropout": 0.0}
     one = small_recipe(tmp_path / "one", tokens, ar__group_size=1, ar__train__steps=200, **more)
-    train_ar(one, **quiet)
+    train_ar(one, report=lambda line: None)
     losses = {}
     for start in (None, str(tmp_path / "one" / "ar")):
         name = f"two-{start is None}"
         recipe = small_recipe(
             tmp_path / name, tokens, ar__start_from=start, ar__train__steps=30, **more
         )
-        train_ar(recipe, **quiet)
+        train_ar(recipe, report=lambda line: None)
         losses[start is None] = read_card(tmp_path / name)["models"]["ar"]["validation_loss"]
     assert losses[False] < losses[True] - 0.1
     with pytest.raises(InputError, match="group size 2"):
@@ -196,7 +237,7 @@ def test_group_size_one_goes_into_groups(tmp_path):
         recipe = small_recipe(
             tmp_path / "x", tokens, ar__group_size=4, ar__start_from=folder, **more
         )
-        train_ar(recipe, **quiet)
+        train_ar(recipe, report=lambda line: None)
 
 
 @pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.yaml")))

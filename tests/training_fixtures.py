@@ -1,15 +1,22 @@
 """Token folders and recipes small enough to train in seconds; codes that do depend on the text."""
 
 import json
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from sayso.model.codec import load_codec
+from sayso.model.text import Phonemes
 from sayso.training import corpora
+from sayso.training.prepare import Filters, prepare
 from sayso.training.recipe import Recipe, read_recipe
 from sayso.training.shards import FORMAT, SCHEMA, SPLITS, file_hash, write_json
+from sayso.training.train import train_ar
 
 BOOKS, BOOK_SIZE, TEXT_SIZE, RATE = 4, 16, 12, 50.0
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -83,10 +90,30 @@ def edit_manifest(folder: Path, **changes: object) -> None:
     write_json(folder / "manifest.json", {**content, **changes})
 
 
-def small_recipe(run: Path, tokens: Path, config: str = "tiny.yaml", **more: object) -> Recipe:
+def small_recipe(run: Path, tokens: Path, config: str = "tiny.yaml", **more: Any) -> Recipe:
     """A recipe at tiny width over one token folder; `more` with ``__`` for the dots of a key."""
     own = {"run": str(run), "data.tokens": [str(tokens)], "data.corpora": ["kathleen"]}
     own["data.join_seconds"] = 2.0
     steps = {f"{part}.train.{key}": 20 for part in ("ar", "nar") for key in ("steps",)}
     given = {key.replace("__", "."): value for key, value in more.items()}
     return read_recipe(CONFIGS / config, {**SMALL, **own, **steps, **given})
+
+
+def processes() -> Any:
+    """A way to start processes that import the slow libraries once for all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sayso.training.train", "sayso.training.prepare"])
+    return context
+
+
+def prepare_kathleen(codec: Path, root: Path, out: Path) -> None:
+    """Prepares 24 sentences, a shard each."""
+    torch.set_num_threads(1)
+    filters = Filters(held_out_every=4)
+    prepare("kathleen", root, out, load_codec(codec), Phonemes(), filters, 1, limit=24)
+
+
+def train_quietly(recipe: Recipe) -> None:
+    """Trains the AR model of a recipe."""
+    torch.set_num_threads(1)
+    train_ar(recipe, report=lambda line: None)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import CLI
+from jsonargparse import auto_cli
 
 from sayso.model.codec import load_codec
 from sayso.model.errors import InputError, SaysoError
@@ -124,7 +124,7 @@ def _say(line: str) -> None:
 def main() -> None:
     """Runs a command; a user's mistake is one line and exit status 2."""
     try:
-        CLI({"prepare": prepare, "ar": ar, "nar": nar}, as_positional=False)
+        auto_cli({"prepare": prepare, "ar": ar, "nar": nar}, as_positional=False)
     except SaysoError as error:
         print(f"sayso: {error}", file=sys.stderr)
         sys.exit(2)

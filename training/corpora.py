@@ -8,6 +8,8 @@ import yaml
 
 from sayso.model.errors import CorpusError
 
+from .shards import file_hash
+
 LIST = Path(__file__).with_name("corpora.yaml")
 USES = ("training", "benchmark", "free-text")
 
@@ -23,7 +25,7 @@ class Corpus:
     basis: str
     url: str
     checksum: str | None
-    """Checksum of the published archive as ``algorithm:hex``; None if we did not verify one."""
+    """Of the published archives, a line ``FILE sha256:hex`` each; None if none is known to us."""
     attribution: str
     uses: tuple[str, ...]
 
@@ -65,6 +67,19 @@ def read_list(path: Path = LIST) -> tuple[dict[str, Corpus], dict[str, Refused]]
     if twice:
         raise CorpusError(f"{path} names {', '.join(twice)} twice")
     return {entry.name: entry for entry in allowed}, {entry.name: entry for entry in refused}
+
+
+def check_archive(corpus: Corpus, archive: Path) -> None:
+    """Compares a downloaded archive with the checksum of the list.
+
+    Raises:
+        CorpusError: It differs, or the list has no checksum for a file of this name.
+    """
+    known = dict(line.split(" sha256:") for line in (corpus.checksum or "").splitlines())
+    if archive.name not in known:
+        raise CorpusError(f"{corpus.name}: the list has no checksum of {archive.name}")
+    if not archive.is_file() or file_hash(archive) != known[archive.name]:
+        raise CorpusError(f"{archive} is not the {archive.name} of {corpus.name}; download it anew")
 
 
 def names() -> list[str]:

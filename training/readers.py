@@ -1,7 +1,13 @@
-"""From a corpus folder to its utterances: id, speaker, text and audio file, in a fixed order."""
+"""From a corpus folder to its utterances: id, speaker, text and audio file, in a fixed order.
+
+Where a corpus has parts for evaluation (dev-*, test-*), only train-* is read: benchmarks made on
+the others stay honest. LibriSpeech is read through torchaudio's metadata; torchaudio offers none
+for the others, and decodes audio with what may not be installed: audio is soundfile's business.
+"""
 
 import csv
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +32,9 @@ def read_corpus(name: str, root: Path) -> list[Utterance]:
 
     Args:
         name: Name on the list of consented corpora.
-        root: The unpacked corpus, as its publisher lays it out.
+        root: The unpacked corpus, as its publisher lays it out: the folder that holds
+            train-clean-100 (LibriTTS, LibriSpeech), wav48_silence_trimmed (VCTK), metadata.csv
+            (LJSpeech), the manifests (Hi-Fi TTS), train (MLS), train.tsv (Common Voice).
 
     Raises:
         CorpusError: The corpus is not listed, has no reader, or `root` does not look like it.
@@ -34,30 +42,117 @@ def read_corpus(name: str, root: Path) -> list[Utterance]:
     corpora.get(name)
     if not root.is_dir():
         raise CorpusError(f"{name}: the folder {root} does not exist")
-    match name:
-        case "kathleen":
-            found = [u for u in _table(root) if u.speaker == ""]
-            found = [Utterance(u.id, "kathleen", u.text, u.path) for u in found]
-        case "librispeech-clips":
-            found = [Utterance(u.id, u.id.split("-")[0], u.text, u.path) for u in _table(root)]
-        case _:
-            raise CorpusError(f"{name}: no reader yet; see training/readers.py")
+    reader = _reader(name)
+    try:
+        found = sorted(reader(root), key=lambda utterance: utterance.id)
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise CorpusError(f"{name}: {root} is not laid out as published ({error!r})") from error
     if not found:
         raise CorpusError(f"{name}: no utterance found in {root}; is it the unpacked corpus?")
-    found.sort(key=lambda utterance: utterance.id)
-    twice = {a.id for a, b in pairwise(found) if a.id == b.id}
+    twice = [a.id for a, b in pairwise(found) if a.id == b.id]
     if twice:
-        raise CorpusError(f"{name}: {len(twice)} ids occur twice, such as {min(twice)}")
+        raise CorpusError(f"{name}: {len(twice)} ids occur twice, such as {twice[0]}")
     return found
 
 
-def _table(root: Path) -> Iterator[Utterance]:
-    """``metadata.tsv`` with id and text beside ``audio/ID.flac``."""
-    table = root / "metadata.tsv"
-    if not table.is_file():
-        raise CorpusError(f"{table} is missing; is {root} the unpacked corpus?")
-    with table.open(encoding="utf-8", newline="") as lines:
+def _reader(name: str) -> Callable[[Path], Iterator[Utterance]]:
+    match name:
+        case "kathleen":
+            return _kathleen
+        case "librispeech-clips":
+            return _librispeech_clips
+        case "libritts" | "libritts-r":
+            return _libritts
+        case "librispeech":
+            return _librispeech
+        case "vctk":
+            return _vctk
+        case "ljspeech":
+            return _ljspeech
+        case "hifi-tts":
+            return _hifi_tts
+        case "mls-english":
+            return _mls
+        case "common-voice":
+            return _common_voice
+    raise CorpusError(f"{name} is listed but has no reader yet: add one to training/readers.py")
+
+
+def _rows(path: Path, *columns: str) -> Iterator[list[str]]:
+    """These columns of a tab-separated file with a header."""
+    with path.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
-            if not row.get("id") or row.get("text") is None:
-                raise CorpusError(f"{table}: a row without id or text: {row}")
-            yield Utterance(row["id"], "", row["text"], root / "audio" / f"{row['id']}.flac")
+            if any(row.get(column) is None for column in columns):
+                raise ValueError(f"{path.name}: a row without {' or '.join(columns)}: {row}")
+            yield [row[column] for column in columns]
+
+
+def _kathleen(root: Path) -> Iterator[Utterance]:
+    for id, text in _rows(root / "metadata.tsv", "id", "text"):
+        yield Utterance(id, "kathleen", text, root / "audio" / f"{id}.flac")
+
+
+def _librispeech_clips(root: Path) -> Iterator[Utterance]:
+    for id, text in _rows(root / "metadata.tsv", "id", "text"):
+        yield Utterance(id, id.split("-")[0], text, root / "audio" / f"{id}.flac")
+
+
+def _libritts(root: Path) -> Iterator[Utterance]:
+    """train-clean-100/SPEAKER/CHAPTER/ID.wav with ID.normalized.txt beside it."""
+    for path in root.glob("train-*/*/*/*.wav"):
+        text = path.with_name(f"{path.stem}.normalized.txt")
+        if text.is_file():  # a few recordings of LibriTTS-R were left without one
+            said = text.read_text(encoding="utf-8").strip()
+            yield Utterance(path.stem, path.parts[-3], said, path)
+
+
+def _librispeech(root: Path) -> Iterator[Utterance]:
+    """train-clean-100/SPEAKER/CHAPTER/ID.flac with one .trans.txt; capitals, no punctuation."""
+    from torchaudio.datasets import LIBRISPEECH  # slow to import, and only needed here
+
+    for part in sorted(root.glob("train-*")):
+        listing = LIBRISPEECH(root.parent, url=part.name, folder_in_archive=root.name)
+        for i in range(len(listing)):
+            path, _, text, speaker, _, _ = listing.get_metadata(i)
+            path = root / path
+            yield Utterance(path.stem, str(speaker), text.lower(), path)
+
+
+def _vctk(root: Path) -> Iterator[Utterance]:
+    """wav48_silence_trimmed/p225/p225_001_mic1.flac and txt/p225/p225_001.txt; first microphone."""
+    for path in root.glob("wav48_silence_trimmed/*/*_mic1.flac"):
+        id = path.stem.removesuffix("_mic1")
+        text = root / "txt" / path.parent.name / f"{id}.txt"
+        if text.is_file():  # p315 was published without texts
+            yield Utterance(id, path.parent.name, text.read_text(encoding="utf-8").strip(), path)
+
+
+def _ljspeech(root: Path) -> Iterator[Utterance]:
+    """metadata.csv with id|text|normalised text, wavs/ID.wav."""
+    for line in (root / "metadata.csv").read_text(encoding="utf-8").splitlines():
+        id, _, normalised = line.split("|")
+        yield Utterance(id, "lj", normalised, root / "wavs" / f"{id}.wav")
+
+
+def _hifi_tts(root: Path) -> Iterator[Utterance]:
+    """READER_manifest_{clean,other}_train.json, a JSON object a line."""
+    for manifest in sorted(root.glob("*_manifest_*_train.json")):
+        speaker = manifest.name.split("_")[0]
+        for line in manifest.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            path = root / row["audio_filepath"]
+            yield Utterance(f"{speaker}_{path.stem}", speaker, row["text"], path)
+
+
+def _mls(root: Path) -> Iterator[Utterance]:
+    """train/transcripts.txt with id and text; train/audio/SPEAKER/BOOK/ID.flac."""
+    for line in (root / "train" / "transcripts.txt").read_text(encoding="utf-8").splitlines():
+        id, text = line.split("\t")
+        speaker, book, _ = id.split("_")
+        yield Utterance(id, speaker, text, root / "train" / "audio" / speaker / book / f"{id}.flac")
+
+
+def _common_voice(root: Path) -> Iterator[Utterance]:
+    """train.tsv with client_id, path and sentence; clips/PATH."""
+    for speaker, path, text in _rows(root / "train.tsv", "client_id", "path", "sentence"):
+        yield Utterance(Path(path).stem, speaker, text, root / "clips" / path)

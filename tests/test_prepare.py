@@ -1,0 +1,289 @@
+"""Token files: made from real speech, whole after any kill, and never from what cannot be used."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+from sayso.model.errors import CorpusError, InputError
+from sayso.model.text import Phonemes, normalise
+from sayso.model.world import WorldConfig, analyse
+from sayso.training.card import read_card
+from sayso.training.data import open_tokens
+from sayso.training.fit import fit_world
+from sayso.training.prepare import Filters, prepare, read_speech
+from sayso.training.readers import Utterance, read_corpus
+from sayso.training.split import held_out
+from sayso.training.train import train_ar, train_nar
+from training_fixtures import CONFIGS, prepare_kathleen, processes, small_recipe
+
+CORPORA = CONFIGS.parents[1] / "shared" / "corpora"
+FILTERS = Filters(held_out_every=4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def kathleen() -> Path:
+    if not (CORPORA / "kathleen").is_dir():
+        pytest.skip(f"no real speech in {CORPORA}")
+    return CORPORA / "kathleen"
+
+
+@pytest.fixture(scope="module")
+def codec(kathleen, tmp_path_factory):
+    """A real WORLD codec of 4 x 32, fitted to three sentences."""
+    config = WorldConfig(codebooks=4, codebook_size=32)
+    heard = read_corpus("kathleen", kathleen)[:3]
+    speech = [read_speech(u.path, config.sample_rate, FILTERS)[0].numpy() for u in heard]
+    fitted = fit_world([analyse(each, config) for each in speech], config, iterations=2)
+    folder = tmp_path_factory.mktemp("codec")
+    fitted.save(folder)
+    from sayso.model.codec import load_codec
+
+    return load_codec(folder)
+
+
+@pytest.fixture(scope="module")
+def phonemes() -> Phonemes:
+    return Phonemes()
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = [*folder.glob("*.parquet"), folder / "manifest.json"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_rows_hold_what_was_said_and_the_codec_heard(kathleen, codec, phonemes, tmp_path):
+    done = prepare("kathleen", kathleen, tmp_path, codec, phonemes, FILTERS, 4, limit=10)
+    assert done
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    rows = [row for path in sorted(tmp_path.glob("*.parquet")) for row in _rows(path)]
+    source = {u.id: u for u in read_corpus("kathleen", kathleen)[:10]}
+    assert [row["id"] for row in rows] == list(source)
+    for row in rows:
+        utterance = source[row["id"]]
+        assert row["text"] == normalise(utterance.text)
+        assert row["text_ids"] == phonemes.encode(row["text"])
+        assert row["split"] == ("validation" if held_out(row["id"], 4) else "train")
+        codes = torch.tensor(row["codes"]).view(codec.codebooks, row["frames"])
+        audio = read_speech(utterance.path, codec.sample_rate, FILTERS)
+        assert torch.equal(codes, codec.encode(audio)[0])
+    assert manifest["codec"]["identity"] == codec.identity
+    assert manifest["tokenizer"]["identity"] == phonemes.identity
+    assert manifest["corpora"][0]["licence"] == "CC0 1.0"
+    counts = manifest["counts"]
+    assert sum(count["frames"] for count in counts.values()) == sum(row["frames"] for row in rows)
+    assert counts["validation"]["utterances"] == sum(held_out(id, 4) for id in source)
+
+
+def _rows(path: Path) -> list[dict]:
+    return pq.read_table(path).to_pylist()
+
+
+def test_several_processes_make_the_same_shards(kathleen, codec, phonemes, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = (codec, phonemes, FILTERS, 2)
+    assert prepare("kathleen", kathleen, one, *arguments, limit=6)
+    assert not prepare("kathleen", kathleen, two, *arguments, limit=6, rank=0, world=2)
+    assert prepare("kathleen", kathleen, two, *arguments, limit=6, rank=1, world=2)
+    assert hashes(one) == hashes(two)
+
+
+def test_other_settings_do_not_mix_with_finished_shards(kathleen, codec, phonemes, tmp_path):
+    prepare("kathleen", kathleen, tmp_path, codec, phonemes, FILTERS, limit=2)
+    with pytest.raises(InputError, match="other settings"):
+        prepare("kathleen", kathleen, tmp_path, codec, phonemes, Filters(max_seconds=5), limit=2)
+
+
+def test_only_listed_corpora_are_prepared(tmp_path, codec, phonemes):
+    for name, word in (("emilia", "refused"), ("my-scrape", "not on the list")):
+        with pytest.raises(CorpusError, match=f"{name}.*{word}"):
+            prepare(name, tmp_path, tmp_path / "out", codec, phonemes)
+    with pytest.raises(CorpusError, match="joe is listed but has no reader"):
+        prepare("joe", tmp_path, tmp_path / "out", codec, phonemes)
+    with pytest.raises(CorpusError, match="not laid out as published"):
+        prepare("kathleen", tmp_path, tmp_path / "out", codec, phonemes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_used_is_left_out_listed_and_counted(kathleen, codec, phonemes, tmp_path):
+    root = tmp_path / "corpus"
+    (root / "audio").mkdir(parents=True)
+    speech, rate = soundfile.read(kathleen / "audio" / "arctic_a0001.flac", dtype="float32")
+    broken = {
+        "good": speech,
+        "not finite": np.where(np.arange(len(speech)) == 9, np.nan, speech),
+        "too short": speech[:100],
+        "too long": np.tile(speech, 30)[: 60 * rate],
+        "clipped": (speech * 100).clip(-1, 1),
+        "silent": speech * 1e-5,
+        "text": speech,
+        "unreadable": None,
+    }
+    lines = ["id\ttext"]
+    for reason, audio in broken.items():
+        id = reason.replace(" ", "-")
+        path = root / "audio" / f"{id}.flac"
+        lines.append(f"{id}\t{'🎈' if reason == 'text' else 'The ship sails.'}")
+        if audio is None:
+            path.write_bytes(b"fLaC, but no more than that")
+        else:  # a WAV of floats under the name: libsndfile looks at the content
+            soundfile.write(path, audio, rate, format="WAV", subtype="FLOAT")
+    (root / "metadata.tsv").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "out"
+    assert prepare("kathleen", root, out, codec, phonemes, FILTERS, 3)
+    manifest = json.loads((out / "manifest.json").read_text())
+    expected = {reason: 1 for reason in broken if reason != "good"}
+    assert manifest["left_out"]["reasons"] == expected
+    assert {item["id"] for item in manifest["left_out"]["utterances"]} == {
+        reason.replace(" ", "-") for reason in expected
+    }
+    assert sum(count["utterances"] for count in manifest["counts"].values()) == 1
+
+
+@pytest.mark.parametrize(
+    "attribute, value, reason",
+    [
+        ("codebooks", 5, "wrong number of codebooks"),
+        ("codebook_size", 4, "code beyond the codebook"),
+    ],
+)
+def test_codes_that_do_not_fit_the_codec_are_left_out(
+    kathleen, codec, phonemes, tmp_path, attribute, value, reason
+):
+    class Lying:
+        """The codec, but for one thing it says of itself."""
+
+        def __getattr__(self, name):
+            return value if name == attribute else getattr(codec, name)
+
+    prepare("kathleen", kathleen, tmp_path, Lying(), phonemes, FILTERS, limit=2)  # type: ignore[arg-type]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["left_out"]["reasons"] == {reason: 2}
+
+
+def test_a_killed_run_continues_to_the_same_shards(kathleen, codec, phonemes, tmp_path):
+    codec.save(tmp_path / "codec")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    prepare("kathleen", kathleen, whole, codec, phonemes, FILTERS, 1, limit=24)
+    random, kills = np.random.default_rng(7), 0
+    while not (killed / "manifest.json").is_file():
+        before = len(list(killed.glob("shard-*.parquet"))) if killed.is_dir() else 0
+        aim = before + random.integers(2, 6)
+        process = processes().Process(
+            target=prepare_kathleen, args=(tmp_path / "codec", kathleen, killed)
+        )
+        process.start()
+        while process.is_alive() and len(list(killed.glob("shard-*.parquet"))) < aim:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.2))
+        kills += process.is_alive()
+        process.kill()
+        process.join()
+        assert kills < 20
+    assert kills >= 2
+    assert hashes(killed) == hashes(whole)
+
+
+def test_a_libritts_tree_goes_through_prepare_and_trains(codec, phonemes, tmp_path):
+    clips = CORPORA / "librispeech-clips"
+    root = tmp_path / "LibriTTS"
+    for clip in read_corpus("librispeech-clips", clips)[:8]:
+        speaker, chapter, _ = clip.id.split("-")
+        id = f"{clip.id.replace('-', '_')}_000000"
+        for part in ("train-clean-100", "test-clean"):  # test-clean must not be read
+            folder = root / part / speaker / chapter
+            folder.mkdir(parents=True)
+            audio, rate = soundfile.read(clip.path)
+            soundfile.write(folder / f"{id}.wav", audio[: 4 * rate], rate)
+            (folder / f"{id}.normalized.txt").write_text(clip.text)
+            (folder / f"{id}.original.txt").write_text(clip.text)
+    assert len(read_corpus("libritts", root)) == 8
+    _prepare_and_train("libritts", root, codec, phonemes, tmp_path, 8)
+
+
+def test_a_vctk_tree_goes_through_prepare_and_trains(kathleen, codec, phonemes, tmp_path):
+    root = tmp_path / "VCTK-Corpus-0.92"
+    for i, sentence in enumerate(read_corpus("kathleen", kathleen)[:8]):
+        speaker = f"p{225 + i % 3}"
+        audio = root / "wav48_silence_trimmed" / speaker
+        text = root / "txt" / speaker
+        audio.mkdir(parents=True, exist_ok=True)
+        text.mkdir(parents=True, exist_ok=True)
+        for mic in ("mic1", "mic2"):
+            samples, rate = soundfile.read(sentence.path)
+            soundfile.write(audio / f"{speaker}_{i:03d}_{mic}.flac", samples, rate)
+        (text / f"{speaker}_{i:03d}.txt").write_text(f"{sentence.text}\n")
+    (root / "wav48_silence_trimmed" / "p225" / "p225_099_mic1.flac").write_bytes(b"no text")
+    found = read_corpus("vctk", root)
+    assert len(found) == 8 and {u.speaker for u in found} == {"p225", "p226", "p227"}
+    _prepare_and_train("vctk", root, codec, phonemes, tmp_path, 8)
+
+
+def _prepare_and_train(name, root, codec, phonemes, folder, count):
+    tokens = folder / "tokens"
+    assert prepare(name, root, tokens, codec, phonemes, FILTERS, 3)
+    opened = open_tokens([tokens], [name])
+    assert len(opened.frames) == count
+    more = {"data__corpora": [name], "ar__train__steps": 3, "nar__train__steps": 3}
+    for part in ("ar", "nar"):
+        more |= {f"{part}__max_frames": 1200, f"{part}__train__frames": 1200}
+        more |= {f"{part}__max_text": 400}
+    recipe = small_recipe(folder / "run", tokens, **more)
+    train_ar(recipe, report=lambda line: None)
+    train_nar(recipe, report=lambda line: None)
+    card = read_card(folder / "run")
+    assert [entry["name"] for entry in card["corpora"]] == [name]
+    assert card["codec"]["identity"] == codec.identity
+
+
+def test_librispeech_is_read_through_torchaudio(kathleen, tmp_path):
+    clips = read_corpus("librispeech-clips", CORPORA / "librispeech-clips")[:3]
+    root = tmp_path / "LibriSpeech"
+    for clip in clips:
+        speaker, chapter, _ = clip.id.split("-")
+        folder = root / "train-clean-100" / speaker / chapter
+        folder.mkdir(parents=True)
+        (folder / f"{clip.id}.flac").write_bytes(clip.path.read_bytes())
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text(f"{clip.id} {clip.text.upper()}\n")
+    found = read_corpus("librispeech", root)
+    assert [(u.id, u.speaker) for u in found] == [(c.id, c.speaker) for c in clips]
+    assert found[0].text == clips[0].text.lower()
+    assert all(u.path.is_file() for u in found)
+
+
+def test_the_other_layouts_are_read(tmp_path):
+    def put(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    put("lj/metadata.csv", "LJ001-0001|In 1900|In nineteen hundred\n")
+    put(
+        "hifi/92_manifest_clean_train.json",
+        '{"audio_filepath": "audio/92_clean/1/a_0001.flac", "text": "hello", "duration": 1.0}\n',
+    )
+    put("hifi/92_manifest_clean_test.json", '{"audio_filepath": "audio/t.flac", "text": "no"}\n')
+    put("mls/train/transcripts.txt", "4800_10003_000000\toh my dear\n")
+    put("cv/train.tsv", "client_id\tpath\tsentence\nabc\tcommon_voice_en_1.mp3\tHello.\n")
+    assert read_corpus("ljspeech", tmp_path / "lj") == [
+        Utterance(
+            "LJ001-0001", "lj", "In nineteen hundred", tmp_path / "lj" / "wavs" / "LJ001-0001.wav"
+        )
+    ]
+    assert [u.id for u in read_corpus("hifi-tts", tmp_path / "hifi")] == ["92_a_0001"]
+    mls = read_corpus("mls-english", tmp_path / "mls")[0]
+    assert mls.path.parts[-3:] == ("4800", "10003", "4800_10003_000000.flac")
+    assert read_corpus("common-voice", tmp_path / "cv")[0].speaker == "abc"
+    put("cv/train.tsv", "client_id\tpath\nabc\tx.mp3\n")
+    with pytest.raises(CorpusError, match=r"common-voice.*sentence"):
+        read_corpus("common-voice", tmp_path / "cv")
