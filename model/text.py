@@ -67,6 +67,8 @@ def normalise(text: str) -> str:
     if not no_digit(text):
         text = expand(spell_numbers(text))
     text = tidy(text)
+    while (said := tidy(expand(text))) != text:  # tidying lays bare what "Mr.Smith" hid
+        text = said
     if not re.search("[A-Za-z]", text):
         raise InputError("text has nothing that can be spoken: write at least one word")
     return text
@@ -92,6 +94,9 @@ def expand(text: str) -> str:
     text = re.sub(r"\bSt\.(?=\s+[A-Z])", "Saint", text)
     text = re.sub(r"\bSt\.", "Street", text)
     text = re.sub(r"\bNo\.(?=\s*\d)|#(?=\d)", "Number ", text)
+    text = re.sub(
+        r"\b1,(?:000|0{0,2}(\d{1,3}))(?![\d,]*\d)", r"1 thousand \1", text
+    )  # wetext: "thousand"
     text = re.sub(r"(?<!\d)\+(?=\d)", "plus ", text)
     text = re.sub(r"\betc\.(?=\s+[A-Z])", "et cetera.", text)
     for short, full in ABBREVIATIONS.items():

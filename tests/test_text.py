@@ -1,0 +1,192 @@
+"""Normalising, and both tokenizers."""
+
+# ruff: noqa: RUF001
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sayso.model.errors import CheckpointError, InputError
+from sayso.model.phonemes import PHONES, SPELLING
+from sayso.model.text import BPE, MAX_CHARACTERS, Phonemes, load_tokenizer, normalise
+from sayso.training.fit import fit_bpe
+
+METADATA = Path(__file__).parents[1].parent / "shared" / "corpora" / "kathleen" / "metadata.tsv"
+
+
+@pytest.fixture(scope="module")
+def phonemes() -> Phonemes:
+    return Phonemes()
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("Hello world", "Hello world."),
+        ("Dr. Smith met Mrs. Hale, etc.", "Doctor Smith met Missus Hale, et cetera."),
+        ("St. James lives in Baker St.", "Saint James lives in Baker Street."),
+        ("It cost $5.20.", "It cost five dollars and twenty cents."),
+        ("£1.01 or €10", "one pound and one penny or ten euros."),
+        ("1,005 of 2,345 in 1,000", "one thousand five of two thousand three hundred and forty five"
+         " in one thousand."),
+        ("$3 million", "three million dollars."),
+        ("I have 1,234 apples; it's 1999.",
+         "I have one thousand two hundred and thirty four apples, it's nineteen ninety nine."),
+        ("Jan. 5th, 2020 at 5:30 p.m.", "the fifth of january, twenty twenty at five thirty P M."),
+        ("50% of R&D", "fifty percent of R and D."),
+        ("No. 7? No.", "Number seven? No."),
+        ("the U.S. and NASA, e.g. this", "the U S and NASA, for example this."),
+        ("3½ cups at -5°C", "three and one half cups at negative five degrees Celsius."),
+        ("naïve café “quoted” it’s", "naive cafe quoted it's."),
+        ("(quietly) 'Hello'... then — left?!", "quietly, Hello. then, left?"),
+        ("well-known <b>B2B</b> 😀", "well known b B two B b."),
+        ("www.example.com", "www dot example dot com."),
+    ],
+)  # fmt: skip
+def test_normalise(written, spoken):
+    assert normalise(written) == spoken
+    assert normalise(spoken) == spoken
+
+
+@pytest.mark.parametrize(
+    "text", ["", "   ", "😀😀", "...", "—", "'", "$", "\x00", "привет", "你好 hi"]
+)
+def test_what_cannot_be_spoken_is_refused(text):
+    with pytest.raises(InputError):
+        normalise(text)
+
+
+def test_long_text_is_refused_at_once():
+    began = time.perf_counter()
+    with pytest.raises(InputError, match="100000 characters"):
+        normalise("1" * 100_000)
+    assert time.perf_counter() - began < 0.1
+    assert normalise("a" * MAX_CHARACTERS)
+
+
+anything = st.text(max_size=60)
+typed = st.lists(
+    st.sampled_from(
+        list("0123456789 .,-/:$£€%&@#+=°'\"()½²é aB")
+        + "kg|km/h|St.|No.|1999|p.m.|Jan.|th|U.S.|'em|Mr.|$5.20|3/4/2021|10:45|e.g.".split("|")  # noqa: SIM905
+    ),
+    max_size=20,
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=anything | typed)
+def test_any_text_is_spoken_or_refused(phonemes, text):
+    try:
+        spoken = normalise(text)
+    except InputError:
+        return
+    assert re.fullmatch(r"'?[A-Za-z][A-Za-z',.?! ]*[.?!]", spoken) and "  " not in spoken
+    assert normalise(spoken[:MAX_CHARACTERS]) == spoken or len(spoken) > MAX_CHARACTERS
+    assert phonemes.encode(spoken)
+
+
+def test_phonemes_of_known_words(phonemes):
+    said = phonemes.decode(phonemes.encode("Hello, the world's end."))
+    assert said == "HH AH L OW , | DH AH | W ER L D Z | EH N D ."
+
+
+def test_the_letter_a_is_told_from_the_article(phonemes):
+    said = phonemes.decode(phonemes.encode(normalise("A cat at 10 a.m.")))
+    assert said == "AH | K AE T | AE T | T EH N | EY | EH M ."
+
+
+@pytest.mark.parametrize(
+    ("word", "phones"),
+    [
+        ("palmprint", "P AA M P R IH N T"),  # two words
+        ("nasas", "N AE S AH Z"),  # stem and ending
+        ("vlogging", "V L AA G IH NG"),  # spelled: a doubled letter sounds once
+        ("zxcv", "Z IY EH K S S IY V IY"),  # no vowel: letter names
+        ("ooo", "UW OW"),
+    ],
+)
+def test_unknown_words_have_a_reading(phonemes, word, phones):
+    assert word not in phonemes.dictionary.words
+    assert " ".join(phonemes.dictionary.phones(word)) == phones
+
+
+@given(word=st.text("abcdefghijklmnopqrstuvwxyz'", min_size=1, max_size=15))
+@settings(max_examples=300, deadline=None)
+def test_every_word_has_phones(phonemes, word):
+    if word.strip("'"):
+        phones = phonemes.dictionary.phones(word)
+        assert phones and set(phones) <= set(PHONES)
+
+
+def test_the_tables_hold_phones_only(phonemes):
+    assert {phone for said in SPELLING.values() for phone in said.split()} <= set(PHONES)
+    listed = {phone for said in phonemes.dictionary.words.values() for phone in said.split()}
+    assert listed == set(PHONES)
+
+
+def test_text_that_was_not_normalised_is_refused(phonemes):
+    with pytest.raises(InputError, match="normalise"):
+        phonemes.encode("room 7")
+
+
+def test_phonemes_saved_and_loaded(phonemes, tmp_path):
+    phonemes.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.kind, loaded.size, loaded.identity) == ("phonemes", 44, phonemes.identity)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for key, value in (("dictionary", "0" * 64), ("symbols", ["|"])):
+        (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+        with pytest.raises(CheckpointError, match=f"another {key}"):
+            load_tokenizer(tmp_path)
+
+
+def test_real_text_goes_round(phonemes):
+    if not METADATA.is_file():
+        pytest.skip(f"real text is not there: {METADATA}")
+    texts = [line.split("\t")[1] for line in METADATA.read_text().splitlines()[1:]]
+    spoken = [normalise(text) for text in texts]
+    lengths = [len(phonemes.encode(text)) for text in spoken]
+    assert len(lengths) == 1132 and min(lengths) > 5 and max(lengths) < 150
+    bpe = BPE(fit_bpe(spoken, 512))
+    assert bpe.size == 512
+    assert all(bpe.decode(bpe.encode(text)) == text for text in spoken[:200])
+    mean = sum(len(bpe.encode(text)) for text in spoken) / sum(map(len, spoken))
+    assert mean < 0.5  # tokens per character
+
+
+def test_bpe_saved_and_loaded(tmp_path):
+    bpe = BPE(fit_bpe(["the cat sat on the mat."] * 3, 270))
+    bpe.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.kind, loaded.size, loaded.identity) == ("bpe", bpe.size, bpe.identity)
+    unseen = "Quiz, vex? Ünseen 😀"
+    assert loaded.decode(loaded.encode(unseen)) == unseen
+    assert max(loaded.encode(unseen)) < loaded.size
+    whole = (tmp_path / "tokenizer.json").read_text()
+    for damaged in (whole[: len(whole) // 2], "", "{}"):
+        (tmp_path / "tokenizer.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+            load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("config", ["{}", '{"kind": "runes"}', "not json"])
+def test_an_unknown_tokenizer_is_refused(config, tmp_path):
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("texts", "size"), [([], 300), (["a"], 100)])
+def test_bpe_that_cannot_be_fitted_is_refused(texts, size):
+    with pytest.raises(InputError):
+        fit_bpe(texts, size)
