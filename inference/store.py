@@ -77,9 +77,7 @@ class Store:
         Raises:
             StoreError: Naming the file that is unreadable, changed or missing, and the remedy.
         """
-        if home is None:
-            named = os.environ.get("SAYSO_HOME")
-            home = Path(named) if named else Path(platformdirs.user_data_dir("sayso"))
+        home = default_home() if home is None else home
         try:
             for folder in (home, home / "keys", home / "keys" / "voices", home / "work"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -458,6 +456,12 @@ class Store:
         else:
             staged.unlink(missing_ok=True)
         self.database.execute("DELETE FROM journal WHERE grant_id = ?", (grant_id,))
+
+
+def default_home() -> Path:
+    """The store's folder where none is named: SAYSO_HOME, else the user's data folder."""
+    named = os.environ.get("SAYSO_HOME")
+    return Path(named) if named else Path(platformdirs.user_data_dir("sayso"))
 
 
 def staging_path(destination: Path, grant_id: str) -> Path:

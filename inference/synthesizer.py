@@ -12,22 +12,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sayso.inference.audio import read_audio, write_audio
+from sayso.inference.bundled import bundled_folders, install_bundled_voice
+from sayso.inference.gate import Gate, Grant
+from sayso.inference.provenance import SIGNED, ensure_ca, read_manifest, sign
+from sayso.inference.store import Store
+from sayso.inference.watermark import THRESHOLD, load_watermarker
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.errors import InputError, MarkError, RefusedError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text import normalise
 
-from .audio import read_audio, write_audio
-from .bundled import bundled_folders, install_bundled_voice
-from .gate import Gate, Grant
-from .provenance import SIGNED, ensure_ca, read_manifest, sign
-from .store import Store
-from .watermark import THRESHOLD, load_watermarker
-
 PAUSE_SECONDS = 0.25
 """Silence between sentences."""
 SLOWEST_CHARACTERS_PER_SECOND = 7.0
 """Half of a normal reading speed (about 14); slower speech is taken for a loop."""
+FASTEST_CHARACTERS_PER_SECOND = 20.0
+"""A sentence that would not fit even when read this fast is refused."""
 GRACE_SECONDS = 1.5
 """Added to every limit, as short texts are read slower."""
 
@@ -130,18 +131,18 @@ class Synthesizer:
     ) -> Tensor:  # (samples,)
         bundle = self.bundle
         prompt_ids = bundle.tokenizer.encode(grant.transcript) if grant.transcript else []
-        limits = [limit_seconds(piece) for piece in pieces]
         codes, first = bundle.generate(
             [prompt_ids + bundle.tokenizer.encode(piece) for piece in pieces],
             [grant.codes] * len(pieces),
-            [int(limit * bundle.codec.frame_rate) for limit in limits],
+            [self._most_frames(piece, grant) for piece in pieces],
             sampling,
             torch.Generator().manual_seed(seed),
         )
-        for piece, limit, row, finished in zip(pieces, limits, codes, first.finished, strict=True):
+        for piece, row, finished in zip(pieces, codes, first.finished, strict=True):
             if not finished:
+                seconds = row.shape[1] / bundle.codec.frame_rate
                 raise UnfinishedError(
-                    f"No end within {limit:.1f} s for {piece[:60]!r}: try another --seed, or "
+                    f"No end within {seconds:.1f} s for {piece[:60]!r}: try another --seed, or "
                     "shorter sentences"
                 )
             if not row.shape[1]:
@@ -149,6 +150,17 @@ class Synthesizer:
         pause = torch.zeros(int(PAUSE_SECONDS * bundle.codec.sample_rate))
         parts = [part for row in codes for part in (bundle.codec.decode(row[None])[0], pause)]
         return torch.cat(parts[:-1])
+
+    def _most_frames(self, piece: str, grant: Grant) -> int:
+        """The length limit of one sentence, within what the model holds behind the prompt."""
+        rate, config = self.bundle.codec.frame_rate, self.bundle.ar.config
+        room = config.max_frames - grant.codes.shape[1] - config.group_size
+        if room < len(piece) / FASTEST_CHARACTERS_PER_SECOND * rate:
+            raise InputError(
+                f"{piece[:60]!r} has {len(piece)} characters, and behind this prompt the model "
+                f"holds {max(room, 0) / rate:.1f} s: speak shorter sentences"
+            )
+        return min(room, int(limit_seconds(piece) * rate))
 
     def _check(self, produced: Path, grant: Grant) -> float:
         """Read the finished file again; MarkError unless both marks are found in it."""

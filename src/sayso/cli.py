@@ -3,13 +3,17 @@
 A refusal prints one line and exits 3, any other known error 1, wrong usage 2.
 """
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from sayso.model.errors import RefusedError, SaysoError
+
+if TYPE_CHECKING:
+    from sayso.inference.detect import Detection
 
 app = typer.Typer(help="VALL-E 2 that speaks only on the speaker's say-so.", no_args_is_help=True)
 enrol = typer.Typer(help="Ask a person for their consent, and check it.", no_args_is_help=True)
@@ -74,10 +78,285 @@ def demo(
     run(out)
 
 
-@train.command("codec")
-def train_codec(config: Annotated[Path, typer.Option(help="Recipe, such as configs/tiny.yaml.")]):
-    """Fit the codec of a recipe."""
-    raise NotImplementedError(config)
+@app.command()
+def detect(
+    paths: Annotated[list[Path], typer.Argument(help="Audio files.", metavar="FILES...")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="Root certificate to trust; this machine's by default.")
+    ] = None,
+) -> None:
+    """Say what marks files carry. Exits 0 if all are marked, 4 if one is not."""
+    from sayso.inference import detect as detector
+    from sayso.inference.store import default_home
+    from sayso.inference.watermark import load_watermarker
+
+    home = default_home()
+    trusted = root if root is not None else home if (home / "ca" / "root.pem").is_file() else None
+    watermarker = load_watermarker()
+    ours = True
+    for path in paths:
+        found = detector.detect(path, trusted, watermarker)
+        ours = ours and found.ours
+        print(json.dumps(found.to_json()) if as_json else f"{path}: {in_words(found)}")
+    if not ours:
+        raise typer.Exit(4)
+
+
+@app.command()
+def voices() -> None:
+    """List the voices of this store."""
+    from sayso.inference.gate import Gate
+    from sayso.inference.store import Store
+
+    with Store.open() as store:
+        for voice in store.voices():
+            if voice.revoked:
+                print(f"{voice.voice}: withdrawn")
+                continue
+            held = Gate(store).receipt(voice.voice)
+            print(
+                f"{voice.voice}: {held.basis}, {held.issued} to {held.expires}, "
+                f"for {', '.join(held.scope.purposes)}"
+            )
+
+
+@app.command()
+def revoke(
+    voice: Annotated[str, typer.Argument(help="Id of the voice to withdraw.")],
+    reason: Annotated[str, typer.Option(help="Kept in the ledger.")] = "",
+) -> None:
+    """Withdraw a voice: it is silent from the next call on, and its data are destroyed."""
+    from sayso.inference.gate import Gate
+    from sayso.inference.store import Store
+
+    with Store.open() as store:
+        if store.voice(voice) is None:
+            raise RefusedError("voice-unknown", f"No voice {voice!r} is enrolled here.")
+        made = Gate(store).revoke(voice, reason)
+    print(f"{voice} is withdrawn. {len(made)} recordings were made in this voice:")
+    for output in made:
+        print(
+            f"  {output.time} {output.path} for {output.purpose} by {output.user} "
+            f"[{output.ledger_id}] sha256 {output.sha256}"
+        )
+
+
+@enrol.command("start")
+def enrol_start(
+    speaker: Annotated[str, typer.Option(help="Name of the person who will speak.")],
+    purpose: Annotated[list[str], typer.Option(help="What the voice may be used for; repeatable.")],
+    days: Annotated[int, typer.Option(help="How long the consent holds, 1 to 366.")] = 30,
+    user: Annotated[
+        list[str] | None, typer.Option(help="Who may use it; the login name by default.")
+    ] = None,
+    controller: Annotated[str | None, typer.Option(help="Who is responsible.")] = None,
+    characters: Annotated[int | None, typer.Option(help="Most characters ever spoken.")] = None,
+    uses: Annotated[int | None, typer.Option(help="Most recordings ever made.")] = None,
+    may_alter: Annotated[bool, typer.Option("--may-alter", help="Pitch may be changed.")] = False,
+) -> None:
+    """Show what the speaker is to read aloud, within two minutes."""
+    from sayso.inference.enrol import start_enrolment
+    from sayso.inference.store import Store
+
+    users = tuple(user) if user else None
+    with Store.open() as store:
+        session = start_enrolment(
+            store, speaker, tuple(purpose), days, users, controller, characters, uses, may_alter
+        )
+    print(f"session {session.id}\nrecord before {session.expires}, aloud:\n\n  {session.text}\n")
+    print(f"then: sayso enrol finish --session {session.id} --consent RECORDING.wav")
+
+
+@enrol.command("finish")
+def enrol_finish(
+    session: Annotated[str, typer.Option(help="From `sayso enrol start`.")],
+    consent: Annotated[Path, typer.Option(help="The recording of what was shown.")],
+    prompt: Annotated[Path | None, typer.Option(help="A better recording, 3 to 30 s.")] = None,
+    prompt_text: Annotated[str | None, typer.Option(help="What is said in the prompt.")] = None,
+    receipt_to: Annotated[Path | None, typer.Option(help="File for the signed receipt.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
+) -> None:
+    """Check the recording; take the voice in and issue the receipt, or say why not."""
+    from sayso.inference.enrol import finish_enrolment
+    from sayso.inference.store import Store
+    from sayso.model.bundle import BUNDLED
+    from sayso.model.codec import load_codec
+
+    codec = load_codec((model or BUNDLED) / "codec")
+    with Store.open() as store:
+        taken = finish_enrolment(store, session, consent, codec, prompt, prompt_text)
+    for check in taken.receipt.checks:
+        print(f"  {check.name}: {check.score} (limit {check.limit}) {check.note}")
+    if receipt_to is not None:
+        receipt_to.write_text(taken.token)
+        print(f"receipt: {receipt_to}")
+    print(f"voice {taken.voice}, until {taken.receipt.expires}")
+
+
+@receipt.command("verify")
+def receipt_verify(
+    path: Annotated[Path, typer.Argument(help="A receipt.")],
+    key: Annotated[Path, typer.Option(help="The issuer's public key, PEM.")],
+) -> None:
+    """Check a receipt offline, with the public key alone."""
+    from sayso.inference.receipt import verify_receipt
+
+    found = verify_receipt(path, read_text(key))
+    print(json.dumps(found.payload(), indent=2, ensure_ascii=False))
+
+
+@receipt.command("key")
+def receipt_key() -> None:
+    """Print this store's public keys, for others to check receipts and ledger with."""
+    from sayso.inference.store import Store
+
+    with Store.open() as store:
+        for pem in store.public_keys().values():
+            print(pem, end="")
+
+
+@ledger.command("verify")
+def ledger_verify(
+    head: Annotated[
+        Path | None, typer.Option(help="An older head: rows may only be added.")
+    ] = None,
+) -> None:
+    """Check every byte of the store that matters."""
+    from sayso.inference.store import Store
+
+    with Store.open() as store:
+        found = store.verify(None if head is None else read_text(head).strip())
+    print(f"good: {found.size} rows, last {found.hash}")
+
+
+@ledger.command("head")
+def ledger_head() -> None:
+    """Print a signed head; kept elsewhere, it proves later that rows were only added."""
+    from sayso.inference.store import Store
+
+    with Store.open() as store:
+        print(store.head())
+
+
+@ledger.command("export")
+def ledger_export(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Write the public half of the ledger, for a third party to check."""
+    from sayso.inference.store import Store
+
+    with Store.open() as store:
+        print(f"{out}: {store.export(out)} rows")
+
+
+@ledger.command("check")
+def ledger_check(
+    path: Annotated[Path, typer.Argument(help="An exported ledger.")],
+    key: Annotated[Path | None, typer.Option(help="A public key it must name, PEM.")] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="An older head it must have grown from.")
+    ] = None,
+) -> None:
+    """Check an exported ledger; needs no store."""
+    from sayso.inference.ledger import verify_export
+
+    public, old = (None if file is None else read_text(file) for file in (key, head))
+    found = verify_export(path, public, old.strip() if old else None)
+    print(f"good: {found.size} rows, last {found.hash}")
+
+
+@ca.command("export")
+def ca_export(out: Annotated[Path, typer.Argument(help="PEM file to write.")]) -> None:
+    """Write the root certificate that reviewers need to call our files trusted."""
+    from sayso.inference.provenance import export_ca
+    from sayso.inference.store import Store
+
+    with Store.open() as store:
+        print(f"{out}: sha256 {export_ca(store.home / 'ca', out)}")
+
+
+@corpora.command("list")
+def corpora_list() -> None:
+    """List the corpora that may be used, and those that were refused."""
+    from sayso.training.corpora import read_list
+
+    allowed, refused = read_list()
+    for corpus in allowed.values():
+        print(f"{corpus.name}: {corpus.licence}; {', '.join(corpus.uses)}; {corpus.url}")
+    for name, entry in refused.items():
+        print(f"{name}: refused: {entry.reason}")
+
+
+@corpora.command("show")
+def corpora_show(corpus: Annotated[str, typer.Argument(help="Name of a corpus.")]) -> None:
+    """Show one corpus: licence, basis, attribution and uses."""
+    from dataclasses import asdict
+
+    from sayso.training.corpora import read_list
+
+    allowed, refused = read_list()
+    found = allowed.get(corpus) or refused.get(corpus)
+    if found is None:
+        raise RefusedError("corpus-unknown", f"{corpus!r} is not on the list of corpora.")
+    print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def prepare(
+    recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
+    corpus: Annotated[str, typer.Option(help="Name of the corpus, as on the list.")],
+    root: Annotated[Path, typer.Option(help="The unpacked corpus.")],
+    out: Annotated[Path | None, typer.Option(help="Token folder; the recipe's.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many utterances.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+) -> None:
+    """Make the token files of one corpus."""
+    from sayso.training import commands
+
+    commands.prepare(recipe, corpus, root, out, limit, processes)
+
+
+@train.command("ar")
+def train_ar(
+    recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = True,
+) -> None:
+    """Train the AR model of a recipe."""
+    from sayso.training import commands
+
+    commands.ar(recipe, resume)
+
+
+@train.command("nar")
+def train_nar(
+    recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = True,
+) -> None:
+    """Train the NAR model of a recipe."""
+    from sayso.training import commands
+
+    commands.nar(recipe, resume)
+
+
+def in_words(found: "Detection") -> str:
+    """One line on one file."""
+    mark = "watermark found" if found.present else "no watermark found"
+    said = {
+        "trusted": f"C2PA manifest trusted, ledger {found.manifest.ledger_id}",
+        "valid": "C2PA manifest intact, but signed by somebody not trusted here",
+        "invalid": f"C2PA manifest invalid ({', '.join(found.manifest.reasons)})",
+        "none": "no C2PA manifest",
+    }
+    return f"{mark} (score {found.score:.2f}); {said[found.manifest.state]}"
+
+
+def read_text(path: Path) -> str:
+    """A small text file; InputError if it cannot be read."""
+    from sayso.model.errors import InputError
+
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
 
 
 def main() -> NoReturn:
