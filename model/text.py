@@ -9,7 +9,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,25 +17,13 @@ import tokenizers
 from .checkpoint import CONFIG, read_config
 from .errors import CheckpointError, InputError
 from .phonemes import PHONES, Dictionary
+from .spoken import expand, no_digit, spell_numbers
 
 MAX_CHARACTERS = 1000
 PUNCTUATION = ",.?!"
 BOUNDARY = "|"
 VOCABULARY = "tokenizer.json"
 
-ABBREVIATIONS = {
-    "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Dr": "Doctor", "Prof": "Professor",
-    "Capt": "Captain", "Col": "Colonel", "Gen": "General", "Lt": "Lieutenant",
-    "Sgt": "Sergeant", "Rev": "Reverend", "Hon": "Honorable", "Jr": "Junior", "Sr": "Senior",
-    "Messrs": "Messieurs", "Mt": "Mount", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road",
-    "Co": "Company", "Corp": "Corporation", "Inc": "Incorporated", "Ltd": "Limited",
-    "etc": "et cetera", "vs": "versus", "approx": "approximately", "dept": "department",
-    "Jan": "January", "Feb": "February", "Mar": "March", "Apr": "April", "Aug": "August",
-    "Sept": "September", "Oct": "October", "Nov": "November", "Dec": "December",
-    "e.g": "for example", "i.e": "that is", "a.m": "A M", "p.m": "P M", "Ph.D": "P H D",
-}  # fmt: skip
-SYMBOLS = {"&": "and", "%": "percent", "@": "at", "+": "plus", "=": "equals"}
-MONEY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
 # What compatibility decomposition leaves: quotes, dashes, and letters that are one stroke.
 PLAIN = str.maketrans(
     {"‘": "'", "’": "'", "‛": "'", "ʼ": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"'}
@@ -87,80 +74,6 @@ def plain(text: str) -> str:
         elif not unicodedata.combining(character):
             kept.append(" ")
     return re.sub(r'[*_~^<>|{}\[\]\\"`]', " ", "".join(kept))
-
-
-def expand(text: str) -> str:
-    """Abbreviations, initials, money with cents, and symbols between words."""
-    text = re.sub(r"\bSt\.(?=\s+[A-Z])", "Saint", text)
-    text = re.sub(r"\bSt\.", "Street", text)
-    text = re.sub(r"\bNo\.(?=\s*\d)|#(?=\d)", "Number ", text)
-    text = re.sub(
-        r"\b1,(?:000|0{0,2}(\d{1,3}))(?![\d,]*\d)", r"1 thousand \1", text
-    )  # wetext: "thousand"
-    text = re.sub(r"(?<!\d)\+(?=\d)", "plus ", text)
-    text = re.sub(r"\betc\.(?=\s+[A-Z])", "et cetera.", text)
-    for short, full in ABBREVIATIONS.items():
-        text = re.sub(rf"(?<![\w.]){re.escape(short)}\.(?!\w)", full, text)
-        capital = short[0].upper() + short[1:]
-        text = re.sub(rf"(?<![\w.]){re.escape(capital)}\.(?!\w)", full, text)
-    text = re.sub(r"\b(?:[A-Za-z]\.){2,}", lambda m: m[0].replace(".", " ").upper(), text)
-    text = re.sub(r"([$£€])\s?(\d[\d,]*)(?:\.(\d\d))?(?![\d.,]*\d)(?! ?[mb]illion)", money, text)
-    text = re.sub(r"(?<=\w)\.(?=[a-z])", " dot ", text)
-    text = re.sub(r"(?<=\D)/|/(?=\D)", " ", text)
-    for symbol, word in SYMBOLS.items():
-        # wetext reads the symbol itself where it stands by a number
-        text = re.sub(rf"(?<![\d\s]){re.escape(symbol)}|{re.escape(symbol)}(?!\s*\d)(?<!\d.)",
-                      f" {word} ", text)  # fmt: skip
-    return text
-
-
-def money(match: re.Match[str]) -> str:
-    """`$5.20` -> `5 dollars and 20 cents`."""
-    whole, part = MONEY[match[1]]
-    said = f"{match[2]} {whole}" + ("" if match[2] == "1" else "s")
-    if match[3] and int(match[3]):
-        parts = "pence" if part == "penny" else f"{part}s"
-        said += f" and {int(match[3])} " + (part if int(match[3]) == 1 else parts)
-    return said
-
-
-def spell_numbers(text: str) -> str:
-    """Each sentence that holds digits, in words."""
-    sentences = re.split(r"(?<=[.?!])\s+", text)
-    return " ".join(s if no_digit(s) else spell_sentence(s) for s in sentences)
-
-
-def spell_sentence(text: str) -> str:
-    try:
-        return read_numbers(text)
-    except (AssertionError, ValueError):  # wetext has no reading of the whole: word by word, then
-        return " ".join(word if no_digit(word) else read_word(word) for word in text.split())
-
-
-def read_word(word: str) -> str:
-    try:
-        return read_numbers(word)
-    except (AssertionError, ValueError):
-        raise InputError(f"no known reading of {word!r}: write it in words") from None
-
-
-def read_numbers(text: str) -> str:
-    """wetext's reading; AssertionError or ValueError where it has none or leaves a digit."""
-    said = str(number_reader().normalize(text.strip())).replace("\\", "")
-    if not no_digit(said):
-        raise ValueError(said)
-    return re.sub(r"\b([AP])M\b", r"\1 M", said)
-
-
-def no_digit(text: str) -> bool:
-    return not any(character.isdigit() for character in text)
-
-
-@cache
-def number_reader():
-    from wetext import Normalizer  # its grammars take a second to load, and few texts need them
-
-    return Normalizer(lang="en", operator="tn")
 
 
 def tidy(text: str) -> str:
