@@ -1,0 +1,112 @@
+"""The words of a session: the list, the draw, and what a transcript must hold."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+from sayso.inference.words import (
+    BITS,
+    RADIUS,
+    distance,
+    draw_words,
+    listen,
+    pronunciations,
+    same_word,
+    tokens,
+    word_list,
+    words_needed,
+)
+
+STATEMENT = tokens(
+    "I am Vera. I allow the lab to speak in my voice for research, until the second of May, "
+    "twenty twenty seven. My words for today are:"
+)
+
+
+def test_the_list_is_a_code_that_corrects_one_error():
+    assert len(set(word_list())) == 512
+    known = pronunciations()
+    for first, second in itertools.combinations(word_list(), 2):
+        assert distance(first, second) > 2 * RADIUS
+        if abs(len(known[first][0]) - len(known[second][0])) <= 2 * RADIUS:
+            assert distance(known[first][0], known[second][0]) > 2 * RADIUS
+
+
+def test_a_draw_holds_forty_bits_and_no_word_twice():
+    count = words_needed(500)
+    assert sum(math.log2(500 - drawn) for drawn in range(count)) >= BITS
+    draws = [draw_words(STATEMENT) for _ in range(60)]
+    assert len(set(draws)) == 60
+    assert all(len(set(draw)) == count and set(draw) <= set(word_list()) for draw in draws)
+    assert len({word for draw in draws for word in draw}) > 180  # 300 draws from 512: about 227
+    assert not any("research" in draw for draw in draws)  # it is in the statement
+
+
+def test_ten_thousand_wrong_readings_are_all_refused():
+    """The right statement, the wrong words: others, swapped, left out, one changed, the order."""
+    rng = random.Random(3)
+    accepted = 0
+    pool = [word for word in word_list() if listen(STATEMENT, STATEMENT, [word]).found == 0]
+    assert len(pool) > 500
+    for trial in range(10_000):
+        asked = rng.sample(pool, words_needed(len(pool)))
+        said = list(asked)
+        kind, place = trial % 5, rng.randrange(len(asked))
+        if kind == 0:
+            said = rng.sample(pool, len(asked))
+        elif kind == 1:
+            other = (place + 1) % len(asked)
+            said[place], said[other] = said[other], said[place]
+        elif kind == 2:
+            del said[place]
+        elif kind == 3:
+            said[place] = rng.choice([word for word in pool if word not in asked])
+        else:
+            said = said[::-1]
+        accepted += listen(STATEMENT + said, STATEMENT, asked).found == len(asked)
+    assert accepted == 0
+
+
+def test_right_readings_are_accepted_through_small_errors():
+    rng = random.Random(4)
+    for _ in range(500):
+        asked = rng.sample(word_list()[::7], 5)
+        assert listen(STATEMENT + asked, STATEMENT, asked).statement_wer == 0
+        said = list(asked)
+        place = rng.randrange(len(asked))
+        letter = rng.randrange(len(said[place]))
+        said[place] = said[place][:letter] + "x" + said[place][letter + 1 :]
+        heard = listen([*STATEMENT, "um", *said, "thanks"], STATEMENT, asked)
+        assert (heard.found, heard.extra) == (len(asked), 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "heard", "same"),
+    [
+        ("asleep", ["a", "sleep"], True),
+        ("foothold", ["foot", "hold"], True),
+        ("patrol", ["petrol"], True),
+        ("patrol", ["control"], False),
+        ("asleep", ["sleepy"], False),
+        ("wisdom", ["wisdoms"], True),
+    ],
+)
+def test_same_word(asked: str, heard: list[str], same: bool):
+    assert same_word(asked, heard) is same
+
+
+def test_a_statement_not_said_has_a_high_error_rate():
+    asked = list(word_list()[:5])
+    other = tokens("It was a bright cold day in April, and the clocks were striking thirteen.")
+    assert listen(other + asked, STATEMENT, asked).statement_wer > 0.8
+    assert listen(asked, STATEMENT, asked).statement_wer == 1
+
+
+def test_tokens_are_spoken_forms():
+    assert tokens("It's June 22nd, 2027!") == tokens(
+        "its the twenty second of june twenty twenty seven"
+    )
+    assert tokens("...") == [] and tokens("") == []
+    assert tokens("пять words") == ["words"]  # letters of no use here are passed over
