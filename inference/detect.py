@@ -1,7 +1,8 @@
-"""The public detector: which marks a file carries, and how sure that is.
+"""The public detector: which marks a file carries, where, and how sure that is.
 
 No mark found does not mean "recorded from life": marks can be removed, and other systems' speech
-carries none of ours.
+carries none of ours. PerTh's mark alone means "marked with PerTh", which others use too and anyone
+can put on any recording; only a trusted manifest or the keyed mark says that it was made here.
 """
 
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sayso.inference.audio import read_audio
+from sayso.inference.keyed import KeyedTrace, load_keyed, released_ids
+from sayso.inference.marks import Found, Marks
 from sayso.inference.provenance import Manifest, load_anchor, read_manifest
-from sayso.inference.watermark import PERTH_RATE, THRESHOLD, Watermarker, load_watermarker
+from sayso.inference.watermark import PERTH_RATE, Perth, Trace, load_watermarker
 
 
 @dataclass(frozen=True)
@@ -18,26 +21,48 @@ class Detection:
     """What was found in one file.
 
     Attributes:
-        score: 0 to 1; `present` is `score` against the calibrated threshold.
+        found: The inaudible marks.
         manifest: The content credentials; only the state "trusted" says that they are ours.
+        ledger_ids: Rows of the store's ledger that the keyed mark's bits stand for: they name the
+            file even when its manifest was stripped. Nearly always one or none.
     """
 
     path: Path
     seconds: float
-    present: bool
-    score: float
+    found: Found
     manifest: Manifest
+    ledger_ids: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        """Whether any watermark is there."""
+        return self.found.present
+
+    @property
+    def score(self) -> float:
+        """The highest of the watermarks' scores, 0 to 1; from 0.5 on it counts as present."""
+        return self.found.score
 
     @property
     def ours(self) -> bool:
-        """Whether any layer shows the file to be made here."""
+        """Whether any layer shows the file to be made with Sayso (or marked as if it were)."""
         return self.present or self.manifest.state == "trusted"
 
     def to_json(self) -> dict[str, Any]:
+        """For machines; the keys are stable, new ones may come."""
         return {
             "file": str(self.path),
             "seconds": round(self.seconds, 3),
-            "watermark": {"present": self.present, "score": round(self.score, 4)},
+            "watermark": {
+                "present": self.present,
+                "score": round(self.score, 4),
+                "marks": {
+                    name: _trace_json(trace)
+                    for name, trace in self.found.named().items()
+                    if trace is not None
+                },
+                "ledger_ids": list(self.ledger_ids),
+            },
             "c2pa": {
                 "state": self.manifest.state,
                 "ledger_id": self.manifest.ledger_id,
@@ -46,31 +71,52 @@ class Detection:
         }
 
 
-def detect(
-    path: str | Path,
-    store_folder: str | Path | None = None,
-    watermarker: Watermarker | None = None,
-) -> Detection:
-    """Looks for every mark in one file, of any format that can be read.
+class Detector:
+    """Everything that is needed to look at many files, loaded once.
 
     Args:
-        store_folder: Holds `ca/root.pem`, the root to trust; without it, our own manifests are
-            "valid" at best.
-        watermarker: One already loaded, for many files.
+        store: The store's folder, or a PEM file with a root certificate, or None. Without a root
+            our own manifests are "valid" at best; without the store's key there is no keyed mark.
+        perth: One already loaded.
     Raises:
-        InputError: The file cannot be read as audio.
-        MarkError: The watermark's package is unusable, or the root certificate is.
+        MarkError: The watermark's package, the key or the root certificate is unusable.
     """
-    path = Path(path)
-    audio = read_audio(path, PERTH_RATE, allow_silence=True)[0]
-    anchor = None
-    if store_folder is not None and (Path(store_folder) / "ca").exists():
-        anchor = load_anchor(Path(store_folder) / "ca")
-    score = (watermarker or load_watermarker()).score(audio, PERTH_RATE)
-    return Detection(
-        path=path,
-        seconds=len(audio) / PERTH_RATE,
-        present=score >= THRESHOLD,
-        score=score,
-        manifest=read_manifest(path, anchor),
-    )
+
+    def __init__(self, store: str | Path | None = None, perth: Perth | None = None):
+        folder = Path(store) if store is not None else None
+        self.anchor = None
+        if folder is not None and (folder.is_file() or (folder / "ca").exists()):
+            self.anchor = load_anchor(folder if folder.is_file() else folder / "ca")
+        self.home = folder if folder is not None and folder.is_dir() else None
+        keyed = None if self.home is None else load_keyed(self.home, create=False)
+        self.marks = Marks(perth or load_watermarker(), keyed)
+
+    def detect(self, path: str | Path) -> Detection:
+        """Looks for every mark in one file; InputError if it cannot be read as audio."""
+        path = Path(path)
+        audio = read_audio(path, PERTH_RATE, allow_silence=True)[0]
+        found = self.marks.search(audio, PERTH_RATE)
+        rows: list[str] = []
+        if self.home and self.marks.keyed and found.keyed and found.keyed.payload is not None:
+            rows = self.marks.keyed.rows(found.keyed.payload, released_ids(self.home))
+        manifest = read_manifest(path, self.anchor)
+        return Detection(path, len(audio) / PERTH_RATE, found, manifest, tuple(rows))
+
+
+def detect(
+    path: str | Path, store_folder: str | Path | None = None, watermarker: Perth | None = None
+) -> Detection:
+    """Looks for every mark in one file; see `Detector` for the arguments and errors."""
+    return Detector(store_folder, watermarker).detect(path)
+
+
+def _trace_json(trace: Trace) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "present": trace.present,
+        "score": round(trace.score, 4),
+        "speed": trace.speed,
+        "where": [[round(a, 2), round(b, 2)] for a, b in trace.where()],
+    }
+    if isinstance(trace, KeyedTrace):
+        out["payload"] = trace.payload
+    return out

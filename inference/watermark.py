@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,14 +17,57 @@ import torch
 from torch import Tensor
 
 from sayso.inference.audio import resample
+from sayso.inference.comb import BLOCK, HOP, SPEEDS, evidence, load_comb, spectra, windows_of
+from sayso.inference.comb import RATE as COMB_RATE
 from sayso.model.errors import MarkError
 
 PERTH_FILE = "perth_net_250000.pth.tar"
 PERTH_SHA256 = "a15bce457ebc53ce5e6c9c3f11df78cf7ee2bf9cdab0a798902135b4c4027670"
 """The weights in resemble-perth 1.0.1. Others would need a threshold of their own: refused."""
 PERTH_RATE = 32_000
+BLOCK_SECONDS = BLOCK * HOP / COMB_RATE
 THRESHOLD = 0.5
-"""A score from here on means marked."""
+"""A score from here on means marked: every mark's scores are scaled to it."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a file and how marked it looks, from `start` to `stop` in seconds."""
+
+    start: float
+    stop: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the search for one mark found in one file.
+
+    Attributes:
+        score: 0 to 1; half is where 1 in 1000 clips of real speech would begin to be called marked.
+        speed: The factor by which the file seems to have been sped up since it was marked.
+        windows: Overlapping windows, each with its own score; empty for a short file.
+    """
+
+    score: float
+    speed: float = 1.0
+    windows: tuple[Stretch, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        return self.score >= THRESHOLD
+
+    def where(self) -> list[tuple[float, float]]:
+        """The marked stretches in seconds, joined where their windows touch."""
+        joined: list[tuple[float, float]] = []
+        for window in self.windows:
+            if window.score < THRESHOLD:
+                continue
+            if joined and window.start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], window.stop)
+            else:
+                joined.append((window.start, window.stop))
+        return joined
 
 
 class Watermarker(Protocol):
@@ -35,8 +79,12 @@ class Watermarker(Protocol):
         """Marks (samples,) float audio; the same length comes back. MarkError if it cannot."""
         ...
 
+    def search(self, audio: Tensor, sample_rate: int) -> Trace:
+        """Looks for the mark at any speed from 0.9 to 1.1. Silence has none. MarkError for NaN."""
+        ...
+
     def score(self, audio: Tensor, sample_rate: int) -> float:
-        """How marked (samples,) audio looks, 0 to 1; silence is 0. MarkError for NaN."""
+        """How marked (samples,) audio looks, 0 to 1; from `THRESHOLD` on it counts as marked."""
         ...
 
 
@@ -51,12 +99,15 @@ class Perth:
 
     def __init__(self, net: Any):
         self.net = net
+        self.comb = load_comb()
 
     @torch.inference_mode()
-    def embed(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """(samples,) to (samples,). What lies above PerTh's band is kept as it was: only the
-        difference it makes is resampled and added."""
-        _check(audio)
+    def embed(self, audio: Tensor, sample_rate: int, strength: float = 1.0) -> Tensor:
+        """(samples,) to (samples,), with `strength` times PerTh's own change in dB.
+
+        What lies above PerTh's band is kept as it was: only the difference is resampled and added.
+        """
+        check_audio(audio)
         if float(audio.abs().max()) == 0:
             raise MarkError("There is nothing to mark: the audio is silent.")
         host = torch.from_numpy(resample(audio.numpy(), sample_rate, PERTH_RATE))
@@ -64,19 +115,47 @@ class Perth:
         padded = torch.nn.functional.pad(host, (0, max(0, 2048 - len(host))))
         magnitude, phase = self.net.ap.signal_to_magphase(padded)  # (1025, T)
         marked, _ = self.net.encoder(magnitude[None])
-        changed = self.net.ap.magphase_to_signal(marked[0], phase)
-        plain = self.net.ap.magphase_to_signal(magnitude, phase)
-        difference = (changed - plain)[: len(host)].numpy()
-        difference = torch.from_numpy(resample(difference, PERTH_RATE, sample_rate))
-        difference = torch.nn.functional.pad(difference, (0, max(0, len(audio) - len(difference))))
-        return audio + difference[: len(audio)]
+        changed = magnitude + strength * (marked[0] - magnitude)  # both in dB, scaled
+        changed = self.net.ap.magphase_to_signal(changed, phase)
+        difference = (changed - self.net.ap.magphase_to_signal(magnitude, phase))[: len(host)]
+        return audio + to_rate(difference, PERTH_RATE, sample_rate, len(audio))
 
     @torch.inference_mode()
-    def score(self, audio: Tensor, sample_rate: int) -> float:
-        """0 to 1; 0 for silence, where PerTh itself divides by zero."""
-        _check(audio)
+    def search(self, audio: Tensor, sample_rate: int) -> Trace:
+        """By the matched filter in `comb`, which is surer and faster than PerTh's own network."""
+        check_audio(audio)
         if float(audio.abs().max()) == 0:
-            return 0.0
+            return Trace(0.0)
+        sums = spectra(torch.from_numpy(resample(audio.numpy(), sample_rate, COMB_RATE)))
+        found = evidence(sums, self.comb, 0, len(sums.values))  # (speeds,)
+        spans = windows_of(len(sums.values))
+        parts = torch.stack([evidence(sums, self.comb, *s) for s in spans] or [found])
+        one = SPEEDS.index(1.0)
+        whole, whole_any, window, window_any = self.comb.limits
+        plain = max(float(found[one]) / whole, float(parts[:, one].max()) / window)
+        searched = torch.maximum(found / whole_any, parts.max(0).values / window_any)
+        at = one if plain >= float(searched.max()) else int(searched.argmax())
+        limit = window if at == one else window_any
+        windows = [
+            Stretch(
+                start * BLOCK_SECONDS,
+                min(stop * BLOCK_SECONDS, len(audio) / sample_rate),
+                _to_score(float(z[at]) / limit),
+            )
+            for (start, stop), z in zip(spans, parts, strict=False)
+        ]
+        return Trace(_to_score(max(plain, float(searched.max()))), SPEEDS[at], tuple(windows))
+
+    def score(self, audio: Tensor, sample_rate: int) -> float:
+        """0 to 1 at the best speed; 0 for silence."""
+        return self.search(audio, sample_rate).score
+
+    @torch.inference_mode()
+    def published_score(self, audio: Tensor, sample_rate: int) -> float:
+        """What PerTh's own detector says (0 to 1), which is what others will run."""
+        check_audio(audio)
+        if float(audio.abs().max()) == 0:
+            return 0.0  # it would divide by zero
         host = torch.from_numpy(resample(audio.numpy(), sample_rate, PERTH_RATE))
         host = torch.nn.functional.pad(host, (0, max(0, 2048 - len(host))))
         magnitude, _ = self.net.ap.signal_to_magphase(host)
@@ -86,7 +165,7 @@ class Perth:
         return min(max(score, 0.0), 1.0)
 
 
-def load_watermarker() -> Watermarker:
+def load_watermarker() -> Perth:
     """PerTh, with its weights verified.
 
     Raises:
@@ -127,8 +206,19 @@ def check_weights(path: Path) -> None:
         )
 
 
-def _check(audio: Tensor) -> None:
+def check_audio(audio: Tensor) -> None:
+    """Raises MarkError unless it is (samples,), not empty and finite."""
     if audio.ndim != 1 or not len(audio):
         raise MarkError(f"The mark needs audio of shape (samples,), not {tuple(audio.shape)}.")
     if not torch.isfinite(audio).all():
         raise MarkError("The audio holds samples that are not numbers; it cannot carry a mark.")
+
+
+def to_rate(audio: Tensor, from_rate: int, to_rate: int, samples: int) -> Tensor:
+    """Resampled (samples,), cut or padded to a given length."""
+    out = torch.from_numpy(resample(audio.numpy(), from_rate, to_rate))
+    return torch.nn.functional.pad(out, (0, max(0, samples - len(out))))[:samples]
+
+
+def _to_score(over_limit: float) -> float:
+    return min(max(THRESHOLD * over_limit, 0.0), 1.0)

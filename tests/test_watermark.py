@@ -9,14 +9,14 @@ import torch
 
 from sayso.inference import watermark as watermark_module
 from sayso.inference.audio import read_audio
-from sayso.inference.watermark import THRESHOLD, Watermarker, check_weights, load_watermarker
+from sayso.inference.watermark import THRESHOLD, Perth, check_weights, load_watermarker
 from sayso.model.errors import MarkError
 
 CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"
 
 
 @pytest.fixture(scope="module")
-def marker() -> Watermarker:
+def marker() -> Perth:
     torch.set_num_threads(1)
     return load_watermarker()
 
@@ -28,36 +28,37 @@ def speech() -> torch.Tensor:
     return read_audio(sorted(CLIPS.glob("*.flac"))[3], 24_000)[0, : 4 * 24_000]
 
 
-def test_found_where_it_was_put_and_only_there(marker: Watermarker, speech: torch.Tensor):
+def test_found_where_it_was_put_and_only_there(marker: Perth, speech: torch.Tensor):
     marked = marker.embed(speech, 24_000)
     assert marked.shape == speech.shape and marked.dtype == torch.float32
-    assert marker.score(marked, 24_000) > 0.9
-    assert marker.score(speech, 24_000) < 0.1
+    assert marker.score(marked, 24_000) > 0.6
+    assert marker.score(speech, 24_000) < 0.4
+    assert marker.published_score(marked, 24_000) > 0.9
     residual = marked - speech
     assert 10 * torch.log10(speech.square().mean() / residual.square().mean()) > 10  # dB
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000])
-def test_any_rate(marker: Watermarker, speech: torch.Tensor, rate: int):
+def test_any_rate(marker: Perth, speech: torch.Tensor, rate: int):
     host = torch.from_numpy(watermark_module.resample(speech.numpy(), 24_000, rate))
     marked = marker.embed(host, rate)
     assert marked.shape == host.shape
-    assert marker.score(marked, rate) > 0.9
+    assert marker.score(marked, rate) > 0.6
 
 
-def test_polarity_and_gain_do_not_hide_it(marker: Watermarker, speech: torch.Tensor):
+def test_polarity_and_gain_do_not_hide_it(marker: Perth, speech: torch.Tensor):
     marked = marker.embed(speech, 24_000)
     for change in (-1.0, 0.1, 0.9):
         assert marker.score(marked * change, 24_000) > THRESHOLD
 
 
-def test_the_band_above_the_mark_is_untouched(marker: Watermarker, speech: torch.Tensor):
+def test_the_band_above_the_mark_is_untouched(marker: Perth, speech: torch.Tensor):
     difference = torch.fft.rfft(marker.embed(speech, 24_000) - speech).abs().square()
     edge = int(3000 / 12_000 * len(difference))
     assert difference[edge:].sum() < 1e-4 * difference.sum()
 
 
-def test_silence_and_nan(marker: Watermarker, speech: torch.Tensor):
+def test_silence_and_nan(marker: Perth, speech: torch.Tensor):
     assert marker.score(torch.zeros(24_000), 24_000) == 0.0
     assert marker.score(torch.zeros(10), 24_000) == 0.0
     with pytest.raises(MarkError, match="silent"):
@@ -71,7 +72,7 @@ def test_silence_and_nan(marker: Watermarker, speech: torch.Tensor):
             call(speech[None], 24_000)
     # a stretch of digital silence within speech is no reason to fail
     gap = torch.cat([speech[:24_000], torch.zeros(24_000), speech[24_000:48_000]])
-    assert marker.score(marker.embed(gap, 24_000), 24_000) > 0.9
+    assert marker.score(marker.embed(gap, 24_000), 24_000) > 0.6
 
 
 def test_refuses_without_the_package(monkeypatch: pytest.MonkeyPatch):

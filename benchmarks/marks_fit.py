@@ -1,0 +1,174 @@
+"""Fits the detector of PerTh's mark on real speech and sets both marks' thresholds.
+
+    python -m benchmarks.marks_fit comb       writes inference/comb.safetensors
+    python -m benchmarks.marks_fit null       scores every real clip into benchmarks/results/
+    python -m benchmarks.marks_fit limits     sets the comb's thresholds from those scores
+
+Half of the readers fit the weights; the false positive rate is measured on the other half too.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarks.attacks import ATTACKS, RATE
+from sayso.inference import comb
+from sayso.inference.audio import read_audio, resample
+from sayso.inference.watermark import load_watermarker
+
+CORPORA = Path(__file__).parents[1].parent / "shared/corpora"
+RESULTS = Path(__file__).parent / "results"
+FALSE_POSITIVES = 0.001
+FIT_ATTACKS = ("none", "noise 20 dB", "noise 10 dB", "Opus 16 kbit/s", "MP3 32 kbit/s")
+
+
+def real_clips() -> list[Path]:
+    """Every clip of real speech there is: 251 readers, then Kathleen."""
+    folders = ("librispeech-clips", "kathleen")
+    return [p for f in folders for p in sorted((CORPORA / f / "audio").glob("*.flac"))]
+
+
+def is_fitted_on(path: Path) -> bool:
+    """Whether a clip is in the half that fits the weights: by reader, or Kathleen's sentence."""
+    name = path.stem.split("-")[0] if "librispeech" in str(path) else path.stem[-4:]
+    return int(name) % 2 == 1
+
+
+def excerpt(path: Path, seconds: float, rng: np.random.Generator) -> Tensor:
+    audio = read_audio(path, RATE)[0]
+    length = int(seconds * RATE)
+    start = int(rng.integers(0, max(1, len(audio) - length + 1)))
+    return audio[start : start + length]
+
+
+def analysed(audio: np.ndarray | Tensor) -> comb.Sums:
+    host = audio.numpy() if isinstance(audio, Tensor) else audio
+    return comb.spectra(torch.from_numpy(resample(host, RATE, comb.RATE)))
+
+
+def whole(sums: comb.Sums) -> Tensor:
+    return comb.at_speeds(sums.feature(0, len(sums.values)))  # (81, 256)
+
+
+def fit_comb() -> None:
+    rng = np.random.default_rng(4)
+    marker = load_watermarker()
+    one = comb.SPEEDS.index(1.0)
+    clips = [path for path in real_clips() if is_fitted_on(path)]
+    clips = [p for p in clips if "librispeech" in str(p)] + clips[-1:200:-4]
+    background, effects = [], []
+    for number, path in enumerate(clips):
+        audio = excerpt(path, 4, rng)
+        marked = marker.embed(audio, RATE)
+        for name in FIT_ATTACKS:
+            if name.startswith(("Opus", "MP3")) and number % 3:
+                continue  # starting ffmpeg is what takes time
+            seed = int(rng.integers(1 << 31))
+            plain = whole(analysed(ATTACKS[name](audio.numpy(), np.random.default_rng(seed))))
+            with_mark = analysed(ATTACKS[name](marked.numpy(), np.random.default_rng(seed)))
+            effects.append((name, whole(with_mark)[one] - plain[one]))
+            background.append(plain[:: 5 if name == "none" else 20])
+    rows = torch.cat(background)
+    mean = rows.mean(0)
+    centred = rows - mean
+    covariance = centred.T @ centred / len(rows)
+    per_attack = [torch.stack([e for n, e in effects if n == name]).mean(0) for name in FIT_ATTACKS]
+    effect = torch.stack(per_attack).mean(0)
+    ridge = 0.02 * covariance.diagonal().mean() * torch.eye(len(mean))
+    weights = torch.linalg.solve(covariance + ridge, effect)
+    weights = weights / (per_attack[0] @ weights)  # the clean mark at full strength gives 1
+    for name, shift in zip(FIT_ATTACKS, per_attack, strict=True):
+        print(f"{name:16s} mean {float(shift @ weights):.3f}")
+    draft = comb.Comb(mean, weights, (1.0, 0.0), (1.0, 1.0, 1.0, 1.0))
+    spread = fit_spread(draft, clips)
+    save(comb.Comb(mean, weights, spread, (1.0, 1.0, 1.0, 1.0)))
+    print("spread", spread)
+
+
+def fit_spread(draft: comb.Comb, clips: list[Path]) -> tuple[float, float]:
+    """Real speech's variance against the length: a + b / seconds."""
+    one = comb.SPEEDS.index(1.0)
+    values: dict[int, list[float]] = {2: [], 4: [], 8: [], 16: []}
+    for path in clips:
+        sums = analysed(read_audio(path, RATE)[0])
+        for blocks, found in values.items():
+            for start in range(0, len(sums.values) - blocks + 1, blocks):
+                found.append(float(comb.evidence(sums, draft, start, start + blocks)[one]))
+    points = [(2 / blocks, float(np.var(found))) for blocks, found in values.items()]
+    design = np.array([[1.0, inverse] for inverse, _ in points])
+    a, b = np.linalg.lstsq(design, np.array([variance for _, variance in points]), rcond=None)[0]
+    print(
+        {blocks / 2: round(math.sqrt(v), 3) for blocks, (_, v) in zip(values, points, strict=True)}
+    )
+    return max(float(a), 1e-4), max(float(b), 0.0)
+
+
+def statistics(sums: comb.Sums, fitted: comb.Comb) -> list[float]:
+    """The four numbers that have a limit each: whole and windows, as it is and at any speed."""
+    one = comb.SPEEDS.index(1.0)
+    all_of_it = comb.evidence(sums, fitted, 0, len(sums.values))
+    parts = [comb.evidence(sums, fitted, a, b) for a, b in comb.windows_of(len(sums.values))]
+    best = torch.stack(parts).max(0).values if parts else all_of_it
+    return [float(v) for v in (all_of_it[one], all_of_it.max(), best[one], best.max())]
+
+
+def score_null() -> None:
+    """Scores all real clips with the comb and keeps the scores."""
+    fitted = comb.load_comb()
+    rows = []
+    for path in real_clips():
+        info = soundfile.info(str(path))
+        sums = analysed(read_audio(path, RATE)[0])
+        rows.append([path.stem, info.duration, is_fitted_on(path), *statistics(sums, fitted)])
+    columns = ["clip", "seconds", "fitted_on", "whole", "whole_any", "window", "window_any"]
+    rounded = [[r[0], round(r[1], 2), r[2], *[round(v, 3) for v in r[3:]]] for r in rows]
+    write("marks_null_comb.json", {"columns": columns, "rows": rounded})
+
+
+def set_limits() -> None:
+    """Sets the comb's thresholds from the kept scores: at most 1 clip in 1000 is over one."""
+    rows = json.loads((RESULTS / "marks_null_comb.json").read_text())["rows"]
+    values = np.array([row[3:] for row in rows], dtype=float)
+    # Gumbel tails give each of the four numbers its share; one factor sets the measured rate.
+    scale = values.std(0) * math.sqrt(6) / math.pi
+    place = values.mean(0) - 0.5772 * scale
+    limits = place - scale * math.log(-math.log(1 - FALSE_POSITIVES / 4))
+    highest = np.sort((values / limits).max(1))[::-1]
+    allowed = int(FALSE_POSITIVES * len(rows))
+    limits = limits * highest[allowed] * 1.05  # a little above the first clip that must not pass
+    over = (values >= limits).any(1)
+    held_out = np.array([not row[2] for row in rows])
+    print("limits", limits.round(3), "real clips over:", int(over.sum()), "of", len(rows))
+    print("held out:", int(over[held_out].sum()), "of", int(held_out.sum()))
+    fitted = comb.load_comb()
+    save(comb.Comb(fitted.mean, fitted.weights, fitted.spread, tuple(limits.tolist())))
+
+
+def write(name: str, content: dict) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / name).write_text(json.dumps(content, separators=(",", ":")) + "\n")
+
+
+def save(fitted: comb.Comb) -> None:
+    numbers = {"spread": fitted.spread, "limits": fitted.limits}
+    tensors = {"mean": fitted.mean.contiguous(), "weights": fitted.weights.contiguous()}
+    save_file(tensors, comb.FITTED, metadata={"fitted": json.dumps(numbers)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["comb", "null", "limits"])
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        {"comb": fit_comb, "null": score_null, "limits": set_limits}[parser.parse_args().what]()
+
+
+if __name__ == "__main__":
+    main()

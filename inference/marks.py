@@ -1,0 +1,131 @@
+"""All the inaudible marks of one store together: put in, looked for, and demanded.
+
+PerTh is the public one (anyone with the package can find it, and forge it); the keyed one only
+the store can find, nor can others make it; AudioSeal joins where its weights are. A mark is made
+stronger until it is found with a margin, because a short or noisy sentence carries less.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from sayso.inference.keyed import Keyed, KeyedTrace, load_keyed
+from sayso.inference.watermark import THRESHOLD, Perth, Trace, Watermarker, load_watermarker
+from sayso.model.errors import MarkError
+
+PERTH_STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
+KEYED_DECIBELS = (2.0, 2.5, 3.5, 5.0, 7.0)
+MARGIN = 0.7
+"""The score that each mark must reach when it is put in, well above the threshold."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of each mark in one file; None for a mark that cannot be looked for here."""
+
+    perth: Trace
+    keyed: KeyedTrace | None
+    audioseal: Trace | None = None
+
+    def named(self) -> dict[str, Trace | None]:
+        return {"perth": self.perth, "keyed": self.keyed, "audioseal": self.audioseal}
+
+    @property
+    def traces(self) -> list[Trace]:
+        return [trace for trace in self.named().values() if trace is not None]
+
+    @property
+    def score(self) -> float:
+        """The highest of the marks' scores."""
+        return max(trace.score for trace in self.traces)
+
+    @property
+    def present(self) -> bool:
+        """Whether any mark is there."""
+        return self.score >= THRESHOLD
+
+
+class Marks:
+    """The marks of a store.
+
+    Args:
+        perth: From `load_watermarker`.
+        keyed: From `load_keyed`; None where there is no key: then nothing can be marked, only
+            PerTh's mark be found.
+        audioseal: From `seal.load_audioseal`, or None.
+    """
+
+    def __init__(self, perth: Perth, keyed: Keyed | None, audioseal: Watermarker | None = None):
+        self.perth = perth
+        self.keyed = keyed
+        self.audioseal = audioseal
+
+    def embed(self, audio: Tensor, sample_rate: int, ledger_id: str) -> Tensor:
+        """Puts every mark into (samples,); MarkError if one cannot be made strong enough."""
+        if self.keyed is None:
+            raise MarkError("There is no key for the keyed mark; nothing can be marked without it.")
+        if self.audioseal is not None:
+            audio = self.audioseal.embed(audio, sample_rate)
+        audio = self._embed_perth(audio, sample_rate)
+        return self._embed_keyed(self.keyed, audio, sample_rate, ledger_id)
+
+    def search(self, audio: Tensor, sample_rate: int) -> Found:
+        """Looks for every mark in (samples,)."""
+        return Found(
+            self.perth.search(audio, sample_rate),
+            None if self.keyed is None else self.keyed.search(audio, sample_rate),
+            None if self.audioseal is None else self.audioseal.search(audio, sample_rate),
+        )
+
+    def demand(self, audio: Tensor, sample_rate: int) -> Found:
+        """As `search`, but raises MarkError unless each of the marks is there."""
+        found = self.search(audio, sample_rate)
+        for name, trace in found.named().items():
+            if trace is not None and not trace.present:
+                raise MarkError(
+                    f"The {name} watermark was not found in the result (score {trace.score:.2f}, "
+                    f"needed {THRESHOLD:g}); nothing is released."
+                )
+        if found.keyed is None:
+            raise MarkError("There is no key for the keyed mark; nothing is released without it.")
+        return found
+
+    def _embed_perth(self, audio: Tensor, sample_rate: int) -> Tensor:
+        score = 0.0
+        for strength in PERTH_STRENGTHS:
+            marked = self.perth.embed(audio, sample_rate, strength)
+            score = self.perth.search(marked, sample_rate).score
+            if score >= MARGIN:
+                return marked
+        raise MarkError(_too_weak("perth", score, audio, sample_rate))
+
+    def _embed_keyed(self, keyed: Keyed, audio: Tensor, sample_rate: int, ledger_id: str) -> Tensor:
+        score = 0.0
+        for decibels in KEYED_DECIBELS:
+            marked = keyed.embed(audio, sample_rate, ledger_id, decibels)
+            score = keyed.search(marked, sample_rate).score
+            if score >= MARGIN:
+                return marked
+        raise MarkError(_too_weak("keyed", score, audio, sample_rate))
+
+
+def load_marks(home: Path | None, create: bool = True) -> Marks:
+    """The marks of the store in `home`, fail closed.
+
+    Args:
+        home: The store's folder; None for a reader without a store, who finds PerTh's mark only.
+        create: Make the key on first use; False to only look.
+
+    Raises:
+        MarkError: PerTh or its weights are missing or damaged, or the key is.
+    """
+    keyed = None if home is None else load_keyed(home, create)
+    return Marks(load_watermarker(), keyed)
+
+
+def _too_weak(name: str, score: float, audio: Tensor, sample_rate: int) -> str:
+    return (
+        f"The {name} watermark does not hold in this speech ({len(audio) / sample_rate:.2f} s, "
+        f"score {score:.2f} at the strongest, {MARGIN:g} needed); nothing is released. Say more."
+    )
