@@ -1,6 +1,8 @@
 """What is fitted without gradients: the WORLD codec's codebooks (k-means) and a BPE vocabulary."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +11,49 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from sayso.model.errors import InputError
-from sayso.model.world import Features, WorldCodec, WorldConfig, to_rows
+from sayso.model.text import BPE, normalise
+from sayso.model.world import Features, WorldCodec, WorldConfig, analyse, to_rows
+
+from . import corpora
+from .prepare import Filters, Unusable, read_speech
+from .readers import read_corpus
+from .shards import write_json
+from .split import held_out
+
+FITTED_ON = "corpora.json"
+"""Beside a fitted codec: the corpora it was fitted on, as on the list, for the model card."""
+
+
+def fit_codec(roots: dict[str, Path], out: Path, every: int = 47) -> WorldCodec:
+    """Fit a WORLD codec to corpora, without their held-out utterances, and save it in `out`.
+
+    Args:
+        roots: Name on the list of consented corpora -> the unpacked corpus.
+        every: One utterance in this many is held out, by the hash of its id.
+
+    Raises:
+        CorpusError: A corpus is not listed, or not where it should be.
+        InputError: There is too little usable speech.
+    """
+    config = WorldConfig()
+    entries = [corpora.get(name).to_json() for name in roots]
+    codec = fit_world(list(_features(roots, config, every)), config)
+    codec.save(out)
+    write_json(out / FITTED_ON, {"corpora": entries, "held_out_every": every})
+    return codec
+
+
+def _features(roots: dict[str, Path], config: WorldConfig, every: int) -> Iterator[Features]:
+    filters = Filters(min_seconds=0.5, max_seconds=20.0, held_out_every=every)
+    for name, root in roots.items():
+        for utterance in read_corpus(name, root):
+            if held_out(utterance.id, every):
+                continue
+            try:
+                audio = read_speech(utterance.path, config.sample_rate, filters)
+            except Unusable:
+                continue
+            yield analyse(audio[0].numpy(), config)
 
 
 def fit_world(
@@ -93,6 +137,16 @@ def kmeans(points: Tensor, count: int, iterations: int, generator: torch.Generat
         empty = sizes == 0
         entries[empty] = pick(int(empty.sum()))
     return entries
+
+
+def fit_text(roots: dict[str, Path], size: int) -> BPE:
+    """BPE over the normalised transcripts of listed corpora; what cannot be spoken is left out."""
+    texts = []
+    for name, root in roots.items():
+        for utterance in read_corpus(name, root):
+            with contextlib.suppress(InputError):
+                texts.append(normalise(utterance.text))
+    return BPE(fit_bpe(texts, size))
 
 
 def fit_bpe(texts: Sequence[str], size: int) -> HFTokenizer:

@@ -315,6 +315,35 @@ def prepare(
     commands.prepare(recipe, corpus, root, out, limit, processes)
 
 
+@train.command("codec")
+def train_codec(
+    root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder for the codec.")],
+) -> None:
+    """Fit a WORLD codec to corpora, without their held-out utterances."""
+    from sayso.training.fit import fit_codec
+
+    codec = fit_codec(parse_roots(root), out)
+    print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
+
+
+@train.command("text")
+def train_text(
+    out: Annotated[Path, typer.Option(help="Folder for the tokenizer.")],
+    root: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER to fit BPE to; none for phonemes.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="BPE vocabulary.")] = 2000,
+) -> None:
+    """Make a tokenizer: phonemes, or BPE fitted to the transcripts of corpora."""
+    from sayso.model.text import Phonemes
+    from sayso.training.fit import fit_text
+
+    tokenizer = fit_text(parse_roots(root), size) if root else Phonemes()
+    tokenizer.save(out)
+    print(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
+
+
 @train.command("ar")
 def train_ar(
     recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
@@ -335,6 +364,16 @@ def train_nar(
     from sayso.training import commands
 
     commands.nar(recipe, resume)
+
+
+def parse_roots(pairs: list[str]) -> dict[str, Path]:
+    """Corpus names and folders out of NAME=FOLDER."""
+    from sayso.model.errors import InputError
+
+    bad = [pair for pair in pairs if "=" not in pair]
+    if bad:
+        raise InputError(f"--root {bad[0]!r}: write NAME=FOLDER, such as kathleen=/data/kathleen")
+    return {name: Path(folder) for name, folder in (pair.split("=", 1) for pair in pairs)}
 
 
 def in_words(found: "Detection") -> str:

@@ -4,6 +4,7 @@
 from text alone; its receipt (basis "synthetic") is signed with a key that is thrown away at once.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import typer
 from sayso.inference.bundled import issue_bundled_voice
 from sayso.inference.synthesizer import limit_seconds
 from sayso.model.bundle import CARD, Bundle, load_bundle
-from sayso.model.errors import UnfinishedError
+from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text import normalise
+from sayso.training.card import read_card
+from sayso.training.corpora import verify
+from sayso.training.fit import FITTED_ON
 
 PARTS = ("text", "codec", "ar", "nar")
 INVENTED = "I was never born, and this voice is not the voice of anyone."
@@ -41,8 +45,14 @@ def release(run: Path, out: Path) -> None:
     for part in PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
         shutil.copytree(run / part, out / part)
-    shutil.copy(run / CARD, out / CARD)
+    card = read_card(run)
+    fitted = json.loads((run / "codec" / FITTED_ON).read_text())
+    verify(fitted["corpora"], run / "codec" / FITTED_ON)
+    card["codec"] = {**card["codec"], "fitted_on": fitted["corpora"]}
+    (out / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     bundle = load_bundle(out)
+    if card["codec"]["identity"] != bundle.codec.identity:
+        raise CheckpointError(f"{run}: the codec is not the one its models were trained with")
     codes, seed = invent(bundle, INVENTED)
     folder = out / "voices" / VOICE
     shutil.rmtree(folder, ignore_errors=True)
