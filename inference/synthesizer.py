@@ -15,9 +15,10 @@ from torch import Tensor
 from sayso.inference.audio import read_audio, write_audio
 from sayso.inference.bundled import bundled_folders, install_bundled_voice
 from sayso.inference.gate import Gate, Grant
+from sayso.inference.marks import load_marks
 from sayso.inference.provenance import SIGNED, ensure_ca, read_manifest, sign
 from sayso.inference.store import Store
-from sayso.inference.watermark import THRESHOLD, load_watermarker
+from sayso.inference.watermark import PERTH_RATE
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.errors import InputError, MarkError, RefusedError, UnfinishedError
 from sayso.model.sampling import Sampling
@@ -69,8 +70,8 @@ class Synthesizer:
             StoreError: The store is unreadable.
         """
         # Marks first: without them there is nothing this class may do.
-        self.watermarker = load_watermarker()
         self.store = store if store is not None else Store.open()
+        self.marks = load_marks(self.store.home)
         self.ca = ensure_ca(self.store.home / "ca")
         self.gate = Gate(self.store)
         self.bundle: Bundle = load_bundle(model)
@@ -115,7 +116,7 @@ class Synthesizer:
                 f"{self.bundle.codec.identity[:12]}: enrol the voice with this model",
             )
         audio = self._generate(sentences(spoken), grant, seed, sampling or Sampling())
-        marked = self.watermarker.embed(audio, self.bundle.codec.sample_rate)
+        marked = self.marks.embed(fit(audio), self.bundle.codec.sample_rate, grant.id)
         with self.store.workspace() as folder:
             plain, produced = folder / f"unsigned{out.suffix}", folder / f"signed{out.suffix}"
             write_audio(plain, fit(marked), self.bundle.codec.sample_rate)
@@ -130,7 +131,7 @@ class Synthesizer:
         self, pieces: list[str], grant: Grant, seed: int, sampling: Sampling
     ) -> Tensor:  # (samples,)
         bundle = self.bundle
-        prompt_ids = bundle.tokenizer.encode(grant.transcript) if grant.transcript else []
+        prompt_ids = bundle.tokenizer.encode(normalise(grant.transcript))
         codes, first = bundle.generate(
             [prompt_ids + bundle.tokenizer.encode(piece) for piece in pieces],
             [grant.codes] * len(pieces),
@@ -164,19 +165,14 @@ class Synthesizer:
 
     def _check(self, produced: Path, grant: Grant) -> float:
         """Read the finished file again; MarkError unless both marks are found in it."""
-        score = self.watermarker.score(read_audio(produced, 32_000)[0], 32_000)
-        if score < THRESHOLD:
-            raise MarkError(
-                f"The watermark was not found in the result (score {score:.2f}, needed "
-                f"{THRESHOLD:g}); nothing was written: try another --seed or a longer text"
-            )
+        found = self.marks.demand(read_audio(produced, PERTH_RATE)[0], PERTH_RATE)
         manifest = read_manifest(produced, self.ca)
         if manifest.state != "trusted" or manifest.ledger_id != grant.id:
             raise MarkError(
                 f"The result's C2PA manifest is {manifest.state} {list(manifest.reasons)}; nothing "
                 "was written"
             )
-        return score
+        return found.score
 
 
 def fit(audio: Tensor) -> Tensor:

@@ -1,3 +1,30 @@
 """Sayso: VALL-E 2 that speaks only on the speaker's say-so."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sayso.inference.detect import detect
+    from sayso.inference.store import Store
+    from sayso.inference.synthesizer import Synthesizer
+    from sayso.model.errors import RefusedError, SaysoError
+    from sayso.model.sampling import Sampling
+
 __version__ = "0.1.0"
+__all__ = ["RefusedError", "Sampling", "SaysoError", "Store", "Synthesizer", "detect"]
+
+_HOME = {
+    "RefusedError": "sayso.model.errors",
+    "Sampling": "sayso.model.sampling",
+    "SaysoError": "sayso.model.errors",
+    "Store": "sayso.inference.store",
+    "Synthesizer": "sayso.inference.synthesizer",
+    "detect": "sayso.inference.detect",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: who trains needs no gate, and the reverse."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'sayso' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

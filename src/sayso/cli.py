@@ -87,19 +87,15 @@ def detect(
     ] = None,
 ) -> None:
     """Say what marks files carry. Exits 0 if all are marked, 4 if one is not."""
-    from sayso.inference import detect as detector
+    from sayso.inference.detect import Detector
     from sayso.inference.store import default_home
-    from sayso.inference.watermark import load_watermarker
 
     home = default_home()
-    trusted = root if root is not None else home if (home / "ca" / "root.pem").is_file() else None
-    watermarker = load_watermarker()
-    ours = True
-    for path in paths:
-        found = detector.detect(path, trusted, watermarker)
-        ours = ours and found.ours
-        print(json.dumps(found.to_json()) if as_json else f"{path}: {in_words(found)}")
-    if not ours:
+    detector = Detector(root if root is not None else home if home.is_dir() else None)
+    every = [detector.detect(path) for path in paths]
+    for found in every:
+        print(json.dumps(found.to_json()) if as_json else f"{found.path}: {in_words(found)}")
+    if not all(found.ours for found in every):
         raise typer.Exit(4)
 
 
