@@ -32,7 +32,7 @@ def codec(suffix: str, *options: str) -> Attack:
             run = ["ffmpeg", "-v", "error", "-y", "-i"]
             subprocess.run([*run, source, *options, sent], check=True)
             subprocess.run([*run, sent, "-ar", str(RATE), "-c:a", "pcm_f32le", back], check=True)
-            return soundfile.read(back, dtype="float32")[0]
+            return np.asarray(soundfile.read(back, dtype="float32")[0])
 
     return attack
 
@@ -84,7 +84,7 @@ def pink_noise(decibels: float) -> Attack:
 def filtered(kind: str, edge: float) -> Attack:
     def attack(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         sections = scipy.signal.butter(6, edge, kind, fs=RATE, output="sos")
-        return scipy.signal.sosfilt(sections, audio).astype(np.float32)
+        return np.asarray(scipy.signal.sosfilt(sections, audio), np.float32)
 
     return attack
 

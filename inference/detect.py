@@ -12,7 +12,7 @@ from typing import Any
 from sayso.inference.audio import read_audio
 from sayso.inference.keyed import KeyedTrace, load_keyed, released_ids
 from sayso.inference.marks import Found, Marks
-from sayso.inference.provenance import Manifest, load_anchor, read_manifest
+from sayso.inference.provenance import Manifest, load_anchor, read_manifest, recall_manifest
 from sayso.inference.watermark import PERTH_RATE, Perth, Trace, load_watermarker
 
 
@@ -25,6 +25,7 @@ class Detection:
         manifest: The content credentials; only the state "trusted" says that they are ours.
         ledger_ids: Rows of the store's ledger that the keyed mark's bits stand for: they name the
             file even when its manifest was stripped. Nearly always one or none.
+        recalled: The store's copy of the manifest that the file has lost.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class Detection:
     found: Found
     manifest: Manifest
     ledger_ids: tuple[str, ...] = ()
+    recalled: Manifest | None = None
 
     @property
     def present(self) -> bool:
@@ -67,6 +69,9 @@ class Detection:
                 "state": self.manifest.state,
                 "ledger_id": self.manifest.ledger_id,
                 "reasons": list(self.manifest.reasons),
+                "recalled": None
+                if self.recalled is None
+                else {"state": self.recalled.state, "ledger_id": self.recalled.ledger_id},
             },
         }
 
@@ -99,8 +104,11 @@ class Detector:
         rows: list[str] = []
         if self.home and self.marks.keyed and found.keyed and found.keyed.payload is not None:
             rows = self.marks.keyed.rows(found.keyed.payload, released_ids(self.home))
-        manifest = read_manifest(path, self.anchor)
-        return Detection(path, len(audio) / PERTH_RATE, found, manifest, tuple(rows))
+        manifest, recalled = read_manifest(path, self.anchor), None
+        if self.home and len(rows) == 1 and manifest.state in ("none", "invalid"):
+            recalled = recall_manifest(path, self.home, rows[0], self.anchor)
+        seconds = len(audio) / PERTH_RATE
+        return Detection(path, seconds, found, manifest, tuple(rows), recalled)
 
 
 def detect(

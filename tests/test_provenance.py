@@ -10,9 +10,18 @@ import pytest
 import soundfile
 import torch
 
-from sayso.inference import provenance
+from sayso.inference import authority, provenance
 from sayso.inference.audio import write_audio
-from sayso.inference.provenance import ensure_ca, export_ca, load_anchor, read_manifest, sign
+from sayso.inference.provenance import (
+    ensure_ca,
+    export_ca,
+    keep_manifest,
+    load_anchor,
+    read_manifest,
+    recall_manifest,
+    sidecar_of,
+    sign,
+)
 from sayso.model.errors import InputError, MarkError
 
 LEDGER, CARD = "01JD-ledger-7", "ab" * 32
@@ -80,8 +89,9 @@ def test_a_broken_container_is_not_a_traceback(tmp_path: Path, ca: provenance.CA
 
 def test_sign_refuses_other_formats(tmp_path: Path, ca: provenance.CA):
     write_audio(tmp_path / "a.ogg", torch.full((24_000,), 0.1), 24_000)
-    with pytest.raises(MarkError, match="Cannot sign"):
-        sign(tmp_path / "a.ogg", tmp_path / "b.ogg", ca, LEDGER, CARD, "t")
+    for name in ("b.aiff", "b.wav"):
+        with pytest.raises(MarkError, match="Cannot sign"):
+            sign(tmp_path / "a.ogg", tmp_path / name, ca, LEDGER, CARD, "t")
     (tmp_path / "text.wav").write_text("not audio")
     with pytest.raises(MarkError, match="could not be signed"):
         sign(tmp_path / "text.wav", tmp_path / "b.wav", ca, LEDGER, CARD, "t")
@@ -91,7 +101,7 @@ def test_sign_refuses_other_formats(tmp_path: Path, ca: provenance.CA):
 def test_the_authority_is_kept_private_and_made_once(tmp_path: Path):
     folder = tmp_path / "deep/ca"
     first = ensure_ca(folder)
-    for name in provenance.FILES:
+    for name in authority.FILES:
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert ensure_ca(folder) == first
@@ -104,7 +114,7 @@ def test_the_authority_is_kept_private_and_made_once(tmp_path: Path):
 
 
 DAMAGES = [(name, how) for name in ("root.pem", "leaf.pem") for how in ("empty", "half", "foreign")]
-DAMAGES += [(name, "absent") for name in provenance.FILES]
+DAMAGES += [(name, "absent") for name in authority.FILES]
 DAMAGES += [("root.key", "open"), ("leaf.pem", "open")]
 
 
@@ -133,7 +143,7 @@ def test_an_expired_leaf_is_renewed_under_the_same_root(
 ):
     old = ensure_ca(tmp_path / "ca")
     later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1826)
-    monkeypatch.setattr(provenance, "_now", lambda: later)
+    monkeypatch.setattr(authority, "_now", lambda: later)
     new = ensure_ca(tmp_path / "ca")
     assert new.root == old.root and new.chain != old.chain and new.key != old.key
 
@@ -153,3 +163,45 @@ def test_sign_never_leaves_half_a_file(
         sign(tmp_path / "a.wav", tmp_path / "out.wav", ca, LEDGER, CARD, "t")
     assert (tmp_path / "out.wav").read_bytes() == b"what was there"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "out.wav"]
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
+def test_ogg_and_opus_have_their_manifest_beside_them(
+    tmp_path: Path, ca: provenance.CA, suffix: str
+):
+    plain, out = tmp_path / f"plain{suffix}", tmp_path / f"out{suffix}"
+    write_audio(plain, torch.randn(24_000) * 0.1, 24_000)
+    sign(plain, out, ca, LEDGER, CARD, "t")
+    assert out.read_bytes() == plain.read_bytes()
+    found = read_manifest(out, ca)
+    assert found.state == "trusted" and found.ledger_id == LEDGER
+    assert read_manifest(out, None).state == "valid"
+    assert read_manifest(plain, ca).state == "none"
+    changed = bytearray(out.read_bytes())
+    changed[-9] ^= 1
+    out.write_bytes(changed)
+    assert read_manifest(out, ca).state == "invalid"
+    sidecar_of(out).write_bytes(b"not a manifest")
+    assert read_manifest(out, ca).state in ("invalid", "none")
+
+
+def test_a_stripped_manifest_is_found_again(tmp_path: Path, ca: provenance.CA):
+    write_audio(tmp_path / "a.wav", torch.randn(24_000) * 0.1, 24_000)
+    manifest = sign(tmp_path / "a.wav", tmp_path / "b.wav", ca, LEDGER, CARD, "t", payload=77)
+    assert read_manifest(tmp_path / "b.wav", ca).state == "trusted"
+    keep_manifest(tmp_path, LEDGER, manifest)
+    write_audio(tmp_path / "sent.mp3", torch.randn(24_000) * 0.1, 24_000)
+
+    again = recall_manifest(tmp_path / "sent.mp3", tmp_path, LEDGER, ca)
+    assert again is not None and again.state == "trusted" and again.ledger_id == LEDGER
+    unknown = recall_manifest(tmp_path / "sent.mp3", tmp_path, LEDGER, None)
+    assert unknown is not None and unknown.state == "valid"
+    assert recall_manifest(tmp_path / "sent.mp3", tmp_path, "another", ca) is None
+    assert recall_manifest(tmp_path / "sent.mp3", tmp_path, "../../etc/passwd", ca) is None
+    kept = next((tmp_path / "manifests").iterdir())
+    spoiled = bytearray(kept.read_bytes())
+    spoiled[len(spoiled) // 2] ^= 1
+    for content in (bytes(spoiled), b"", b"rubbish"):
+        kept.write_bytes(content)
+        damaged = recall_manifest(tmp_path / "sent.mp3", tmp_path, LEDGER, ca)
+        assert damaged is not None and damaged.state == "invalid"
