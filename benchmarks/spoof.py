@@ -9,10 +9,11 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
-import pyworld
+import pyworld as compiled
 import soundfile
 from scipy.optimize import minimize
 
@@ -20,6 +21,7 @@ from sayso.inference.audio import resample
 from sayso.inference.recording import RATE, Audio
 from sayso.inference.spoof import spoof_features
 
+pyworld: Any = compiled  # a compiled module, without types
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 SECONDS = 3
 
@@ -38,7 +40,7 @@ def mp3(audio: Audio) -> Audio:
     file = io.BytesIO()
     soundfile.write(file, audio, RATE, format="MP3")
     file.seek(0)
-    return soundfile.read(file, dtype="float32")[0]
+    return np.asarray(soundfile.read(file, dtype="float32")[0], np.float32)
 
 
 def griffin_lim(audio: Audio) -> Audio:

@@ -8,6 +8,7 @@ forger with a good enough clone of a willing stranger's voice is not caught by a
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -223,7 +224,9 @@ def check_quality(take: Take) -> Iterator[Verdict]:
     from speechmos import dnsmos
 
     excerpt = take.audio[: QUALITY_SECONDS * RATE]
-    score = float(dnsmos.run(excerpt / max(1.0, float(np.abs(excerpt).max())), RATE)["ovrl_mos"])
+    loudest = max(1.0, float(np.abs(excerpt).max()))
+    scores: Any = dnsmos.run(excerpt / loudest, RATE)
+    score = float(scores["ovrl_mos"])
     yield Verdict(
         _check(f"{take.name} quality", score, MIN_QUALITY, "DNSMOS overall, 1 to 5"),
         score >= MIN_QUALITY,

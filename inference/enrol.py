@@ -13,8 +13,13 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from sayso.model.codec import Codec
+from sayso.model.errors import InputError, RefusedError, StoreError
+from sayso.model.text import normalise
 
 from sayso.inference import checks, keys, ledger, recording
 from sayso.inference.audio import read_audio
@@ -26,9 +31,6 @@ from sayso.inference.receipt import ANY, Check, Receipt, Scope, codes_digest, is
 from sayso.inference.store import Store
 from sayso.inference.watermark import Watermarker, load_watermarker
 from sayso.inference.words import draw_words, tokens
-from sayso.model.codec import Codec
-from sayso.model.errors import InputError, RefusedError, StoreError
-from sayso.model.text import normalise
 
 VALID_SECONDS = 120.0
 MAX_DAYS = 366
@@ -249,7 +251,10 @@ def _take_in(
     codes = codec.encode(read_audio(source.path, codec.sample_rate))[0]
     transcript = prompt_text or f"{asked['statement']} {', '.join(asked['words'])}."
     slug = re.sub(r"[^a-z0-9]+", "-", asked["speaker"].lower()).strip("-") or "voice"
-    scope = {k: tuple(v) if isinstance(v, list) else v for k, v in asked["scope"].items()}
+    scope: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in asked["scope"].items()
+    }
     with store.readable():
         key, now, anchor = store.signing_key(), store.now(), vars(store.check())
     receipt = Receipt(

@@ -17,11 +17,14 @@ from pathlib import Path
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
+
 from sayso.inference import keys, ledger
+from sayso.inference.bundled import bundled_folders, install_bundled_voice
 from sayso.inference.receipt import ANY, Receipt, codes_digest
 from sayso.inference.receipt import read as read_receipt
-from sayso.inference.store import Store, Voice, staging_path
-from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
+from sayso.inference.store import Store, Voice
+from sayso.inference.upkeep import settle, staging_path
 
 GRANT_SECONDS = (
     3600.0  # from authorise to release; an unused grant then no longer counts to the quota
@@ -67,7 +70,10 @@ class Gate:
     """The one door to a voice. It keeps no state of its own: `store` is all there is."""
 
     def __init__(self, store: Store):
+        """Guard `store`; the voices that ship with Sayso are registered in it on first use."""
         self.store = store
+        for folder in bundled_folders():
+            install_bundled_voice(store, folder)
 
     def authorise(
         self, voice: str, purpose: str, user: str, text: str, language: str = "en"
@@ -150,7 +156,7 @@ class Gate:
                     self.store.append("released", grant.id, details)
             finally:  # the ledger decides which way it goes, here as after a crash
                 with self.store.transaction():
-                    self.store.settle(grant.id, destination)
+                    settle(self.store, grant.id, destination)
             with contextlib.suppress(OSError):
                 produced.unlink()
         return grant.id

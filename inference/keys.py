@@ -58,7 +58,7 @@ def load_public(pem: str, name: str = "public key") -> Ed25519PublicKey:
     """Read a public key; StoreError naming `name` unless it is exactly an Ed25519 PEM."""
     try:
         key = serialization.load_pem_public_key(pem.encode())
-    except (ValueError, TypeError, UnicodeError) as error:
+    except Exception as error:  # OpenSSL raises many kinds on damaged input
         raise StoreError(f"{name} holds no readable PEM public key: get it again.") from error
     if not isinstance(key, Ed25519PublicKey) or public_pem(key) != pem:
         raise StoreError(f"{name} is not an unchanged Ed25519 public key: get it again.")

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from sayso.inference import keys
 from sayso.model.errors import StoreError
+
+from sayso.inference import keys
 
 START = "0" * 64  # what the first row names as the row before it
 HEAD = "sayso-head"
@@ -34,8 +35,6 @@ SCHEMA = (
     "head TEXT NOT NULL) STRICT",
     "CREATE TABLE details (seq INTEGER PRIMARY KEY REFERENCES ledger, voice TEXT NOT NULL, "
     "salt TEXT NOT NULL, content TEXT NOT NULL) STRICT",
-    "CREATE INDEX details_voice ON details (voice, seq)",
-    "CREATE INDEX ledger_event ON ledger (event, id)",
     *(
         f"CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} "
         "BEGIN SELECT RAISE(ABORT, 'append-only'); END"
@@ -72,6 +71,15 @@ class Head:
     size: int
     hash: str
     time: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A ledger that was checked: the hash of each row, its public keys by kid, its last head."""
+
+    hashes: list[str]
+    public: dict[str, Ed25519PublicKey]
+    head: Head
 
 
 @dataclass(frozen=True)
@@ -164,36 +172,33 @@ def read_head(token: str, public: dict[str, Ed25519PublicKey], name: str) -> Hea
 def entries(
     database: sqlite3.Connection, event: str = "", id: str = "", voice: str = ""
 ) -> list[Entry]:
-    """Events with their details, oldest first, of one kind, one id or one voice (or all)."""
-    found = database.execute(
-        "SELECT l.seq, l.time, l.event, l.id, d.content FROM ledger l JOIN details d USING (seq) "
-        "WHERE (?1 = '' OR l.event = ?1) AND (?2 = '' OR l.id = ?2) AND (?3 = '' OR d.voice = ?3) "
-        "ORDER BY l.seq",
-        (event, id, voice),
-    )
-    return [Entry(seq, time, event, id, json.loads(text)) for seq, time, event, id, text in found]
+    """Events with their details, oldest first, of one kind, one id and one voice (or any).
+
+    The rows are read exactly as the check reads them, from first to last and without an index: what
+    was checked is what is believed.
+    """
+    return [
+        Entry(row.seq, row.time, row.event, row.id, json.loads(content))
+        for row, (_, content), of in _read(database)
+        if event in ("", row.event) and id in ("", row.id) and voice in ("", of)
+    ]
 
 
 def last_key(database: sqlite3.Connection) -> str:
     """The kid that signs now: the last one that a key event brought in."""
-    found = database.execute(
-        "SELECT d.content FROM ledger l JOIN details d USING (seq) "
-        "WHERE l.event IN ('store-created', 'key-rotated') ORDER BY l.seq DESC LIMIT 1"
-    ).fetchone()
-    return str(json.loads(found[0])["kid"])
+    found = [key for event in KEY_EVENTS for key in entries(database, event)]
+    return str(max(found, key=lambda entry: entry.seq).content["kid"])
 
 
 def check_rows(
     rows: Iterable[tuple[Row, tuple[str, str] | None]], name: str, signatures: bool
-) -> tuple[list[str], dict[str, Ed25519PublicKey]]:
+) -> Chain:
     """Walk rows with their openings (salt, details) and check every link.
 
     Args:
         rows: In order; an opening may be None except for key events.
         name: What to call the ledger in an error.
         signatures: Check every row's signed head, not only the last.
-    Returns:
-        The hash of each row, and the public keys by kid.
     Raises:
         StoreError: Naming the first row that was changed, removed, reordered or not signed.
     """
@@ -225,24 +230,21 @@ def check_rows(
             _check_head(*last, hashes, public)
     if last is None:
         raise StoreError(f"{name}: the ledger is empty: restore it from a backup.")
-    if not signatures:
-        _check_head(*last, hashes, public)
-    return hashes, public
+    return Chain(hashes, public, _check_head(*last, hashes, public))
 
 
 def _check_head(
     row: Row, signer: str, where: str, hashes: list[str], public: dict[str, Ed25519PublicKey]
-) -> None:
+) -> Head:
     head = read_head(row.head, {signer: public[signer]}, where)
     if head != Head(hashes[0], row.seq, row.hash, row.time):
         raise StoreError(f"{where}: its signed head belongs to another row.")
+    return head
 
 
-def check_growth(
-    old: str, hashes: list[str], public: dict[str, Ed25519PublicKey], name: str
-) -> Head:
+def check_growth(old: str, chain: Chain, name: str) -> Head:
     """Show that the ledger only grew since the head `old` was signed; StoreError if it did not."""
-    head = read_head(old, public, "The old head")
+    head, hashes = read_head(old, chain.public, f"The head held against {name}"), chain.hashes
     if head.ledger != hashes[0]:
         raise StoreError(f"The old head is of another ledger ({head.ledger[:12]}), not of {name}.")
     if head.size > len(hashes):
@@ -256,20 +258,31 @@ def check_growth(
 
 def read_rows(database: sqlite3.Connection) -> Iterator[tuple[Row, tuple[str, str]]]:
     """All rows of a store's ledger with their openings; StoreError when the two halves differ."""
+    for row, opening, voice in _read(database):
+        try:
+            same = str(json.loads(opening[1]).get("voice", "")) == voice
+            bytes.fromhex(opening[0])
+        except (ValueError, AttributeError):
+            same = False
+        if not same:
+            raise StoreError(f"row {row.seq}: its details were changed.")
+        yield row, opening
+    extra = database.execute("SELECT count(*) FROM details").fetchone()[0]
+    if extra != database.execute("SELECT count(*) FROM ledger").fetchone()[0]:
+        raise StoreError("there are details of no row.")
+
+
+def _read(database: sqlite3.Connection) -> Iterator[tuple[Row, tuple[str, str], str]]:
+    """Row, (salt, details), voice, in order of their numbers."""
     found = database.execute(
         "SELECT l.seq, l.time, l.event, l.id, l.commitment, l.previous, l.hash, l.head, "
-        "d.salt, d.content, d.voice FROM ledger l LEFT JOIN details d USING (seq) ORDER BY l.seq"
+        "d.salt, d.content, d.voice FROM ledger l LEFT JOIN details d ON d.seq = l.seq "
+        "ORDER BY l.seq"
     )
     for *fields, salt, content, voice in found:
         if content is None:
             raise StoreError(f"row {fields[0]} has lost its details.")
-        try:
-            same = str(json.loads(content).get("voice", "")) == voice
-        except (ValueError, AttributeError):
-            same = False
-        if not same:
-            raise StoreError(f"row {fields[0]}: its details were changed.")
-        yield Row(*fields), (salt, content)
+        yield Row(*fields), (salt, content), voice
 
 
 def export(database: sqlite3.Connection, path: Path) -> int:
@@ -302,12 +315,12 @@ def verify_export(path: Path, public: str | None = None, old: str | None = None)
         raise StoreError(f"{path} cannot be read ({error.strerror}).") from None
     if lines[0] != keys.canonical(EXPORT) or lines[-1] != b"":
         raise StoreError(f"{name} is not a whole ledger export.")
-    hashes, found = check_rows(_parse(lines[1:-1], name), name, signatures=True)
-    if public is not None and keys.thumbprint(keys.load_public(public)) not in found:
+    chain = check_rows(_parse(lines[1:-1], name), name, signatures=True)
+    if public is not None and keys.thumbprint(keys.load_public(public)) not in chain.public:
         raise StoreError(f"{name} was not signed by the given public key.")
     if old is not None:
-        check_growth(old, hashes, found, name)
-    return read_head(json.loads(lines[-2])["head"], found, name)
+        check_growth(old, chain, name)
+    return chain.head
 
 
 def _parse(lines: list[bytes], name: str) -> Iterator[tuple[Row, tuple[str, str] | None]]:

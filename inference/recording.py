@@ -70,7 +70,7 @@ def fingerprint(audio: Audio) -> NDArray[np.uint32]:
     """Hashes of pairs of spectral peaks, sorted: about 60 a second of speech."""
     if len(audio) < RATE // 2:
         return np.zeros(0, np.uint32)
-    _, _, spectrum = stft(audio, RATE, nperseg=1024, noverlap=768, boundary=None, padded=False)
+    _, _, spectrum = stft(audio, RATE, nperseg=1024, noverlap=768, padded=False)
     power = np.log(np.abs(spectrum[:256]) + 1e-6)  # up to 4 kHz: what every codec keeps
     peaks = (power == maximum_filter(power, (25, 13))) & (power > np.median(power) + 2)
     times, bins = np.nonzero(peaks.T)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.signal import stft
 
 import sayso
+
 from sayso.inference.recording import RATE, Audio
 
 WEIGHTS = Path(sayso.__file__).parent / "assets" / "spoof" / "world.json"
@@ -23,7 +24,7 @@ BANDS = 32
 
 def spoof_features(audio: Audio) -> NDArray[np.float64]:
     """(96,) level-free features of (samples,) audio at 16 kHz, from its louder half."""
-    _, _, spectrum = stft(audio, RATE, nperseg=512, noverlap=352, boundary=None)
+    _, _, spectrum = stft(audio, RATE, nperseg=512, noverlap=352)
     power = np.abs(spectrum[1:257]) ** 2
     bands = np.log(power.reshape(BANDS, -1, power.shape[1]).mean(axis=1) + 1e-10)  # (32, frames)
     loudness = bands.mean(axis=0)

@@ -28,19 +28,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from filelock import FileLock, Timeout
 
-from sayso.inference import keys, ledger
 from sayso.model.errors import StoreError
 
-VERSION = 1
-SCHEMA = (
-    *ledger.SCHEMA,
-    "CREATE TABLE sealed (record TEXT NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL, "
-    "PRIMARY KEY (record, kind)) STRICT",
-    "CREATE TABLE journal (grant_id TEXT PRIMARY KEY, destination TEXT NOT NULL) STRICT",
-)
+from . import keys, ledger, upkeep
+from .upkeep import RESTORE
+
 LOCK_SECONDS = 60.0
 CLOCK_SLACK = 300.0  # seconds the clock may step back before the ledger says no
-RESTORE = "Restore the whole folder from a backup, or start a new store with another SAYSO_HOME."
 
 
 @dataclass(frozen=True)
@@ -92,15 +86,13 @@ class Store:
             store = cls(home, _connect(home / "sayso.db"), clock)
             try:
                 with store.readable():
-                    if (
-                        store.database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                        == 0
-                    ):
+                    tables = store.database.execute("SELECT count(*) FROM sqlite_master")
+                    if tables.fetchone()[0] == 0:
                         if (home / "ledger.head").exists():
                             raise StoreError(f"{home / 'sayso.db'} is empty. {RESTORE}")
-                        store._create()
+                        upkeep.create(store)
                     store.check()
-                    store._recover()
+                    upkeep.recover(store)
             except BaseException:
                 store.close()
                 raise
@@ -243,7 +235,7 @@ class Store:
             "key_sha256": hashlib.sha256(voice_key).hexdigest(),
         }
         with self.exclusive():
-            keys.write_secret(self._voice_key_path(record_id), voice_key)
+            keys.write_secret(self.voice_key_path(record_id), voice_key)
             with self.transaction():
                 before = self.voice(voice)
                 if before is not None and before.revoked:
@@ -258,7 +250,7 @@ class Store:
                     [(record_id, kind, data) for kind, data in sealed.items()],
                 )
             if before is not None:
-                keys.destroy(self._voice_key_path(before.record_id))
+                keys.destroy(self.voice_key_path(before.record_id))
 
     def open_sealed(self, voice: Voice, kind: str) -> bytes:
         """Decrypt one kind of a voice's data; StoreError naming what was changed or is missing."""
@@ -271,7 +263,7 @@ class Store:
         if hashlib.sha256(data[0]).hexdigest() != voice.sealed.get(kind):
             raise StoreError(f"{where} was changed. {RESTORE}")
         try:
-            return AESGCM(self._voice_key(voice)).decrypt(
+            return AESGCM(self.voice_key(voice)).decrypt(
                 data[0][:12], data[0][12:], f"{voice.record_id}/{kind}".encode()
             )
         except InvalidTag:
@@ -291,14 +283,14 @@ class Store:
                     content = details | {"voice": voice, "receipt_id": found.record_id}
                     self.append("revoked", f"v-{secrets.token_hex(16)}", content)
                     self.database.execute("DELETE FROM sealed WHERE record = ?", (found.record_id,))
-            keys.destroy(self._voice_key_path(found.record_id))
+            keys.destroy(self.voice_key_path(found.record_id))
         return not found.revoked
 
-    def _voice_key_path(self, record_id: str) -> Path:
+    def voice_key_path(self, record_id: str) -> Path:
         return self.home / "keys" / "voices" / f"{record_id}.key"
 
-    def _voice_key(self, voice: Voice) -> bytes:
-        path = self._voice_key_path(voice.record_id)
+    def voice_key(self, voice: Voice) -> bytes:
+        path = self.voice_key_path(voice.record_id)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -332,30 +324,11 @@ class Store:
         Args:
             old: An earlier signed head: show that the ledger only grew since.
         """
-        return self._check(signatures=False, old=old)
+        return upkeep.check_ledger(self, signatures=False, old=old)
 
     def verify(self, old: str | None = None) -> ledger.Head:
         """Check all that the store holds; StoreError names what was changed, and where."""
-        with self.readable():
-            for problem in self.database.execute("PRAGMA integrity_check"):
-                if problem[0] != "ok":
-                    raise StoreError(
-                        f"{self.home / 'sayso.db'} is damaged ({problem[0]}). {RESTORE}"
-                    )
-            head = self._check(signatures=True, old=old)
-            self.signing_key()
-            expected: set[tuple[str, str]] = set()
-            for voice in self.voices():
-                if voice.revoked:
-                    continue
-                self._voice_key(voice)
-                for kind in voice.sealed:
-                    self.open_sealed(voice, kind)
-                    expected.add((voice.record_id, kind))
-            found = set(self.database.execute("SELECT record, kind FROM sealed"))
-            if found != expected:
-                raise StoreError(f"{self.home / 'sayso.db'}: sealed data of no voice. {RESTORE}")
-        return head
+        return upkeep.verify(self, old)
 
     def head(self) -> str:
         """A signed head (compact JWS) to keep elsewhere: it proves later that rows only grew."""
@@ -367,106 +340,11 @@ class Store:
         with self.readable():
             return ledger.export(self.database, path)
 
-    def _check(self, signatures: bool, old: str | None) -> ledger.Head:
-        name = str(self.home / "sayso.db")
-        with self.readable():
-            self._check_schema(name)
-            try:
-                rows = ledger.read_rows(self.database)
-                hashes, public = ledger.check_rows(rows, name, signatures)
-            except StoreError as error:
-                raise StoreError(
-                    f"{str(error).removeprefix(name + ': ')} ({name}) {RESTORE}"
-                ) from None
-            token = self.database.execute("SELECT head FROM ledger WHERE seq = ?", (len(hashes),))
-            head = ledger.read_head(token.fetchone()[0], public, name)
-        saved = self.home / "ledger.head"
-        if saved.exists():
-            try:
-                ledger.check_growth(saved.read_bytes().decode("ascii"), hashes, public, str(saved))
-            except UnicodeDecodeError:
-                raise StoreError(f"{saved} was changed. {RESTORE}") from None
-        elif len(hashes) > 1:
-            raise StoreError(f"{saved} is missing. {RESTORE}")
-        if old is not None:
-            ledger.check_growth(old, hashes, public, name)
-        return head
-
-    def _check_schema(self, name: str) -> None:
-        found = self.database.execute(
-            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY sql"
-        )
-        model = sqlite3.connect(":memory:")
-        for statement in SCHEMA:
-            model.execute(statement)
-        expected = model.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY sql")
-        same = found.fetchall() == expected.fetchall()
-        model.close()
-        version = self.database.execute("PRAGMA user_version").fetchone()[0]
-        if not same or version != VERSION:
-            raise StoreError(f"{name} is not a store of version {VERSION}. {RESTORE}")
-
-    # --- first use, and after a crash ---
-
-    def _create(self) -> None:
-        for leftover in (self.home / "keys").glob(
-            "*.pem"
-        ):  # of a first use that died before its ledger
-            keys.destroy(leftover)
-        key = keys.create_key(self.home / "keys")
-        kid = keys.thumbprint(key.public_key())
-        self._signing = key
-        self.database.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA:
-            self.database.execute(statement)
-        content = {"kid": kid, "public": keys.public_pem(key)}
-        head = ledger.append(self.database, key, ledger.KEY_EVENTS[0], kid, content, self.clock())
-        self.database.execute(f"PRAGMA user_version = {VERSION}")
-        self.database.execute("COMMIT")
-        keys.replace_file(self.home / "ledger.head", ledger.sign_head(head, key).encode())
-
-    def _recover(self) -> None:
-        """Finish or undo what killed processes left; the caller holds the lock."""
-        kept = {voice.record_id for voice in self.voices() if not voice.revoked}
-        for path in (self.home / "keys" / "voices").glob("*.key"):
-            if path.stem not in kept:
-                keys.destroy(path)
-        signing = keys.thumbprint(self.signing_key().public_key())
-        for path in (self.home / "keys").glob("*.pem"):
-            if path.stem != signing:
-                keys.destroy(path)
-        for grant_id, destination in self.database.execute("SELECT * FROM journal").fetchall():
-            self.settle(grant_id, Path(destination))
-        for folder in (self.home / "work").glob("*"):
-            lock = FileLock(folder.with_suffix(".lock"), timeout=0)
-            try:
-                with lock:
-                    shutil.rmtree(folder, ignore_errors=True)
-            except Timeout:
-                continue  # a living process works there
-            folder.with_suffix(".lock").unlink(missing_ok=True)
-
-    def settle(self, grant_id: str, destination: Path) -> None:
-        """End one journalled release: moved into place if the ledger has it, else undone."""
-        staged = staging_path(destination, grant_id)
-        if ledger.entries(self.database, "released", grant_id):
-            if staged.exists():
-                os.replace(staged, destination)
-                keys.sync_folder(destination.parent)
-        else:
-            staged.unlink(missing_ok=True)
-        self.database.execute("DELETE FROM journal WHERE grant_id = ?", (grant_id,))
-
 
 def default_home() -> Path:
     """The store's folder where none is named: SAYSO_HOME, else the user's data folder."""
     named = os.environ.get("SAYSO_HOME")
     return Path(named) if named else Path(platformdirs.user_data_dir("sayso"))
-
-
-def staging_path(destination: Path, grant_id: str) -> Path:
-    """Where a release waits until the ledger has it: beside its destination, on the same disk."""
-    return destination.with_name(f".sayso-{grant_id}.part")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -480,6 +358,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             "secure_delete = ON",
             "foreign_keys = ON",
             "trusted_schema = OFF",
+            "cell_size_check = ON",
         ):
             database.execute(f"PRAGMA {setting}")
     except (sqlite3.Error, OSError) as error:

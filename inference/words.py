@@ -24,7 +24,7 @@ from sayso.model.text import MAX_CHARACTERS, normalise
 BITS = 40.0
 """The least that a session's words must hold: guessing them is one chance in a million million."""
 RADIUS = 1
-"""Sounds or letters that may differ between the word asked and the word heard."""
+"""Sounds or letters that may differ between the word asked and the word heard (see `near`)."""
 LIST = Path(sayso.__file__).parent / "assets" / "words" / "eff-512.txt"
 
 
@@ -103,8 +103,14 @@ def distance(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def near(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether two sequences are within `RADIUS` of each other."""
-    return abs(len(first) - len(second)) <= RADIUS and distance(first, second) <= RADIUS
+    """Whether at most one sound or letter was changed, put in or left out (distance <= RADIUS)."""
+    if abs(len(first) - len(second)) > RADIUS:
+        return False
+    same = 0
+    while same < min(len(first), len(second)) and first[same] == second[same]:
+        same += 1
+    left, right = first[same:], second[same:]
+    return left[1:] == right[1:] or left[1:] == right or left == right[1:]
 
 
 def same_word(asked: str, heard: Sequence[str]) -> bool:

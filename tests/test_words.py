@@ -5,6 +5,8 @@ import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sayso.inference.words import (
     BITS,
@@ -12,6 +14,7 @@ from sayso.inference.words import (
     distance,
     draw_words,
     listen,
+    near,
     pronunciations,
     same_word,
     tokens,
@@ -29,9 +32,13 @@ def test_the_list_is_a_code_that_corrects_one_error():
     assert len(set(word_list())) == 512
     known = pronunciations()
     for first, second in itertools.combinations(word_list(), 2):
-        assert distance(first, second) > 2 * RADIUS
-        if abs(len(known[first][0]) - len(known[second][0])) <= 2 * RADIUS:
-            assert distance(known[first][0], known[second][0]) > 2 * RADIUS
+        for one, other in ((first, second), (known[first][0], known[second][0])):
+            assert abs(len(one) - len(other)) > 2 * RADIUS or distance(one, other) > 2 * RADIUS
+
+
+@given(first=st.text("abc", max_size=5), second=st.text("abc", max_size=5))
+def test_near_is_a_distance_of_at_most_one(first: str, second: str):
+    assert near(first, second) == (distance(first, second) <= RADIUS)
 
 
 def test_a_draw_holds_forty_bits_and_no_word_twice():
