@@ -15,11 +15,11 @@ from sayso.model.errors import CorpusError, InputError
 from sayso.model.text import Phonemes, normalise
 from sayso.model.world import WorldConfig, analyse
 from sayso.training.card import read_card
-from sayso.training.data import open_tokens
 from sayso.training.fit import fit_world
 from sayso.training.prepare import Filters, prepare, read_speech
 from sayso.training.readers import Utterance, read_corpus
 from sayso.training.split import held_out
+from sayso.training.tokens import open_tokens
 from sayso.training.train import train_ar, train_nar
 from training_fixtures import CONFIGS, prepare_kathleen, processes, small_recipe
 

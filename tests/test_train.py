@@ -2,7 +2,11 @@
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +20,14 @@ from sayso.model.errors import CheckpointError, CorpusError, InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.training import train
 from sayso.training.card import read_card
-from sayso.training.data import Batches, open_tokens
+from sayso.training.data import Batches, ahead
 from sayso.training.recipe import read_recipe
 from sayso.training.tasks import ARTask, rate_factor
+from sayso.training.tokens import open_tokens
 from sayso.training.train import DivergedError, train_ar, train_nar
 from training_fixtures import (
     CONFIGS,
+    SMALL,
     edit_manifest,
     processes,
     rows,
@@ -68,7 +74,7 @@ def test_the_nar_trains_on_every_level_and_shares_the_card(tmp_path):
     train_nar(recipe, report=lambda line: None)
     card = read_card(tmp_path / "run")
     assert set(card["models"]) == {"ar", "nar"}
-    each = [float(x) for x in card["models"]["nar"]["validation_per_codebook"].split()]
+    each = card["models"]["nar"]["validation_per_codebook"]
     assert len(each) == 3 and max(each) < 2.7  # log(16) = 2.77 is guessing
     assert [entry["name"] for entry in card["corpora"]] == ["kathleen"]
     load_module(tmp_path / "run" / "nar", NAR, NARConfig)
@@ -357,3 +363,60 @@ def test_prompts_are_half_or_three_to_thirty_seconds(tmp_path):
         short = batch.lengths < 6 * 50
         assert torch.equal(batch.prompt_lengths[short], batch.lengths[short] // 2)
     assert levels == {1, 2, 3}
+
+
+def test_batches_made_ahead_are_the_same_and_errors_come_through():
+    def numbers():
+        yield from range(5)
+        raise InputError("no more")
+
+    made = ahead(numbers())
+    assert [next(made) for _ in range(5)] == list(range(5))
+    with pytest.raises(InputError, match="no more"):
+        next(made)
+
+
+def run_on_two(tmp_path, tokens, strategy):
+    """Trains 20 steps with two processes of torchrun; the losses of the log."""
+    text = (CONFIGS / "tiny.yaml").read_text()
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(text)
+    own = {**SMALL, "run": str(tmp_path / strategy), "data.tokens": [str(tokens)], **TWENTY}
+    own.update({"ar.train.devices": 2, "ar.train.strategy": strategy})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", "-m", "sayso.training", "ar", "--recipe", str(recipe)]
+    command += ["--set", json.dumps(own)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return losses(tmp_path / strategy)
+
+
+def losses(run):
+    with (run / "logs" / "ar.csv").open() as lines:
+        return [float(row["loss"]) for row in csv.DictReader(lines)]
+
+
+TWENTY = {
+    **{"ar.train.steps": 20, "ar.train.save_every": 10, "ar.train.validate_every": 10},
+    **{"ar.size.dropout": 0.0, "data.join_seconds": 2.0, "ar.train.accumulation": 1},
+    "ar.train.ema": 0.9,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy, start", [("ddp", 0), ("fsdp", 0), ("fsdp", 10)])
+def test_two_processes_follow_the_trajectory_of_one(tmp_path, strategy, start):
+    tokens = write_tokens(tmp_path / "tokens", rows(60))
+    own = {**SMALL, "run": str(tmp_path / "one"), "data.tokens": [str(tokens)], **TWENTY}
+    recipe = read_recipe(CONFIGS / "tiny.yaml", {**own, "ar.train.accumulation": 2})
+    train_ar(recipe, report=lambda line: None)
+    if start:  # the checkpoint of one process, continued on two
+        state = Path("checkpoints") / "ar" / f"step-{start:08d}.safetensors"
+        (tmp_path / strategy / state).parent.mkdir(parents=True)
+        shutil.copy(tmp_path / "one" / state, tmp_path / strategy / state)
+    one, two = losses(tmp_path / "one")[start:], run_on_two(tmp_path, tokens, strategy)
+    assert len(one) == len(two) == 20 - start
+    assert two == pytest.approx(one, rel=1e-5)
+    states = [load_file(last_state(tmp_path / name, "ar")) for name in ("one", strategy)]
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], rtol=1e-3, atol=1e-5), name

@@ -7,8 +7,8 @@ from typing import Any
 from sayso.model.errors import CheckpointError, CorpusError
 
 from . import corpora
-from .data import Tokens
 from .shards import file_hash, write_json
+from .tokens import Tokens
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
 

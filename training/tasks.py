@@ -5,7 +5,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from sayso.model.ar import AR, Loss
+from sayso.model.ar import AR, Loss, Size
 from sayso.model.nar import NAR
 
 from .data import Batch
@@ -35,6 +35,13 @@ def make_optimizer(module: nn.Module, settings: Optimisation) -> AdamW:
     return AdamW(groups, lr=settings.peak_rate, betas=(0.9, 0.95))
 
 
+def step_flops(size: Size, tokens: Tensor, causal: bool) -> float:
+    """Operations of a Transformer's forward and backward pass over sequences of (B,) tokens."""
+    weights = size.layers * (4 * size.width**2 + 2 * size.width * size.feed_forward)
+    pairs = float((tokens.double() ** 2).sum()) / (2 if causal else 1)
+    return 6.0 * weights * float(tokens.sum()) + 12.0 * size.layers * size.width * pairs
+
+
 def shuffle_texts(batch: Batch) -> Batch:
     """The batch with every utterance given its neighbour's text."""
     return batch._replace(text=batch.text.roll(1, 0), text_lengths=batch.text_lengths.roll(1, 0))
@@ -60,6 +67,14 @@ class ARTask(LightningModule):
         """This batch's part in the mean over all frames of the step, and the loss itself."""
         loss = self.measure(batch, 0)
         return loss.summed / batch.step_frames, loss
+
+    def flops(self, batch: Batch) -> float:
+        """Floating-point operations of a training step on a batch, padding not counted."""
+        G, D = self.model.config.group_size, self.model.config.size.width
+        groups = batch.lengths // G
+        head = G * D * (self.model.config.codebook_size + 1) + (2 * G * D * D if G > 1 else 0)
+        tokens = batch.text_lengths + 2 + groups
+        return step_flops(self.model.config.size, tokens, True) + 6.0 * int(groups.sum()) * head
 
     def validation_step(self, batch: Batch) -> Tensor:
         """Sums (levels, 4): nats, codes, nats more with shuffled texts, codes of these."""
@@ -98,6 +113,13 @@ class NARTask(LightningModule):
         loss = self.measure(batch, batch.level)
         return loss.summed / batch.step_targets, loss
 
+    def flops(self, batch: Batch) -> float:
+        """Floating-point operations of a training step on a batch, padding not counted."""
+        config = self.model.config
+        head = config.size.width * config.codebook_size
+        tokens = batch.text_lengths + 3 + batch.lengths
+        return step_flops(config.size, tokens, False) + 6.0 * int(batch.lengths.sum()) * head
+
     def validation_step(self, batch: Batch) -> Tensor:
         """Sums (levels, 4): nats, codes, nats more with shuffled texts, codes of these."""
         return _validate(self, batch)
@@ -117,4 +139,4 @@ def _validate(task: ARTask | NARTask, batch: Batch) -> Tensor:
             wrong = task.measure(shuffle_texts(batch), level)
             gain = wrong.summed.double() - right.summed.double()
             sums[row, 2:] = torch.stack([gain, wrong.count.double()]).cpu()
-    return sums
+    return sums if batch.step_frames else torch.zeros_like(sums)

@@ -1,10 +1,9 @@
 """The training loop on Lightning Fabric: guarded, stopped and resumed at will, exact on CPU."""
 
-import csv
 import json
 import math
-import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -21,16 +20,17 @@ from sayso.model.errors import InputError, SaysoError
 from sayso.model.nar import NAR, NARConfig
 
 from .card import write_card
-from .data import Batch, Batches, Tokens, open_tokens
+from .clock import Clock
+from .corpora import verify
+from .data import Batch, Batches, ahead
 from .finetune import start_from
+from .log import Log
+from .parallel import settle, start_fabric
 from .recipe import Optimisation, Recipe
 from .state import Progress, collect, full, header, newest, prune, read_state, restore, save_state
-from .tasks import ARTask, NARTask, rate_factor
+from .tasks import ARTask, NARTask
+from .tokens import Tokens, open_tokens
 
-COLUMNS = (
-    *("step", "minutes", "loss", "rate", "gradient_norm", "frames_per_second", "skipped"),
-    *("validation_loss", "text_gain", "validation_per_codebook"),
-)
 Report = Callable[[str], None]
 
 
@@ -100,44 +100,41 @@ def _train(
     report: Report,
 ) -> Path:
     """The loop; see :func:`train_ar`."""
-    run = Path(recipe.run)
+    run, config = Path(recipe.run), task.model.config
+    folder = run / "checkpoints" / part
     made_from = {
-        "model": json.loads(json.dumps(asdict(task.model.config))),
+        "model": json.loads(json.dumps(asdict(config))),
         "corpora": tokens.corpora,
         "tokens": sorted(tokens.manifests.values()),
         "data": [settings.seed, settings.frames, recipe.data.join_seconds],
         "batches_per_step": settings.accumulation * settings.devices * settings.nodes,
     }
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,
-    )
-    fabric.launch()
-    report = report if fabric.is_global_zero else _silent
     batches = Batches(
         tokens,
         settings.frames,
         settings.seed,
-        # <eos> takes a text position; a tail of G - 1 frames and <eos> need room as well
-        task.model.config.max_text - 1,
-        task.model.config.max_frames,
+        config.max_text - 1,  # <eos> takes a place
+        config.max_frames,
         recipe.data.join_seconds,
     )
-    config = task.model.config
-    model, optimizer = fabric.setup(task, task.configure_optimizers())
+    fabric = start_fabric(settings)
+    first = fabric.is_global_zero
+    report = report if first else _silent
+    if settings.compile:
+        task.model.loss = torch.compile(task.model.loss, dynamic=True)  # type: ignore
+    parameters = sum(p.numel() for p in task.parameters())
+    model = fabric.setup_module(task)
+    optimizer: Any = fabric.setup_optimizers(task.configure_optimizers())
     average = {}
     if settings.ema:
         average = {name: p.detach().clone() for name, p in task.named_parameters()}
     progress = Progress()
-    folder = run / "checkpoints" / part
     last = newest(folder)
     if last is not None and not resume:
         raise InputError(f"{run} already holds checkpoints of {part}; resume it or move it away")
     if last is not None:
         tensors, head = read_state(last)
+        verify(head.get("corpora", []), last)
         differing = [key for key in made_from if head.get(key) != made_from[key]]
         if differing:
             raise InputError(
@@ -146,77 +143,71 @@ def _train(
         restore(tensors, task, optimizer, average)
         progress = Progress(**head["progress"])
         report(f"{part}: continuing after step {progress.step}")
-    count = sum(p.numel() for p in task.parameters())
     report(
-        f"{part}: {count / 1e6:.2f} M parameters, {len(batches.train)} utterances, "
+        f"{part}: {parameters / 1e6:.2f} M parameters, {len(batches.train)} utterances, "
         f"{len(batches.validation)} held out, {batches.left_out} too long, "
         f"{sum(tokens.skipped.values())} unusable"
     )
-    log = _Log(run / "logs" / f"{part}.csv", progress.step) if fabric.is_global_zero else None
-    started, before = time.monotonic(), progress.minutes
+    log = Log(run, part, progress.step) if first else None
+    clock = Clock(progress.minutes, settings, fabric)
     steps = batches.steps(
         progress.step, settings.accumulation, fabric.global_rank, fabric.world_size
     )
-    since = (time.monotonic(), progress.frames)
-
-    def minutes() -> float:
-        return before + (time.monotonic() - started) / 60
-
-    def finished() -> bool:
-        return fabric.broadcast(
-            progress.step >= settings.steps
-            or (settings.max_minutes is not None and minutes() >= settings.max_minutes)
-        )
-
-    over = finished()
-    while not over:
-        factor = fabric.broadcast(rate_factor(settings, progress.step, minutes()))
-        for group in optimizer.param_groups:
-            group["lr"] = settings.peak_rate * factor
-        taken = next(steps)
-        loss, norm = _step(fabric, model, optimizer, taken, settings, progress.step)
-        if math.isfinite(loss) and math.isfinite(norm):
-            optimizer.step()
-            progress.skipped_in_a_row = 0
-            for name, parameter in task.named_parameters() if average else ():
-                average[name].lerp_(parameter.detach(), 1 - settings.ema)
-        else:
-            progress.skipped += 1
-            progress.skipped_in_a_row += 1
-        optimizer.zero_grad()
-        if progress.skipped_in_a_row >= settings.patience:
-            where = run / f"diverged-{part}-{progress.step:08d}-{fabric.global_rank}.safetensors"
-            save_file(_named(taken), where)
-            raise DivergedError(
-                f"{part}: {settings.patience} non-finite steps in a row up to step "
-                f"{progress.step}; the batches are in {where}; lower the rate, or look at them"
-            )
-        progress.step += 1
-        progress.frames += taken[0].step_frames
-        over = finished()
-        row: dict[str, Any] = {"step": progress.step, "loss": loss, "gradient_norm": norm}
-        row.update(rate=optimizer.param_groups[0]["lr"], skipped=progress.skipped)
-        row["minutes"] = progress.minutes = minutes()
-        if over or progress.step % settings.validate_every == 0:
-            now = (time.monotonic(), progress.frames)
-            row["frames_per_second"] = (now[1] - since[1]) / (now[0] - since[0])
-            result = validate(fabric, model, task, batches, average)
-            row.update(result)
-            report(_line(part, row))
-            if _better(result.get("validation_loss"), progress.best):
-                progress.best = result.get("validation_loss")
-                _export(fabric, run, part, recipe.name, tokens, task, config, average, row)
-            since = (time.monotonic(), progress.frames)
-        if log is not None:
-            log.write(row)
-        if over or progress.step % settings.save_every == 0:
-            progress.minutes = minutes()
-            tensors = collect(task, optimizer, average)
-            if fabric.is_global_zero:
-                path = folder / f"step-{progress.step:08d}.safetensors"
-                save_state(path, tensors, header(progress, **made_from))
-                prune(folder, settings.keep)
-            fabric.barrier()
+    with closing(ahead(steps)) as steps:
+        over = clock.over(progress.step)
+        while not over:
+            for group in optimizer.param_groups:
+                group["lr"] = settings.peak_rate * clock.rate_factor(progress.step)
+            with clock.waiting():
+                taken = next(steps)
+            loss, norm = _step(fabric, model, optimizer, taken, settings, progress.step)
+            if math.isfinite(loss) and math.isfinite(norm):
+                optimizer.step()
+                progress.skipped_in_a_row = 0
+                for name, parameter in task.named_parameters() if average else ():
+                    average[name].lerp_(parameter.detach(), 1 - settings.ema)
+            else:
+                progress.skipped += 1
+                progress.skipped_in_a_row += 1
+            optimizer.zero_grad()
+            if progress.skipped_in_a_row >= settings.patience:
+                where = (
+                    run / f"diverged-{part}-{progress.step:08d}-{fabric.global_rank}.safetensors"
+                )
+                run.mkdir(parents=True, exist_ok=True)
+                save_file(_named(taken), where)
+                raise DivergedError(
+                    f"{part}: {settings.patience} non-finite steps in a row up to step "
+                    f"{progress.step}; the batches are in {where}; lower the rate, or look at them"
+                )
+            progress.step += 1
+            progress.frames += taken[0].step_frames
+            clock.count(taken[0].step_frames, sum(task.flops(batch) for batch in taken))
+            over = clock.over(progress.step)
+            progress.minutes = clock.minutes()
+            row: dict[str, Any] = {"step": progress.step, "minutes": progress.minutes, "loss": loss}
+            row["level"] = 0 if part == "ar" else taken[0].level
+            row.update(rate=optimizer.param_groups[0]["lr"], gradient_norm=norm)
+            row["skipped"] = progress.skipped
+            if over or progress.step % settings.validate_every == 0:
+                row.update(clock.figures())
+                row.update(validate(fabric, model, task, batches, average))
+                report(_line(part, row))
+                if _better(row.get("validation_loss"), progress.best):
+                    progress.best = row["validation_loss"]
+                    _export(fabric, run, part, recipe.name, tokens, task, average, row)
+                clock.restart()
+            if log is not None:
+                log.write(row)
+            if over or progress.step % settings.save_every == 0:
+                tensors = collect(task, optimizer, average)
+                if first:
+                    path = folder / f"step-{progress.step:08d}.safetensors"
+                    save_state(path, tensors, header(progress, **made_from))
+                    prune(folder, settings.keep)
+                fabric.barrier()
+    if log is not None:
+        log.close()
     return run / part
 
 
@@ -264,6 +255,7 @@ def validate(
     for batch in batches.validation_batches(fabric.global_rank, fabric.world_size):
         sums += model.validation_step(batch.to(fabric.device))
     model.train()
+    settle(task)
     _put(task, own)
     sums = cast(Tensor, fabric.all_reduce(sums, reduce_op="sum"))
     total = sums.sum(0).tolist()
@@ -273,7 +265,7 @@ def validate(
     return {
         "validation_loss": total[0] / total[1],
         "text_gain": total[2] / total[3] if total[3] else math.nan,
-        "validation_per_codebook": " ".join(f"{value:.4f}" for value in each),
+        "validation_per_codebook": dict(zip(task.levels, each, strict=True)),
     }
 
 
@@ -290,7 +282,6 @@ def _export(
     name: str,
     tokens: Tokens,
     task: ARTask | NARTask,
-    config: ARConfig | NARConfig,
     average: dict[str, Tensor],
     row: dict[str, Any],
 ) -> None:
@@ -298,12 +289,12 @@ def _export(
     weights = {n: full(average.get(n, p)) for n, p in task.named_parameters()}
     if not fabric.is_global_zero:
         return
-    with torch.device("cpu"):
-        plain = type(task.model)(config)  # type: ignore[arg-type]
+    config = task.model.config
+    plain = type(task.model)(config)  # type: ignore[arg-type]
     plain.load_state_dict({n.removeprefix("model."): p for n, p in weights.items()})
     save_module(run / part, plain, config)
     figures = {key: row[key] for key in ("step", "minutes", "validation_loss", "text_gain")}
-    figures["validation_per_codebook"] = row["validation_per_codebook"]
+    figures["validation_per_codebook"] = list(row["validation_per_codebook"].values())
     write_card(run, name, part, tokens, figures)
 
 
@@ -332,25 +323,3 @@ def _line(part: str, row: dict[str, Any]) -> str:
 
 def _silent(line: str) -> None:
     """Reports nothing, on all processes but the first."""
-
-
-class _Log:
-    """A CSV file with one line per step; lines after the step resumed from are dropped."""
-
-    def __init__(self, path: Path, step: int):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if path.is_file():
-            with path.open(newline="") as lines:
-                kept = [row for row in csv.DictReader(lines) if int(row["step"] or 0) <= step]
-        self.file = path.open("w", newline="")
-        self.writer = csv.DictWriter(self.file, COLUMNS)
-        self.writer.writeheader()
-        self.writer.writerows(kept)
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Adds a line."""
-        self.writer.writerow(
-            {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()}
-        )
-        self.file.flush()

@@ -1,0 +1,185 @@
+"""Token files opened for training: checked against the list and their hashes, memory-mapped."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from sayso.model.errors import CorpusError, InputError
+
+from . import corpora
+from .shards import FORMAT, MANIFEST, SCHEMA, SPLITS, file_hash, write_json
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """All utterances of some token folders, codes memory-mapped."""
+
+    codes: list[np.ndarray]  # per folder (frames, K) int16
+    texts: list[np.ndarray]  # per folder (text tokens,) int32
+    folder: np.ndarray  # (N,) which of the folders
+    start: np.ndarray  # (N,) first frame
+    frames: np.ndarray  # (N,)
+    text_start: np.ndarray  # (N,)
+    text_size: np.ndarray  # (N,) text tokens
+    speaker: np.ndarray  # (N,) number of the speaker
+    split: np.ndarray  # (N,) index into SPLITS
+    codec: dict[str, Any]  # as in the manifest
+    tokenizer: dict[str, Any]  # as in the manifest
+    corpora: list[dict[str, Any]]  # entries as in the manifests
+    manifests: dict[str, str]  # name of a folder: SHA-256 of its manifest
+    skipped: dict[str, int]  # rows left out, by reason
+
+    def example(self, members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Utterances one after the other: text ids (S,) and codes (T, K)."""
+        texts, codes = [], []
+        for i in members:
+            folder, start, text_start = self.folder[i], self.start[i], self.text_start[i]
+            codes.append(self.codes[folder][start : start + self.frames[i]])
+            texts.append(self.texts[folder][text_start : text_start + self.text_size[i]])
+        return np.concatenate(texts), np.concatenate(codes)
+
+
+def read_manifest(folder: Path, allowed: list[str]) -> dict[str, Any]:
+    """The manifest of a token folder, its corpora checked against the list and the recipe.
+
+    Raises:
+        InputError: There is none, or it is of another version.
+        CorpusError: It names a corpus that is not listed, was edited, or is not in `allowed`.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run prepare to its end first")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON; run prepare again") from error
+    if manifest.get("format") != FORMAT:
+        raise InputError(f"{path} has format {manifest.get('format')}, not {FORMAT}; prepare anew")
+    for corpus in corpora.verify(manifest.get("corpora", []), path):
+        if corpus.name not in allowed:
+            raise CorpusError(f"{path}: corpus {corpus.name!r} is not in the recipe ({allowed})")
+    strangers = {p.name for p in folder.glob("*.parquet")} - {s["file"] for s in manifest["shards"]}
+    if strangers:
+        raise CorpusError(f"{folder}: {min(strangers)} is not in the manifest; remove it")
+    return manifest
+
+
+def _unusable(row: dict[str, Any], manifest: dict[str, Any], names: set[str], path: Path) -> str:
+    """Why a row cannot be trained on; empty if it can."""
+    if row["corpus"] not in names:
+        corpora.get(row["corpus"])
+        raise CorpusError(f"{path}: corpus {row['corpus']!r} is not in the manifest")
+    codec, text_ids, codes = manifest["codec"], row["text_ids"], row["codes"]
+    if not text_ids:
+        return "empty text"
+    if min(text_ids) < 0 or max(text_ids) >= manifest["tokenizer"]["size"]:
+        return "text id beyond the vocabulary"
+    if row["frames"] < 2:
+        return "too short"
+    if len(codes) != row["frames"] * codec["codebooks"]:
+        return "wrong number of codebooks"
+    if min(codes) < 0 or max(codes) >= codec["codebook_size"]:
+        return "code beyond the codebook"
+    if row["split"] not in SPLITS:
+        return "unknown split"
+    return ""
+
+
+def _cache(folder: Path, manifest: dict[str, Any]) -> Path:
+    """Arrays to map into memory, made once per manifest from its shards, whose hashes must fit."""
+    key = file_hash(folder / MANIFEST)
+    for shard in manifest["shards"]:
+        if not (folder / shard["file"]).is_file():
+            raise InputError(f"{folder / shard['file']} is missing; run prepare again")
+        if file_hash(folder / shard["file"]) != shard["sha256"]:
+            raise CorpusError(f"{folder / shard['file']} differs from its manifest; prepare anew")
+    done = folder / f"arrays-{key[:16]}"
+    if (done / "index.json").is_file():
+        return done
+    names = {entry["name"] for entry in manifest["corpora"]}
+    part = folder / f".arrays-{key[:16]}.{os.getpid()}"
+    part.mkdir()
+    rows, skipped, position, text_position = [], Counter(), 0, 0
+    with (part / "codes.i16").open("wb") as codes, (part / "texts.i32").open("wb") as texts:
+        for shard in manifest["shards"]:
+            table = pq.read_table(folder / shard["file"])
+            if table.schema != SCHEMA:
+                raise CorpusError(f"{folder / shard['file']} has other columns; prepare anew")
+            for row in table.to_pylist():
+                reason = _unusable(row, manifest, names, folder / shard["file"])
+                if reason:
+                    skipped[reason] += 1
+                    continue
+                array = np.asarray(row["codes"], dtype="<i2")
+                array.reshape(-1, row["frames"]).T.tofile(codes)
+                np.asarray(row["text_ids"], dtype="<i4").tofile(texts)
+                size = len(row["text_ids"])
+                who = f"{row['corpus']}/{row['speaker']}"
+                which = SPLITS.index(row["split"])
+                rows.append([position, row["frames"], text_position, size, who, which])
+                position += row["frames"]
+                text_position += size
+    write_json(part / "index.json", {"rows": rows, "skipped": dict(skipped)})
+    try:
+        part.rename(done)
+    except OSError:  # another process of this run was first
+        if not (done / "index.json").is_file():
+            raise
+    return done
+
+
+def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
+    """Opens token folders for training.
+
+    Args:
+        folders: Made by prepare, all with the same codec and tokenizer.
+        allowed: Corpora the recipe names.
+
+    Raises:
+        InputError: A folder is incomplete or made with another codec or tokenizer.
+        CorpusError: A corpus is not listed, or a manifest or shard was changed.
+    """
+    manifests = [read_manifest(folder, allowed) for folder in folders]
+    first = manifests[0]
+    codes, texts, rows, skipped = [], [], [], Counter()
+    for number, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
+        for part in ("codec", "tokenizer"):
+            if manifest[part] != first[part]:
+                raise InputError(f"{folder} was made with another {part} than {folders[0]}")
+        arrays = _cache(folder, manifest)
+        index = json.loads((arrays / "index.json").read_text(encoding="utf-8"))
+        skipped.update(index["skipped"])
+        rows += [[number, *row] for row in index["rows"]]
+        if index["rows"]:
+            flat = np.memmap(arrays / "codes.i16", dtype="<i2", mode="r")
+            codes.append(flat.reshape(-1, manifest["codec"]["codebooks"]))
+            texts.append(np.memmap(arrays / "texts.i32", dtype="<i4", mode="r"))
+        else:
+            codes.append(np.zeros((0, manifest["codec"]["codebooks"]), "<i2"))
+            texts.append(np.zeros(0, "<i4"))
+    if not rows:
+        raise InputError(f"no usable utterance in {', '.join(map(str, folders))}: {dict(skipped)}")
+    folder, start, frames, text_start, text_size, speaker, split = zip(*rows, strict=True)
+    entries = {entry["name"]: entry for manifest in manifests for entry in manifest["corpora"]}
+    return Tokens(
+        codes=codes,
+        texts=texts,
+        folder=np.array(folder),
+        start=np.array(start),
+        frames=np.array(frames),
+        text_start=np.array(text_start),
+        text_size=np.array(text_size),
+        speaker=np.unique(np.array(speaker), return_inverse=True)[1],
+        split=np.array(split),
+        codec=first["codec"],
+        tokenizer=first["tokenizer"],
+        corpora=list(entries.values()),
+        manifests={folder.name: file_hash(folder / MANIFEST) for folder in folders},
+        skipped=dict(skipped),
+    )
