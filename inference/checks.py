@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from sayso.inference import hearing, recording, words
 from sayso.inference.audio import read_audio, seconds_of
 from sayso.inference.hearing import Ears
+from sayso.inference.marks import Marks
 from sayso.inference.provenance import read_manifest
 from sayso.inference.receipt import Check
 from sayso.inference.recording import RATE, Audio
 from sayso.inference.spoof import spoof_score
 from sayso.inference.watermark import THRESHOLD as WATERMARK
-from sayso.inference.watermark import Watermarker
 
 MIN_SECONDS, MAX_SECONDS = 5.0, 90.0
 MIN_PROMPT_SECONDS, MAX_PROMPT_SECONDS = 3.0, 30.0
@@ -132,9 +132,9 @@ def check_known(take: Take, earlier: Sequence[NDArray[np.uint32]]) -> Iterator[V
     )
 
 
-def check_marks(take: Take, watermarker: Watermarker) -> Iterator[Verdict]:
+def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
     """That the recording was not made by us, nor says that a generator made it."""
-    score = watermarker.score(torch.from_numpy(take.audio), RATE)
+    score = marks.search(torch.from_numpy(take.audio), RATE).score
     yield Verdict(
         _check(f"{take.name} watermark", score, WATERMARK),
         score < WATERMARK,
@@ -251,7 +251,7 @@ def examine(
     earlier_words: Sequence[Sequence[str]],
     earlier_prints: Sequence[NDArray[np.uint32]],
     ears: Ears,
-    watermarker: Watermarker,
+    marks: Marks,
 ) -> Iterator[Verdict]:
     """All checks, cheap ones first. The caller stops at the first that failed."""
     yield from check_sound(consent, MIN_SECONDS, MAX_SECONDS)
@@ -260,7 +260,7 @@ def examine(
     yield from check_known(consent, earlier_prints)
     for take in (consent, prompt):
         if take is not None:
-            yield from check_marks(take, watermarker)
+            yield from check_marks(take, marks)
     yield from check_words(ears.transcribe(consent.audio), statement, asked, earlier_words)
     voices = ears.voices(consent.audio)
     yield from check_speakers(voices, None if prompt is None else ears.voices(prompt.audio))

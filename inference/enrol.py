@@ -17,20 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from sayso.model.codec import Codec
-from sayso.model.errors import InputError, RefusedError, StoreError
-from sayso.model.text import normalise
-
 from sayso.inference import checks, keys, ledger, recording
 from sayso.inference.audio import read_audio
 from sayso.inference.bundled import pack_codes
 from sayso.inference.checks import Take, read_take
 from sayso.inference.hearing import Ears, embedding, load_ears
 from sayso.inference.ledger import Entry
+from sayso.inference.marks import Marks, load_marks
 from sayso.inference.receipt import ANY, Check, Receipt, Scope, codes_digest, issue
 from sayso.inference.store import Store
-from sayso.inference.watermark import Watermarker, load_watermarker
 from sayso.inference.words import draw_words, tokens
+from sayso.model.codec import Codec
+from sayso.model.errors import InputError, RefusedError, StoreError
+from sayso.model.text import normalise
 
 VALID_SECONDS = 120.0
 MAX_DAYS = 366
@@ -131,7 +130,7 @@ def finish_enrolment(
     prompt: Path | None = None,
     prompt_text: str | None = None,
     ears: Ears | None = None,
-    watermarker: Watermarker | None = None,
+    marks: Marks | None = None,
 ) -> Enrolment:
     """Check the recording of a session and take the voice in, or say which check refused it.
 
@@ -142,7 +141,7 @@ def finish_enrolment(
         prompt: A better recording of the same speaker (3 to 30 s) to be the prompt; without it the
             consent recording is the prompt.
         prompt_text: What is said in `prompt`; required with it.
-        ears, watermarker: Already loaded, for many enrolments.
+        ears, marks: Already loaded, for many enrolments.
     Raises:
         RefusedError: session-unknown, session-used, session-expired, or a check's own code.
         InputError: A file is no readable audio (the session is not used up), or `prompt_text`
@@ -157,7 +156,7 @@ def finish_enrolment(
     take = read_take(consent, "consent")
     other = None if prompt is None else read_take(prompt, "prompt")
     hashes = {shot.name: _file_hash(shot.path) for shot in (take, other) if shot is not None}
-    watermarker = watermarker or load_watermarker()
+    marks = marks or load_marks(store.home)
     ears = ears or load_ears()
     with store.transaction():  # one recording only, and it counts from here
         store.check()
@@ -165,7 +164,7 @@ def finish_enrolment(
         used = {"session": session, "recordings": hashes}
         used["fingerprint"] = recording.pack(recording.fingerprint(take.audio))
         store.append("session-used", session, used)
-    passed = _examine(store, started, take, other, hashes, ears, watermarker)
+    passed = _examine(store, started, take, other, hashes, ears, marks)
     return _take_in(store, started, take, other, prompt_text, hashes, passed, codec, ears)
 
 
@@ -201,7 +200,7 @@ def _examine(
     prompt: Take | None,
     hashes: dict[str, str],
     ears: Ears,
-    watermarker: Watermarker,
+    marks: Marks,
 ) -> list[Check]:
     """Run the checks; the list of them, or RefusedError (logged with the scores so far)."""
     with store.readable():
@@ -218,7 +217,7 @@ def _examine(
         words,
         prints,
         ears,
-        watermarker,
+        marks,
     )
     for verdict in verdicts:
         done.append(verdict.check)

@@ -52,6 +52,14 @@ def register(store: Store, voice: str = "vera", scope: Scope = SCOPE, **changes)
     return receipt
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_bundled_voice(tmp_path_factory: pytest.TempPathFactory):
+    """These stores hold what the test puts in; the voice that ships has a test of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundled, "ASSETS", tmp_path_factory.mktemp("assets"))
+        yield
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
