@@ -3,6 +3,7 @@
     python -m benchmarks.marks_fit comb       writes inference/comb.safetensors
     python -m benchmarks.marks_fit null       scores every real clip into benchmarks/results/
     python -m benchmarks.marks_fit limits     sets the comb's thresholds from those scores
+    python -m benchmarks.marks_fit keyed      scores real clips with keys of nobody's
 
 Half of the readers fit the weights; the false positive rate is measured on the other half too.
 """
@@ -19,8 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.attacks import ATTACKS, RATE
-from sayso.inference import comb
+from sayso.inference import comb, weave
 from sayso.inference.audio import read_audio, resample
+from sayso.inference.keyed import Keyed
 from sayso.inference.watermark import load_watermarker
 
 CORPORA = Path(__file__).parents[1].parent / "shared/corpora"
@@ -151,6 +153,29 @@ def set_limits() -> None:
     save(comb.Comb(fitted.mean, fitted.weights, fitted.spread, tuple(limits.tolist())))
 
 
+def score_keyed(keys: int, every: int) -> None:
+    """Scores real clips with keys that marked none of them, and proposes the limits."""
+    rows = []
+    marks = [Keyed(bytes([number]) * 32) for number in range(1, keys + 1)]
+    for path in real_clips()[::every]:
+        audio = torch.from_numpy(resample(read_audio(path, RATE)[0].numpy(), RATE, weave.RATE))
+        power = weave.spectrum_of(audio)
+        for number, mark in enumerate(marks):
+            rows.append([path.stem, round(len(audio) / RATE, 2), number, *mark.statistics(power)])
+    values = np.array([row[3:] for row in rows], dtype=float)
+    scale = values.std(0) * math.sqrt(6) / math.pi
+    place = values.mean(0) - 0.5772 * scale
+    for share in (FALSE_POSITIVES / 4, FALSE_POSITIVES / 8):
+        limits = place - scale * math.log(-math.log(1 - share))
+        over = int((values >= limits).any(1).sum())
+        print(f"{share:.6f}: limits {limits.round(2)}, over {over} of {len(rows)}")
+    print("means", values.mean(0).round(2), "deviations", values.std(0).round(2))
+    print("highest", values.max(0).round(2))
+    columns = ["clip", "seconds", "key", "whole", "window", "pitched", "tempo"]
+    rounded = [[*row[:3], *[round(v, 2) for v in row[3:]]] for row in rows]
+    write("marks_null_keyed.json", {"columns": columns, "rows": rounded})
+
+
 def write(name: str, content: dict) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / name).write_text(json.dumps(content, separators=(",", ":")) + "\n")
@@ -163,11 +188,17 @@ def save(fitted: comb.Comb) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["comb", "null", "limits"])
+    parser = argparse.ArgumentParser(description="Fits and calibrates the marks' detectors.")
+    parser.add_argument("what", choices=["comb", "null", "limits", "keyed"])
+    parser.add_argument("--keys", type=int, default=4, help="Keys to try on every clip.")
+    parser.add_argument("--every", type=int, default=1, help="Take every n-th clip only.")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     with torch.inference_mode():
-        {"comb": fit_comb, "null": score_null, "limits": set_limits}[parser.parse_args().what]()
+        if given.what == "keyed":
+            score_keyed(given.keys, given.every)
+        else:
+            {"comb": fit_comb, "null": score_null, "limits": set_limits}[given.what]()
 
 
 if __name__ == "__main__":

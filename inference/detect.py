@@ -11,7 +11,7 @@ from typing import Any
 
 from sayso.inference.audio import read_audio
 from sayso.inference.keyed import KeyedTrace, load_keyed, released_ids
-from sayso.inference.marks import Found, Marks
+from sayso.inference.marks import Found, Marks, load_seal_if_there
 from sayso.inference.provenance import Manifest, load_anchor, read_manifest, recall_manifest
 from sayso.inference.watermark import PERTH_RATE, Perth, Trace, load_watermarker
 
@@ -94,7 +94,7 @@ class Detector:
             self.anchor = load_anchor(folder if folder.is_file() else folder / "ca")
         self.home = folder if folder is not None and folder.is_dir() else None
         keyed = None if self.home is None else load_keyed(self.home, create=False)
-        self.marks = Marks(perth or load_watermarker(), keyed)
+        self.marks = Marks(perth or load_watermarker(), keyed, load_seal_if_there())
 
     def detect(self, path: str | Path) -> Detection:
         """Looks for every mark in one file; InputError if it cannot be read as audio."""

@@ -23,7 +23,7 @@ from sayso.model.errors import MarkError, StoreError
 
 KEY_FILE = "marks/weave.key"
 """Under the store's folder."""
-LIMIT_WHOLE, LIMIT_WINDOW, LIMIT_PITCHED, LIMIT_TEMPO = 7.3, 7.6, 8.2, 8.2
+LIMIT_WHOLE, LIMIT_WINDOW, LIMIT_PITCHED, LIMIT_TEMPO = 7.4, 7.3, 8.0, 8.1
 """Evidence beyond these is called marked; see `benchmarks.marks_fit`."""
 GROWTH = 0.29
 """By how much the highest of n windows grows with ln(n) in unmarked speech."""
@@ -89,7 +89,7 @@ class Keyed:
         host = torch.from_numpy(resample(audio.numpy(), sample_rate, RATE))
         power = weave.spectrum_of(torch.nn.functional.pad(host, (0, max(0, 1024 - len(host)))))
         whole = weave.fit(power, self.pattern, (1.0,), True)
-        spans = _spans(len(power))
+        spans = spans_of(len(power))
         found = self._windows(power, whole, spans)
         ratio = whole.evidence / LIMIT_WHOLE
         best, best_power = whole, power
@@ -101,7 +101,7 @@ class Keyed:
                 ratio, best_power = ratio_there, power[slice(*spans[at])]
                 best = weave.fit(best_power, self.pattern, (1.0,), True)
         if ratio < 1:
-            for start, stop in _loudest(power, spans):
+            for start, stop in loudest(power, spans):
                 part = power[start:stop]
                 for pitched, limit in ((True, LIMIT_PITCHED), (False, LIMIT_TEMPO)):
                     tried = weave.fit(part, self.pattern, weave.SPEEDS, pitched)
@@ -120,6 +120,19 @@ class Keyed:
             ),
             payload if score >= THRESHOLD and lead >= SURE else None,
         )
+
+    @torch.inference_mode()
+    def statistics(self, power: Tensor) -> tuple[float, float, float, float]:
+        """The four numbers that have a limit each: whole, windows, and both kinds of speed."""
+        spans = spans_of(len(power))
+        whole = weave.fit(power, self.pattern, (1.0,), True)
+        window = max(self._windows(power, whole, spans), default=whole.evidence)
+        parts = [power[start:stop] for start, stop in loudest(power, spans)]
+        pitched, tempo = (
+            max(weave.fit(part, self.pattern, weave.SPEEDS, how).evidence for part in parts)
+            for how in (True, False)
+        )
+        return whole.evidence, window - GROWTH * math.log(max(1, len(spans))), pitched, tempo
 
     def score(self, audio: Tensor, sample_rate: int) -> float:
         """0 to 1 at the best speed; 0 for silence."""
@@ -163,7 +176,7 @@ def released_ids(home: Path) -> list[str]:
         raise StoreError(f"{file} cannot be read ({error}).") from error
 
 
-def _spans(frames: int) -> list[tuple[int, int]]:
+def spans_of(frames: int) -> list[tuple[int, int]]:
     """Overlapping windows of one period; none where the file is hardly longer than that."""
     if frames < SPAN + STEP:
         return []
@@ -173,7 +186,7 @@ def _spans(frames: int) -> list[tuple[int, int]]:
     return [(start, start + SPAN) for start in starts]
 
 
-def _loudest(power: Tensor, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def loudest(power: Tensor, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Up to `SEARCHED` windows that do not overlap, loudest first; a short file as a whole."""
     if not spans:
         return [(0, len(power))]

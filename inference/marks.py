@@ -6,12 +6,15 @@ stronger until it is found with a margin, because a short or noisy sentence carr
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor
 
+from sayso.inference import weave
 from sayso.inference.keyed import Keyed, KeyedTrace, load_keyed
-from sayso.inference.watermark import THRESHOLD, Perth, Trace, Watermarker, load_watermarker
+from sayso.inference.seal import Seal, load_seal, seal_files
+from sayso.inference.watermark import THRESHOLD, Perth, Trace, load_watermarker
 from sayso.model.errors import MarkError
 
 PERTH_STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
@@ -53,10 +56,10 @@ class Marks:
         perth: From `load_watermarker`.
         keyed: From `load_keyed`; None where there is no key: then nothing can be marked, only
             PerTh's mark be found.
-        audioseal: From `seal.load_audioseal`, or None.
+        audioseal: From `load_seal_if_there`, or None.
     """
 
-    def __init__(self, perth: Perth, keyed: Keyed | None, audioseal: Watermarker | None = None):
+    def __init__(self, perth: Perth, keyed: Keyed | None, audioseal: Seal | None = None):
         self.perth = perth
         self.keyed = keyed
         self.audioseal = audioseal
@@ -66,7 +69,8 @@ class Marks:
         if self.keyed is None:
             raise MarkError("There is no key for the keyed mark; nothing can be marked without it.")
         if self.audioseal is not None:
-            audio = self.audioseal.embed(audio, sample_rate)
+            bits = weave.payload_of(self.keyed.key, ledger_id) & 0xFFFF
+            audio = self.audioseal.embed(audio, sample_rate, bits)
         audio = self._embed_perth(audio, sample_rate)
         return self._embed_keyed(self.keyed, audio, sample_rate, ledger_id)
 
@@ -121,7 +125,13 @@ def load_marks(home: Path | None, create: bool = True) -> Marks:
         MarkError: PerTh or its weights are missing or damaged, or the key is.
     """
     keyed = None if home is None else load_keyed(home, create)
-    return Marks(load_watermarker(), keyed)
+    return Marks(load_watermarker(), keyed, load_seal_if_there())
+
+
+def load_seal_if_there() -> Seal | None:
+    """AudioSeal where its package and weights are; MarkError if they are there but damaged."""
+    there = find_spec("audioseal") is not None and seal_files() is not None
+    return load_seal() if there else None
 
 
 def _too_weak(name: str, score: float, audio: Tensor, sample_rate: int) -> str:
