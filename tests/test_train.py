@@ -68,7 +68,7 @@ def test_the_ar_learns_to_read_and_the_text_gain_shows_it(tmp_path):
 
 def test_the_nar_trains_on_every_level_and_shares_the_card(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", rows(40))
-    more = {"nar__train__steps": 60, "nar__size__width": 32, "ar__train__steps": 4}
+    more: dict[str, Any] = {"nar__train__steps": 60, "nar__size__width": 32, "ar__train__steps": 4}
     recipe = small_recipe(tmp_path / "run", tokens, **more)
     train_ar(recipe, report=lambda line: None)
     train_nar(recipe, report=lambda line: None)
@@ -138,7 +138,7 @@ def test_ten_kills_change_no_bit(tmp_path):
 
 def test_non_finite_steps_change_nothing_and_stop_the_run_when_they_persist(tmp_path, monkeypatch):
     tokens = write_tokens(tmp_path / "tokens", rows(40))
-    more = {"ar__train__save_every": 1, "ar__train__patience": 3}
+    more: dict[str, Any] = {"ar__train__save_every": 1, "ar__train__patience": 3}
     recipe = small_recipe(tmp_path / "run", tokens, **more)
     original = ARTask.measure
     calls = []
