@@ -261,10 +261,10 @@ def examine(
     for take in (consent, prompt):
         if take is not None:
             yield from check_marks(take, marks)
-    yield from check_words(ears.transcribe(consent.audio), statement, asked, earlier_words)
+    yield from check_cuts(consent)
     voices = ears.voices(consent.audio)
     yield from check_speakers(voices, None if prompt is None else ears.voices(prompt.audio))
-    yield from check_cuts(consent)
+    yield from check_words(ears.transcribe(consent.audio), statement, asked, earlier_words)
     yield from check_quality(consent)
     if prompt is not None:
         yield from check_quality(prompt)

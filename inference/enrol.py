@@ -289,7 +289,8 @@ def _take_in(
 def spoken_date(time: float) -> str:
     """A date as it is read aloud: "the twenty second of December twenty twenty six"."""
     date = datetime.fromtimestamp(time, timezone.utc)
-    return normalise(f"{date:%B} {date.day}, {date.year}").strip(" .")
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(date.day % 10 if date.day // 10 != 1 else 0, "th")
+    return normalise(f"the {date.day}{ending} of {date:%B}, {date.year}").strip(" .")
 
 
 def _file_hash(path: Path) -> str:

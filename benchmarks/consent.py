@@ -1,0 +1,300 @@
+"""Measure the consent checks: `python -m benchmarks.consent [speakers cuts wrong genuine natural]`.
+
+Each part prints its figures and puts them into docs/consent.json; `speakers` also draws the DET
+curve. What was measured on what is said in docs/consent.md. Whisper costs about 2 s a call: `wrong`
+makes 200 of them, `genuine` 60, `natural` about 100. Needs ../shared/corpora.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import readings
+from sayso.inference import checks, words
+from sayso.inference.audio import resample
+from sayso.inference.hearing import Ears, embedding, load_ears, one_speaker
+from sayso.inference.recording import (
+    RATE,
+    Audio,
+    fingerprint,
+    flat_milliseconds,
+    loneliest_click,
+    overlap,
+)
+
+CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+STATEMENT = (
+    "I am Philip. I allow Tom to speak in my voice for the work, until the second of May, twenty "
+    "twenty. I say so of my own will, and I may take it back at any time. My words for today are:"
+)
+
+
+def readers() -> dict[str, Audio]:
+    """LibriSpeech: one clip of each reader, by reader."""
+    found = {}
+    for path in sorted((CLIPS / "audio").iterdir()):
+        audio, rate = soundfile.read(path, dtype="float32")
+        found[path.stem.split("-")[0]] = resample(audio, rate, RATE)
+    return found
+
+
+def sexes() -> dict[str, str]:
+    lines = (CLIPS / "SPEAKERS.TXT").read_text().splitlines()
+    rows = [line.split("|") for line in lines if not line.startswith(";")]
+    return {row[0].strip(): row[1].strip() for row in rows}
+
+
+def rates(
+    genuine: NDArray[np.float64], impostor: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Limits, false accepts and false rejects at each."""
+    limits = np.linspace(0.3, 1.0, 1401)
+    accepts = np.array([(impostor >= limit).mean() for limit in limits])
+    rejects = np.array([(genuine < limit).mean() for limit in limits])
+    return limits, accepts, rejects
+
+
+def speakers() -> dict[str, Any]:
+    """All pairs of readers as impostors; two halves of each clip as genuine."""
+    ears, sex = load_ears(), sexes()
+    voices = {name: ears.voices(audio) for name, audio in readers().items()}
+    voices = {name: windows for name, windows in voices.items() if len(windows) >= 2}
+    names = list(voices)
+    whole = np.array([embedding(voices[name]) for name in names])
+    sexed = np.array([sex[name] for name in names])
+    first, second = np.triu_indices(len(names), 1)
+    pairs = (whole @ whole.T)[first, second]
+    halves = {
+        name: float(embedding(part[: len(part) // 2]) @ embedding(part[len(part) // 2 :]))
+        for name, part in voices.items()
+        if len(part) >= 4
+    }
+    kathleen = _kathleen_pairs(ears)
+    figures: dict[str, Any] = {"readers": len(names), "limit": checks.MIN_SAME_SPEAKER}
+    curves = {}
+    for label, kept in (
+        ("men", (sexed[first] == "M") & (sexed[second] == "M")),
+        ("women", (sexed[first] == "F") & (sexed[second] == "F")),
+        ("mixed", sexed[first] != sexed[second]),
+        ("all", np.ones(len(pairs), bool)),
+    ):
+        same = np.array(
+            [
+                score
+                for name, score in halves.items()
+                if label in ("all", "mixed") or sex[name] == {"men": "M", "women": "F"}[label]
+            ]
+        )
+        limits, accepts, rejects = rates(same, pairs[kept])
+        curves[label] = (accepts, rejects)
+        figures[label] = {
+            "impostor pairs": int(kept.sum()),
+            "accepted at the limit": float((pairs[kept] >= checks.MIN_SAME_SPEAKER).mean()),
+            "limit for 1 %": float(limits[np.argmax(accepts <= 0.01)]),
+            "genuine pairs": len(same),
+            "genuine refused at the limit": float((same < checks.MIN_SAME_SPEAKER).mean()),
+        }
+    figures["Kathleen, 20 s against 20 s"] = {
+        "pairs": len(kathleen),
+        "lowest": float(kathleen.min()),
+        "refused at the limit": float((kathleen < checks.MIN_SAME_SPEAKER).mean()),
+    }
+    _draw(curves)
+    return figures | {"one speaker": _one_speaker(list(voices.values()))}
+
+
+def _kathleen_pairs(ears: Ears) -> NDArray[np.float64]:
+    names = list(readings.transcripts())[::6]
+    groups = [names[start : start + 6] for start in range(0, len(names) - 5, 6)]
+    audio = [np.concatenate([readings.clip(name) for name in group]) for group in groups[:20]]
+    own = np.array([embedding(ears.voices(part)) for part in audio])
+    return (own @ own.T)[np.triu_indices(len(own), 1)]
+
+
+def _one_speaker(voices: list[NDArray[np.float32]]) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    long = [windows for windows in voices if len(windows) >= 12]
+    one = np.array([one_speaker(windows) for windows in long])
+    two = []
+    for _ in range(1000):
+        first, second = rng.choice(len(long), 2, replace=False)
+        cut = int(rng.integers(5, len(long[first]) - 3))
+        two.append(one_speaker(np.concatenate([long[first][:cut], long[second][: 18 - cut]])))
+    return {
+        "limit": checks.MIN_ONE_SPEAKER,
+        "one speaker refused": float((one < checks.MIN_ONE_SPEAKER).mean()),
+        "two speakers accepted": float((np.array(two) >= checks.MIN_ONE_SPEAKER).mean()),
+    }
+
+
+def _draw(curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from scipy.stats import norm
+
+    figure, axes = pyplot.subplots(figsize=(6, 5.4))
+    for label, (accepts, rejects) in curves.items():
+        shown = (accepts > 0) & (rejects > 0)
+        axes.plot(norm.ppf(accepts[shown]), norm.ppf(rejects[shown]), label=label)
+    ticks = np.array([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4])
+    for axis, name in ((axes.xaxis, "impostors accepted"), (axes.yaxis, "genuine refused")):
+        axis.set_ticks(norm.ppf(ticks), [f"{tick:.1%}" for tick in ticks])
+        axis.set_label_text(name)
+    axes.axvline(float(norm.ppf(0.01)), color="grey", linewidth=0.8, linestyle=":")
+    axes.set_xlim(norm.ppf(0.0005), norm.ppf(0.4))
+    axes.set_ylim(norm.ppf(0.0005), norm.ppf(0.4))
+    axes.set_title(
+        "Same speaker? 251 LibriSpeech readers, all pairs\n(genuine: halves of one clip)"
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(DOCS / "consent-det.png", dpi=110)
+
+
+def cuts() -> dict[str, Any]:
+    """Cut and gap scores of whole recordings and of pasted ones; fingerprints of other readers."""
+    rng = np.random.default_rng(1)
+    natural = {"LibriSpeech": list(readers().values())}
+    names = list(readings.transcripts())
+    natural["Kathleen"] = [readings.clip(name) for name in names[::4]]
+    pool = natural["Kathleen"]
+
+    def pasted(gap: float) -> Audio:
+        parts = []
+        for _ in range(8):
+            clip = pool[rng.integers(len(pool))]
+            size = min(int(rng.uniform(0.4, 1.2) * RATE), len(clip) - 1)
+            start = int(rng.integers(0, len(clip) - size))
+            parts += [clip[start : start + size], np.zeros(int(gap * RATE), np.float32)]
+        return np.concatenate(parts)
+
+    groups = natural | {
+        "pasted with gaps": [pasted(0.2) for _ in range(200)],
+        "pasted, hard cuts": [pasted(0.0) for _ in range(200)],
+    }
+    figures: dict[str, Any] = {
+        name: {
+            "recordings": len(group),
+            "refused for standing still": _share(group, flat_milliseconds, checks.MAX_FLAT),
+            "refused for a click": _share(group, loneliest_click, checks.MAX_CLICK),
+        }
+        for name, group in groups.items()
+    }
+    prints = [fingerprint(audio) for audio in natural["LibriSpeech"]]
+    others = [overlap(a, b) for place, a in enumerate(prints) for b in prints[:place]]
+    figures["fingerprints"] = {
+        "pairs of other recordings": len(others),
+        "highest overlap": max(others),
+        "over the limit": float((np.array(others) > checks.MAX_OVERLAP).mean()),
+    }
+    return figures
+
+
+def _share(group: list[Audio], measure: Any, limit: float) -> float:
+    return float(np.mean([measure(audio) > limit for audio in group]))
+
+
+def wrong() -> dict[str, Any]:
+    """200 real recordings of another sentence, each against a fresh session."""
+    ears, statement = load_ears(), words.tokens(STATEMENT)
+    clips = [readings.clip(name) for name in list(readings.transcripts())[5::12]][:80]
+    clips += list(readers().values())[::2][: 200 - len(clips)]
+    found, lowest = 0, 9.0
+    for audio in clips:
+        said = words.tokens(ears.transcribe(audio))
+        heard = words.listen(said, statement, words.draw_words(statement))
+        lowest = min(lowest, heard.statement_wer)
+        verdicts = heard.statement_wer <= checks.MAX_WER
+        found += heard.found == words.words_needed(len(words.word_list()) - 20) or verdicts
+    return {
+        "recordings": len(clips),
+        "accepted": found,
+        "lowest statement error rate": lowest,
+        "limit": checks.MAX_WER,
+    }
+
+
+def genuine(count: int = 60) -> dict[str, Any]:
+    """Readings put together from one reader's real words (see readings.py): a lower bound."""
+    ears, rng, draw = load_ears(), np.random.default_rng(2), random.Random(2)
+    statement = words.tokens(STATEMENT)
+    pool = [
+        word
+        for word in readings.readable_words(words.word_list())
+        if words.listen(statement, statement, [word]).found == 0
+    ]
+    needed = words.words_needed(500)
+    heard, whole, both, errors = 0, 0, 0, []
+    for _ in range(count):
+        asked = draw.sample(pool, needed)
+        audio = readings.reading(statement, asked, rng)
+        assert audio is not None
+        found = words.listen(words.tokens(ears.transcribe(audio)), statement, asked)
+        heard += found.found
+        whole += found.found == needed
+        both += found.found == needed and found.statement_wer <= checks.MAX_WER
+        errors.append(found.statement_wer)
+    return {
+        "readings": count,
+        "words that can be cut": len(pool),
+        "all words heard": whole / count,
+        "accepted": both / count,
+        "statement error rate, median": float(np.median(errors)),
+        "statement error rate, highest": float(np.max(errors)),
+    }
+
+
+def natural() -> dict[str, Any]:
+    """How often a word of the list is heard where it was really read, in whole sentences."""
+    ears, pool = load_ears(), set(words.word_list())
+    places = [
+        (name, word)
+        for name, said in readings.transcripts().items()
+        for word in dict.fromkeys(said)
+        if word in pool
+    ]
+    texts = {name: words.tokens(ears.transcribe(readings.clip(name))) for name, _ in places}
+    missed = [word for name, word in places if not words.listen(texts[name], [], [word]).found]
+    rate = 1 - len(missed) / len(places)
+    return {
+        "sentences": len(texts),
+        "words read": len(places),
+        "words heard": rate,
+        "five words heard, if independent": rate**5,
+        "missed": missed,
+    }
+
+
+PARTS = {
+    "speakers": speakers,
+    "cuts": cuts,
+    "wrong": wrong,
+    "genuine": genuine,
+    "natural": natural,
+}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    DOCS.mkdir(exist_ok=True)
+    path = DOCS / "consent.json"
+    for name in sys.argv[1:] or PARTS:
+        figures = PARTS[name]()
+        print(name, json.dumps(figures, indent=2), flush=True)
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(known | {name: figures}, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""Enrolment: a genuine reading gets a receipt; every other recording its own reason code."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import readings
+from sayso.inference import checks, enrol, ledger, words
+from sayso.inference.audio import resample
+from sayso.inference.enrol import Session, finish_enrolment, start_enrolment
+from sayso.inference.gate import Gate
+from sayso.inference.hearing import Ears, load_ears
+from sayso.inference.marks import Marks, load_marks
+from sayso.inference.provenance import ensure_ca, sign
+from sayso.inference.receipt import verify_receipt
+from sayso.inference.recording import RATE, fingerprint, overlap
+from sayso.inference.spoof import spoof_score
+from sayso.inference.store import Store
+from sayso.inference.synthesizer import Synthesizer
+from sayso.model.bundle import BUNDLED
+from sayso.model.codec import Codec, load_codec
+from sayso.model.errors import InputError, RefusedError
+
+pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")
+CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
+SPRING = 1_585_800_000.0  # 2 April 2020: the reader's corpus has every word of that date
+
+
+class Clock:
+    """A clock that stands where it is put."""
+
+    def __init__(self):
+        self.now = SPRING
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module", autouse=True)
+def corpora():
+    if not (readings.KATHLEEN / "metadata.tsv").is_file() or not CLIPS.is_dir():
+        pytest.skip(f"no shared corpora: {readings.KATHLEEN.parent} is missing")
+
+
+@pytest.fixture(scope="module")
+def ears() -> Ears:
+    return load_ears()
+
+
+@pytest.fixture(scope="module")
+def marks(tmp_path_factory: pytest.TempPathFactory) -> Marks:
+    return load_marks(tmp_path_factory.mktemp("marks"))
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    if not (BUNDLED / "codec" / "config.json").is_file():
+        pytest.skip(f"no bundled model: {BUNDLED} is missing")
+    return load_codec(BUNDLED / "codec")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock):
+    with Store.open(tmp_path / "home", clock) as store:
+        yield store
+
+
+def begin(store: Store, **more) -> Session:
+    more = {"users": ("ada",), "controller": "Tom"} | more
+    return start_enrolment(store, "Philip", ("the work",), 30, **more)
+
+
+def save(path: Path, audio: np.ndarray) -> Path:
+    soundfile.write(path, audio, RATE, subtype="PCM_16")
+    return path
+
+
+def kathleen(count: int, start: int = 0) -> np.ndarray:
+    """Sentences of one reader, one after the other."""
+    names = list(readings.transcripts())[start : start + count]
+    return np.concatenate([readings.clip(name) for name in names])
+
+
+def reader(index: int) -> np.ndarray:
+    audio, rate = soundfile.read(sorted((CLIPS / "audio").iterdir())[index], dtype="float32")
+    return resample(audio, rate, RATE)
+
+
+def natural() -> np.ndarray:
+    """A reader's unbroken recording, long enough to be a consent recording."""
+    return next(audio for index in range(20) if len(audio := reader(index)) > 14 * RATE)
+
+
+def refusal(store, session, path, codec: Any = None, ears=None, marks=None, **more) -> str:
+    """The code that `finish_enrolment` refuses with; that it is logged, and nothing enrolled."""
+    before = {voice.voice for voice in store.voices()}
+    with pytest.raises(RefusedError) as caught:
+        finish_enrolment(store, session.id, path, codec, ears=ears, marks=marks, **more)
+    last = ledger.entries(store.database)[-1]
+    assert last.event == "enrol-refused" and last.content["code"] == caught.value.code
+    assert {voice.voice for voice in store.voices()} == before
+    store.verify()
+    return caught.value.code
+
+
+def some_words() -> list[str]:
+    """Five words of the list that the reader's corpus holds."""
+    return ["country", "pretty", "daylight", "almost", "afternoon"]
+
+
+def genuine(store: Store, monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> Session:
+    """A session whose words are among those that can be cut from real speech."""
+    assert set(asked) <= set(words.word_list())
+    monkeypatch.setattr(enrol, "draw_words", lambda statement: tuple(asked))
+    return begin(store)
+
+
+def read_aloud(session: Session, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    audio = readings.reading(words.tokens(session.statement), list(session.words), rng)
+    assert audio is not None
+    return audio
+
+
+# --- the session ---
+
+
+def test_a_session_names_what_is_consented_to(store: Store):
+    session = begin(store, may_alter=True)
+    for part in ("Philip", "Tom", "the work", "the second of May", "be altered"):
+        assert part in session.statement
+    assert len(session.words) == 5 and session.text.endswith(f"{session.words[-1]}.")
+    assert session.expires == ledger.stamp(SPRING + 120)
+    assert begin(store).words != session.words
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"speaker": "R2-D2 <x>"}, "read aloud"),
+        ({"purposes": ("*",)}, "read aloud"),
+        ({"purposes": ()}, "Name each purpose"),
+        ({"users": ("*",)}, "never for all"),
+        ({"days": 0}, "1 to 366"),
+        ({"days": 400}, "1 to 366"),
+        ({"max_uses": 0}, "at least 1"),
+        ({"controller": ""}, "no name"),
+    ],
+)
+def test_a_session_that_cannot_be_is_an_input_error(store: Store, change: dict, said: str):
+    arguments = {"speaker": "Vera", "purposes": ("research",), "days": 30} | change
+    with pytest.raises(InputError, match=said):
+        start_enrolment(store, **arguments)
+
+
+def test_an_unknown_session(store: Store, tmp_path: Path):
+    session = Session("s-made-up", "", (), "")
+    assert refusal(store, session, tmp_path / "none.wav") == "session-unknown"
+
+
+def test_an_expired_session(store: Store, clock: Clock, tmp_path: Path):
+    session = begin(store)
+    clock.now += 121
+    assert refusal(store, session, tmp_path / "none.wav") == "session-expired"
+
+
+def test_a_replayed_session(store: Store, tmp_path: Path, marks: Marks, ears: Ears):
+    session = begin(store)
+    path = save(tmp_path / "a.wav", np.zeros(10 * RATE, np.float32))
+    assert refusal(store, session, path, ears=ears, marks=marks) == "silent"
+    path = save(tmp_path / "b.wav", natural())
+    assert refusal(store, session, path, ears=ears, marks=marks) == "session-used"
+
+
+def test_an_unreadable_file_does_not_use_the_session_up(store: Store, tmp_path: Path, ears, marks):
+    session = begin(store)
+    (tmp_path / "text.wav").write_text("no audio")
+    for name in ("text.wav", "missing.wav"):
+        with pytest.raises(InputError, match=name):
+            finish_enrolment(store, session.id, tmp_path / name, None, ears=ears, marks=marks)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="together"):
+        finish_enrolment(store, session.id, tmp_path / "x", None, prompt=tmp_path / "y")  # type: ignore[arg-type]
+    assert not ledger.entries(store.database, "session-used")
+
+
+# --- recordings that are not what they should be ---
+
+
+def noise(seconds: float) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.1, int(seconds * RATE)).astype(np.float32)
+
+
+def with_gaps() -> np.ndarray:
+    gap = np.zeros(RATE // 5, np.float32)
+    audio = kathleen(4)
+    return np.concatenate([np.concatenate([part, gap]) for part in np.array_split(audio, 8)])
+
+
+@pytest.mark.parametrize(
+    ("audio", "code"),
+    [
+        (lambda: np.zeros(10 * RATE, np.float32), "silent"),
+        (lambda: noise(10), "not-speech"),
+        (lambda: np.sin(np.arange(10 * RATE) * 0.17).astype(np.float32), "not-speech"),
+        (lambda: kathleen(1), "too-short"),
+        (lambda: np.resize(kathleen(4), 600 * RATE), "too-long"),
+        (lambda: np.resize(kathleen(4), 700 * RATE), "too-long"),
+        (with_gaps, "spliced"),
+        (lambda: np.concatenate([kathleen(3), natural()[: 8 * RATE]]), "speakers-several"),
+        (natural, "words-wrong"),
+    ],
+    ids=["silence", "noise", "tone", "short", "ten-minutes", "longer", "spliced", "two", "wrong"],
+)
+def test_a_bad_recording_has_its_own_reason(store, tmp_path, ears, marks, audio, code):
+    path = save(tmp_path / "consent.wav", audio())
+    assert refusal(store, begin(store), path, ears=ears, marks=marks) == code
+
+
+def test_a_recording_of_an_earlier_session_is_known_again(store, tmp_path, ears, marks):
+    audio = natural()
+    path = save(tmp_path / "first.wav", audio)
+    assert refusal(store, begin(store), path, ears=ears, marks=marks) == "words-wrong"
+    soundfile.write(tmp_path / "again.mp3", audio[RATE // 3 :] * 0.5, RATE)
+    session = begin(store)
+    assert refusal(store, session, tmp_path / "again.mp3", ears=ears, marks=marks) == (
+        "recording-known"
+    )
+
+
+def test_our_own_speech_is_no_consent(
+    store: Store, clock: Clock, tmp_path: Path, ears: Ears, codec: Codec
+):
+    clock.now = time.time()  # the bundled voice has no receipt for 2020
+    synthesizer = Synthesizer(store=store)
+    spoken = synthesizer.speak(
+        "I allow this, here and now.",
+        "nobody",
+        tmp_path / "made.wav",
+    )
+    assert spoken.seconds > 1
+    audio = soundfile.read(tmp_path / "made.wav", dtype="float32")
+    made = resample(np.asarray(audio[0], np.float32), audio[1], RATE)
+    path = save(tmp_path / "stripped.wav", np.resize(made, max(len(made), 6 * RATE)))
+    code = refusal(store, begin(store), path, ears=ears, marks=load_marks(store.home))
+    assert code == "watermark-found"  # C2PA is gone, the watermark is not
+
+
+def test_a_generators_credentials_are_no_consent(store, tmp_path, ears, marks):
+    save(tmp_path / "plain.wav", natural())
+    ca = ensure_ca(tmp_path / "ca")
+    sign(tmp_path / "plain.wav", tmp_path / "signed.wav", ca, "g-x", "0" * 64, "made")
+    session = begin(store)
+    assert refusal(store, session, tmp_path / "signed.wav", ears=ears, marks=marks) == "c2pa-found"
+
+
+def test_another_speakers_prompt(store, tmp_path, ears, marks):
+    consent, prompt = save(tmp_path / "c.wav", kathleen(4)), save(tmp_path / "p.wav", natural())
+    code = refusal(
+        store, begin(store), consent, ears=ears, marks=marks, prompt=prompt, prompt_text="words"
+    )
+    assert code == "prompt-speaker"
+
+
+# --- genuine ---
+
+
+def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monkeypatch):
+    """Cut from one reader's real speech (see benchmarks/readings.py); then spoken, then re-used."""
+    session = genuine(store, monkeypatch, some_words())
+    path = save(tmp_path / "consent.wav", read_aloud(session))
+    taken = finish_enrolment(store, session.id, path, codec, ears=ears, marks=marks)
+    assert taken.voice.startswith("philip-") and taken.receipt.basis == "consent"
+    assert taken.receipt.expires == ledger.stamp(SPRING + 30 * 86400)
+    assert [check.name for check in taken.receipt.checks if check.name == "words heard in order"]
+    (tmp_path / "receipt.jws").write_text(taken.token)
+    public = store.public_keys()[taken.receipt.kid]
+    assert verify_receipt(tmp_path / "receipt.jws", public) == taken.receipt
+    grant = Gate(store).authorise(taken.voice, "the work", "ada", "Hello.")
+    assert grant.codes.shape[0] == codec.codebooks and grant.transcript == session.text
+    voice = store.voice(taken.voice)
+    assert set(voice.sealed) == {"codes", "embedding", "consent-recording"}
+    assert store.open_sealed(voice, "consent-recording") == path.read_bytes()
+    public_text = json.dumps(taken.receipt.payload())
+    assert "embedding" not in public_text and len(public_text) < 8000
+    store.verify()
+    # The same words in a new session: its own are not heard, and the old ones are recognised.
+    monkeypatch.undo()
+    again = save(tmp_path / "again.wav", read_aloud(session, seed=7))
+    monkeypatch.setattr(checks, "MAX_OVERLAP", 1.0)  # cut from the same clips, so it is known too
+    assert refusal(store, begin(store), again, ears=ears, marks=marks) == "words-reused"
+
+
+# --- the parts ---
+
+
+@pytest.mark.parametrize(
+    ("day", "said"),
+    [
+        ("2027-05-02", "the second of May twenty twenty seven"),
+        ("2027-01-01", "the first of January twenty twenty seven"),
+        ("2027-11-11", "the eleventh of November twenty twenty seven"),
+        ("2028-12-23", "the twenty third of December twenty twenty eight"),
+        ("2030-03-31", "the thirty first of March twenty thirty"),
+    ],
+)
+def test_dates_are_shown_as_they_are_read(day: str, said: str):
+    shown = enrol.spoken_date(ledger.seconds(f"{day}T12:00:00.000Z"))
+    assert words.tokens(shown) == words.tokens(said)
+
+
+def test_fingerprints_know_the_same_recording_and_no_other(tmp_path: Path):
+    first, second = natural(), reader(3)
+    soundfile.write(tmp_path / "a.mp3", first, RATE)
+    mp3 = soundfile.read(tmp_path / "a.mp3", dtype="float32")[0]
+    noisy = first + 0.1 * float(first.std()) * noise(len(first) / RATE)[: len(first)] / 0.1
+    own = fingerprint(first)
+    for same in (mp3, noisy, first[len(first) // 2 :], first * 0.2):
+        assert overlap(own, fingerprint(np.asarray(same, np.float32))) > checks.MAX_OVERLAP
+    assert overlap(own, fingerprint(second)) < checks.MAX_OVERLAP / 2
+    assert overlap(own, fingerprint(np.zeros(100, np.float32))) == 0
+
+
+def test_the_spoof_score_is_a_probability_and_refuses_nobody():
+    verdict = checks.report_spoof(checks.Take(Path("x"), natural(), "consent"))
+    assert 0 <= spoof_score(natural()) <= 1
+    assert verdict.passed and "reported only" in verdict.check.note
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(
+        InputError, match=r"faster_whisper is missing: pip install 'sayso\[enrol\]'"
+    ):
+        load_ears()
+
+
+def test_time_counts_from_arrival_not_from_loading_models(store, clock, tmp_path, ears, marks):
+    session = begin(store)
+    clock.now += 119
+    path = save(tmp_path / "c.wav", np.zeros(10 * RATE, np.float32))
+    started = time.perf_counter()
+    assert refusal(store, session, path, ears=ears, marks=marks) == "silent"
+    assert time.perf_counter() - started < 60
