@@ -1,0 +1,188 @@
+"""`Synthesizer.speak` with the bundled model: both marks, or a refusal and no file."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sayso.inference.synthesizer as synthesizer_module
+from sayso.inference.detect import detect
+from sayso.inference.store import Store
+from sayso.inference.synthesizer import Synthesizer, check_destination, limit_seconds, sentences
+from sayso.model.bundle import BUNDLED, load_bundle
+from sayso.model.errors import (
+    CheckpointError,
+    InputError,
+    MarkError,
+    RefusedError,
+    SaysoError,
+    UnfinishedError,
+)
+from sayso.model.sampling import Sampling
+
+TEXT = "The cat sat on the mat."
+SAY = ("--text", TEXT, "--out")
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def speaker(home) -> Synthesizer:
+    return Synthesizer(store=Store.open(home))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
+def test_what_leaves_carries_both_marks_and_stands_in_the_ledger(speaker, home, tmp_path, suffix):
+    out = tmp_path / f"said{suffix}"
+    spoken = speaker.speak(TEXT, "nobody", out)
+    found = detect(out, home)
+    assert found.present
+    assert found.manifest.state == "trusted"
+    assert found.manifest.ledger_id == spoken.ledger_id
+    assert found.manifest.card_hash == speaker.bundle.card_hash
+    assert files(tmp_path / "home" / "work") == []
+    speaker.store.verify()
+
+
+def test_same_seed_same_codes_other_seed_other_codes():
+    """Codes, not files: each file's watermark carries its own ledger id."""
+    bundle = load_bundle()
+    ids = bundle.tokenizer.encode(TEXT)
+    prompt = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
+    one, same, other = (
+        bundle.generate([ids], [prompt], [150], Sampling(), torch.Generator().manual_seed(seed))[0]
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one[0], same[0])
+    assert one[0].shape != other[0].shape or not torch.equal(one[0], other[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "   ", "\U0001f600\U0001f680", "...", "a" * 100_000, "word " * 20_000]
+)
+def test_unspeakable_texts_are_refused_and_leave_nothing(speaker, tmp_path, text):
+    before = files(tmp_path)
+    with pytest.raises(InputError):
+        speaker.speak(text, "nobody", tmp_path / "no.wav")
+    assert not (tmp_path / "no.wav").exists()
+    assert [f for f in files(tmp_path) if f not in before] == []
+
+
+@pytest.mark.parametrize(
+    "voice", ["somebody", "", "../nobody", "nobody\x00", "'; DROP TABLE voices"]
+)
+def test_unknown_voices_are_refused(speaker, tmp_path, voice):
+    with pytest.raises(RefusedError) as error:
+        speaker.speak(TEXT, voice, tmp_path / "no.wav")
+    assert error.value.code == "voice-unknown"
+    assert not (tmp_path / "no.wav").exists()
+
+
+def test_a_revoked_voice_is_silent_from_the_next_call(speaker, tmp_path):
+    speaker.speak(TEXT, "nobody", tmp_path / "before.wav")
+    speaker.gate.revoke("nobody")
+    with pytest.raises(RefusedError) as error:
+        speaker.speak(TEXT, "nobody", tmp_path / "after.wav")
+    assert error.value.code == "voice-revoked"
+    assert not (tmp_path / "after.wav").exists()
+
+
+@pytest.mark.parametrize("name", ["said.ogg.exe", "said", "missing/said.wav", "folder.wav"])
+def test_bad_destinations_are_refused_before_anything_is_granted(speaker, tmp_path, name):
+    (tmp_path / "folder.wav").mkdir()
+    with pytest.raises(InputError):
+        speaker.speak(TEXT, "nobody", tmp_path / name)
+
+
+def test_an_utterance_without_end_is_an_error_not_a_file(speaker, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthesizer_module, "limit_seconds", lambda text: 0.05)
+    with pytest.raises(UnfinishedError, match=r"No end within 0\.1 s"):
+        speaker.speak(TEXT, "nobody", tmp_path / "no.wav")
+    assert not (tmp_path / "no.wav").exists()
+
+
+def test_a_mark_that_is_not_found_again_stops_the_file(speaker, tmp_path, monkeypatch):
+    """The watermark is lost on the way: the re-read file decides, not the intention."""
+    monkeypatch.setattr(speaker.marks, "embed", lambda audio, rate, ledger_id: audio)
+    with pytest.raises(MarkError, match="watermark was not found"):
+        speaker.speak(TEXT, "nobody", tmp_path / "no.wav")
+    assert not (tmp_path / "no.wav").exists()
+    assert files(tmp_path / "home" / "work") == []
+
+
+def test_an_unreadable_authority_stops_everything(home, tmp_path):
+    Synthesizer(store=Store.open(home))
+    (home / "ca" / "leaf.pem").write_text("not a certificate")
+    with pytest.raises(MarkError, match="authority"):
+        Synthesizer(store=Store.open(home))
+
+
+@pytest.mark.parametrize("package", ["perth", "pkg_resources"])
+def test_without_the_watermark_package_nothing_speaks(home, tmp_path, package):
+    """In a process of its own, where importing the package fails."""
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom sayso.cli import main; main()"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "speak",
+            "--voice",
+            "nobody",
+            "--text",
+            TEXT,
+            "--out",
+            str(tmp_path / "no.wav"),
+        ],
+        capture_output=True,
+        text=True,
+        env={"SAYSO_HOME": str(home), "PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 1
+    assert "watermark" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "no.wav").exists()
+
+
+@pytest.mark.parametrize("part", ["ar", "nar", "codec"])
+def test_truncated_checkpoints_are_refused_by_name(tmp_path, part):
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    weights = folder / part / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=part):
+        load_bundle(folder)
+
+
+def test_parts_of_different_models_are_refused(tmp_path):
+    import json
+
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    config = folder / "ar" / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"codebook_size": 512}))
+    with pytest.raises(CheckpointError):
+        load_bundle(folder)
+
+
+def test_long_texts_are_cut_into_sentences():
+    assert sentences("One. Two! Three; four, five? - ") == ["One.", "Two!", "Three;", "four, five?"]
+    assert limit_seconds("a" * 70) == pytest.approx(11.5)
+
+
+def test_every_known_error_is_a_sayso_error():
+    for error in (InputError, MarkError, RefusedError, CheckpointError, UnfinishedError):
+        assert issubclass(error, SaysoError)
+    with pytest.raises(InputError):
+        check_destination(Path("/"))
