@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,10 +12,14 @@ import pytest
 import soundfile
 import torch
 
+from sayso.model.ar import AR, ARConfig
 from sayso.model.errors import CorpusError, InputError
+from sayso.model.nar import NAR, NARConfig
 from sayso.model.text import Phonemes, normalise
-from sayso.model.world import WorldConfig, analyse
+from sayso.model.transformer import Size
+from sayso.model.world import WorldCodec, WorldConfig, analyse
 from sayso.training.card import read_card
+from sayso.training.finetune import start_from_codebooks
 from sayso.training.fit import fit_world
 from sayso.training.prepare import Filters, prepare, read_speech
 from sayso.training.readers import Utterance, read_corpus
@@ -227,15 +232,39 @@ def test_a_vctk_tree_goes_through_prepare_and_trains(kathleen, codec, phonemes, 
     (root / "wav48_silence_trimmed" / "p225" / "p225_099_mic1.flac").write_bytes(b"no text")
     found = read_corpus("vctk", root)
     assert len(found) == 8 and {u.speaker for u in found} == {"p225", "p226", "p227"}
-    _prepare_and_train("vctk", root, codec, phonemes, tmp_path, 8)
+    codec.save(tmp_path / "codec")
+    start: dict[str, Any] = {f"{part}__code_init": "codebooks" for part in ("ar", "nar")}
+    start["codec__folder"] = str(tmp_path / "codec")
+    _prepare_and_train("vctk", root, codec, phonemes, tmp_path, 8, **start)
+    WorldCodec(codec.config).save(tmp_path / "codec")
+    with pytest.raises(InputError, match="another codec"):
+        train_ar(
+            small_recipe(tmp_path / "new", tmp_path / "tokens", data__corpora=["vctk"], **start)
+        )
 
 
-def _prepare_and_train(name, root, codec, phonemes, folder, count):
+def test_code_tables_from_codebooks_keep_the_geometry(codec):
+    size = Size(1, 2, 64, 64, 0.0)
+    nar = NAR(NARConfig(44, codec.codebook_size, codec.codebooks, size))
+    start_from_codebooks(nar, codec, 1)
+    for level, table in enumerate(nar.code_embeddings):
+        book = codec.codebook(level)
+        sound = torch.cdist(book, book).flatten()
+        start = torch.cdist(table.weight, table.weight).flatten()
+        assert torch.corrcoef(torch.stack([sound, start]))[0, 1] > 0.7
+    ar = AR(ARConfig(44, codec.codebook_size, 2, size))
+    eos = ar.code_embedding.weight[-1].clone()
+    start_from_codebooks(ar, codec, 1)
+    assert torch.equal(ar.code_embedding.weight[-1], eos)
+    assert 0.01 < ar.code_embedding.weight.std() < 0.04
+
+
+def _prepare_and_train(name, root, codec, phonemes, folder, count, **more):
     tokens = folder / "tokens"
     assert prepare(name, root, tokens, codec, phonemes, FILTERS, 3)
     opened = open_tokens([tokens], [name])
     assert len(opened.frames) == count
-    more = {"data__corpora": [name], "ar__train__steps": 3, "nar__train__steps": 3}
+    more |= {"data__corpora": [name], "ar__train__steps": 3, "nar__train__steps": 3}
     for part in ("ar", "nar"):
         more |= {f"{part}__max_frames": 1200, f"{part}__train__frames": 1200}
         more |= {f"{part}__max_text": 400}

@@ -1,4 +1,4 @@
-"""Start a model from the weights of another, of the same or of a smaller group size."""
+"""Start a model from the weights of another, or its code tables from the codec's codebooks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,12 @@ from torch import nn
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import load_module
+from sayso.model.codec import Codec
+from sayso.model.encodec import EncodecCodec
 from sayso.model.errors import InputError
 from sayso.model.nar import NAR, NARConfig
+from sayso.model.transformer import INIT_STD
+from sayso.model.world import WorldCodec
 
 from .card import read_card
 
@@ -54,6 +58,37 @@ def start_from(model: AR | NAR, folder: Path) -> None:
                 value.copy_(weights[name])
         if stride > 1 and isinstance(model, AR):
             _as_one_code(model)
+
+
+@torch.no_grad()
+def start_from_codebooks(model: AR | NAR, codec: Codec, seed: int) -> None:
+    """Draws the code tables so that codes which sound alike start alike.
+
+    The paper does not state the initialisation. Every codebook goes through one random matrix from
+    the codec's feature space to the model's width, so that the NAR's sum of embeddings is, at the
+    start, a projection of what the codes so far decode to; the mean deviation is as at random.
+
+    Raises:
+        InputError: The codec has other codebooks than the model.
+    """
+    if isinstance(codec, WorldCodec):
+        books = [codec.codebook(level).float() for level in range(codec.codebooks)]
+    elif isinstance(codec, EncodecCodec):
+        books = [layer.codebook.float() for layer in codec.quantizer.vq.layers]
+    else:
+        raise InputError(f"code_init codebooks: {type(codec).__name__} has none that are known")
+    tables = [model.code_embedding] if isinstance(model, AR) else list(model.code_embeddings)
+    entries = torch.stack(books)[: len(tables)]  # (levels, codebook_size, features)
+    if entries.shape[:2] != (len(tables), model.config.codebook_size):
+        raise InputError(f"codebooks {tuple(entries.shape)} do not fit {model.config}")
+    entries = entries - entries.mean(1, keepdim=True)
+    deviation = entries.pow(2).mean((1, 2)).sqrt().mean()
+    features, width = entries.shape[2], model.config.size.width
+    random = torch.Generator().manual_seed(seed)
+    projection = torch.randn(features, width, generator=random) / features**0.5
+    for table, book in zip(tables, entries, strict=True):
+        assert isinstance(table, nn.Embedding)
+        table.weight[: len(book)] = book @ projection * (INIT_STD / deviation)
 
 
 def _copy_positions(target: torch.Tensor, source: torch.Tensor, stride: int) -> None:

@@ -130,6 +130,8 @@ class ARRecipe:
     """Text positions."""
     max_frames: int
     """Frames, prompt included."""
+    code_init: Literal["random", "codebooks"]
+    """Code tables start at random, or from the codec's codebooks: quicker on little data."""
     start_from: str | None
     """Model folder to fine-tune from; G = 1 weights may go into G > 1."""
     train: Optimisation
@@ -146,6 +148,8 @@ class NARRecipe:
     """Text positions."""
     max_frames: int
     """Frames, prompt included."""
+    code_init: Literal["random", "codebooks"]
+    """Code tables start at random, or from the codec's codebooks: quicker on little data."""
     start_from: str | None
     """Model folder to fine-tune from."""
     train: Optimisation

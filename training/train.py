@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import save_module
+from sayso.model.codec import Codec, load_codec
 from sayso.model.errors import InputError, SaysoError
 from sayso.model.nar import NAR, NARConfig
 
@@ -23,7 +24,7 @@ from .card import write_card
 from .clock import Clock
 from .corpora import verify
 from .data import Batch, Batches, ahead
-from .finetune import start_from
+from .finetune import start_from, start_from_codebooks
 from .log import Log
 from .parallel import settle, start_fabric
 from .recipe import Optimisation, Recipe
@@ -63,6 +64,8 @@ def train_ar(recipe: Recipe, resume: bool = True, report: Report = print) -> Pat
     )
     torch.manual_seed(ar.train.seed)  # of the initial weights
     task = ARTask(AR(config), ar.train)
+    if ar.code_init == "codebooks":
+        start_from_codebooks(task.model, _codec(recipe, tokens), ar.train.seed)
     if ar.start_from is not None:
         start_from(task.model, Path(ar.start_from))
     return _train(recipe, "ar", tokens, task, ar.train, resume, report)
@@ -85,9 +88,19 @@ def train_nar(recipe: Recipe, resume: bool = True, report: Report = print) -> Pa
     )
     torch.manual_seed(nar.train.seed)  # of the initial weights
     task = NARTask(NAR(config), nar.train)
+    if nar.code_init == "codebooks":
+        start_from_codebooks(task.model, _codec(recipe, tokens), nar.train.seed)
     if nar.start_from is not None:
         start_from(task.model, Path(nar.start_from))
     return _train(recipe, "nar", tokens, task, nar.train, resume, report)
+
+
+def _codec(recipe: Recipe, tokens: Tokens) -> Codec:
+    """The codec of the recipe, which must be the one that made the tokens."""
+    codec = load_codec(Path(recipe.codec.folder))
+    if codec.identity != tokens.codec["identity"]:
+        raise InputError(f"the tokens were made with another codec than {recipe.codec.folder}")
+    return codec
 
 
 def _train(
