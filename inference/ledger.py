@@ -178,9 +178,9 @@ def entries(
     was checked is what is believed.
     """
     return [
-        Entry(row.seq, row.time, row.event, row.id, json.loads(content))
+        Entry(row[0], row[1], row[2], row[3], json.loads(content))
         for row, (_, content), of in _read(database)
-        if event in ("", row.event) and id in ("", row.id) and voice in ("", of)
+        if event in ("", row[2]) and id in ("", row[3]) and voice in ("", of)
     ]
 
 
@@ -258,7 +258,8 @@ def check_growth(old: str, chain: Chain, name: str) -> Head:
 
 def read_rows(database: sqlite3.Connection) -> Iterator[tuple[Row, tuple[str, str]]]:
     """All rows of a store's ledger with their openings; StoreError when the two halves differ."""
-    for row, opening, voice in _read(database):
+    for fields, opening, voice in _read(database):
+        row = Row(*fields)
         try:
             same = str(json.loads(opening[1]).get("voice", "")) == voice
             bytes.fromhex(opening[0])
@@ -272,8 +273,8 @@ def read_rows(database: sqlite3.Connection) -> Iterator[tuple[Row, tuple[str, st
         raise StoreError("there are details of no row.")
 
 
-def _read(database: sqlite3.Connection) -> Iterator[tuple[Row, tuple[str, str], str]]:
-    """Row, (salt, details), voice, in order of their numbers."""
+def _read(database: sqlite3.Connection) -> Iterator[tuple[list, tuple[str, str], str]]:
+    """The fields of a `Row`, (salt, details), voice, in order of their numbers."""
     found = database.execute(
         "SELECT l.seq, l.time, l.event, l.id, l.commitment, l.previous, l.hash, l.head, "
         "d.salt, d.content, d.voice FROM ledger l LEFT JOIN details d ON d.seq = l.seq "
@@ -282,7 +283,7 @@ def _read(database: sqlite3.Connection) -> Iterator[tuple[Row, tuple[str, str], 
     for *fields, salt, content, voice in found:
         if content is None:
             raise StoreError(f"row {fields[0]} has lost its details.")
-        yield Row(*fields), (salt, content), voice
+        yield fields, (salt, content), voice
 
 
 def export(database: sqlite3.Connection, path: Path) -> int:

@@ -19,6 +19,7 @@ from sayso.inference.enrol import Session, finish_enrolment, start_enrolment
 from sayso.inference.gate import Gate
 from sayso.inference.hearing import Ears, load_ears
 from sayso.inference.marks import Marks, load_marks
+from sayso.inference.microphone import record
 from sayso.inference.provenance import ensure_ca, sign
 from sayso.inference.receipt import verify_receipt
 from sayso.inference.recording import RATE, fingerprint, overlap
@@ -354,3 +355,18 @@ def test_time_counts_from_arrival_not_from_loading_models(store, clock, tmp_path
     started = time.perf_counter()
     assert refusal(store, session, path, ears=ears, marks=marks) == "silent"
     assert time.perf_counter() - started < 60
+
+
+def test_without_a_microphone_a_file_is_asked_for(tmp_path: Path):
+    try:
+        import sounddevice
+
+        sounddevice.check_input_settings()
+        pytest.skip("there is a microphone here")
+    except (ImportError, OSError, ValueError):
+        pass
+    except Exception as error:  # sounddevice.PortAudioError: no device
+        assert "device" in str(error).lower()
+    with pytest.raises(InputError, match=r"PortAudio|give a file|pip install"):
+        record(tmp_path / "a.wav", 0.1)
+    assert not (tmp_path / "a.wav").exists()
