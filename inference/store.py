@@ -307,14 +307,16 @@ class Store:
     def workspace(self) -> Iterator[Path]:
         """A private folder for audio not yet released; gone afterwards, even after kill -9."""
         folder = self.home / "work" / secrets.token_hex(8)
-        folder.mkdir(mode=0o700)
         lock = FileLock(folder.with_suffix(".lock"))
-        with lock:
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-        folder.with_suffix(".lock").unlink(missing_ok=True)
+        with self.exclusive():  # another process's recovery must not come between these two
+            lock.acquire()
+            folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+            folder.with_suffix(".lock").unlink(missing_ok=True)
 
     # --- checking ---
 
