@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sayso.inference import checks, keys, ledger, recording
+from sayso.inference.alignment import cut_prompt
 from sayso.inference.audio import read_audio
 from sayso.inference.bundled import pack_codes
 from sayso.inference.checks import Take, read_take
@@ -139,7 +140,7 @@ def finish_enrolment(
         consent: The recording of statement and words.
         codec: Turns the prompt into codes.
         prompt: A better recording of the same speaker (3 to 30 s) to be the prompt; without it the
-            consent recording is the prompt.
+            last seconds of the consent recording are.
         prompt_text: What is said in `prompt`; required with it.
         ears, marks: Already loaded, for many enrolments.
     Raises:
@@ -187,7 +188,8 @@ def _session(store: Store, session: str, now: float) -> Entry:
         if store.database.in_transaction:
             raise refusal
         with store.transaction():
-            details = {"session": session[:80], "code": code, "checks": []}
+            named = session[:80].encode("utf-8", "replace").decode()
+            details = {"session": named, "code": code, "checks": []}
             store.append("enrol-refused", f"e-{secrets.token_hex(16)}", details)
         raise refusal
     return started[0]
@@ -247,8 +249,12 @@ def _take_in(
 ) -> Enrolment:
     asked = started.content
     source = prompt or consent
-    codes = codec.encode(read_audio(source.path, codec.sample_rate))[0]
-    transcript = prompt_text or f"{asked['statement']} {', '.join(asked['words'])}."
+    start, transcript = 0.0, prompt_text or ""
+    if prompt is None:  # a consent recording is longer than a prompt should be: its end
+        read = f"{asked['statement']} {', '.join(asked['words'])}."
+        start, transcript = cut_prompt(consent.audio, normalise(read))
+    audio = read_audio(source.path, codec.sample_rate)[:, int(start * codec.sample_rate) :]
+    codes = codec.encode(audio)[0]
     slug = re.sub(r"[^a-z0-9]+", "-", asked["speaker"].lower()).strip("-") or "voice"
     scope: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value

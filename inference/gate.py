@@ -17,14 +17,13 @@ from pathlib import Path
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
-
 from sayso.inference import keys, ledger
 from sayso.inference.bundled import bundled_folders, install_bundled_voice
 from sayso.inference.receipt import ANY, Receipt, codes_digest
 from sayso.inference.receipt import read as read_receipt
 from sayso.inference.store import Store, Voice
 from sayso.inference.upkeep import settle, staging_path
+from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
 
 GRANT_SECONDS = (
     3600.0  # from authorise to release; an unused grant then no longer counts to the quota
@@ -85,10 +84,10 @@ class Gate:
         quota-uses, quota-characters, prompt-changed. A store that cannot be trusted raises
         StoreError.
         """
-        asked = {"voice": voice[:MAX_NAME], "purpose": purpose[:MAX_NAME], "user": user[:MAX_NAME]}
+        asked = {"voice": _short(voice), "purpose": _short(purpose), "user": _short(user)}
         salt = secrets.token_hex(32)
         digest = hashlib.sha256(bytes.fromhex(salt) + text.encode(errors="replace")).hexdigest()
-        asked |= {"language": language[:MAX_NAME], "text_salt": salt, "text_commitment": digest}
+        asked |= {"language": _short(language), "text_salt": salt, "text_commitment": digest}
         with self.store.transaction():
             self.store.check()
             try:
@@ -132,6 +131,8 @@ class Gate:
             ... InputError: `produced` or the destination's folder cannot be used.
         """
         destination = Path(os.path.abspath(destination))
+        if str(destination) != _clean(str(destination)):
+            raise InputError(f"The file name {_clean(str(destination))!r} is not UTF-8: rename it.")
         staged = staging_path(destination, grant.id)
         with self.store.exclusive():
             with self.store.transaction():
@@ -172,7 +173,7 @@ class Gate:
         """
         with self.store.readable():
             self.store.check()
-        self.store.forget(voice, {"reason": reason[:MAX_NAME]})
+        self.store.forget(voice, {"reason": _short(reason)})
         return self.outputs(voice)
 
     def outputs(self, voice: str) -> list[Output]:
@@ -334,11 +335,21 @@ class Gate:
                     "receipt-expired", f"The receipt of {grant.voice!r} ended meanwhile."
                 )
         except RefusedError as refusal:
-            details = {name: value[:MAX_NAME] for name, value in named.items()}
-            details |= {"code": refusal.code, "grant": grant.id[:MAX_NAME]}
+            details = {name: _short(value) for name, value in named.items()}
+            details |= {"code": refusal.code, "grant": _short(grant.id)}
             self.store.append("refused", f"r-{secrets.token_hex(16)}", details)
             return refusal
         return None
+
+
+def _clean(text: str) -> str:
+    """A text without what UTF-8 cannot write (file names and arguments may hold such)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _short(name: str) -> str:
+    """A name as it is logged."""
+    return _clean(name[:MAX_NAME])
 
 
 def _stage(produced: Path, staged: Path) -> str:

@@ -168,7 +168,7 @@ def test_a_session_that_cannot_be_is_an_input_error(store: Store, change: dict, 
 
 
 def test_an_unknown_session(store: Store, tmp_path: Path):
-    session = Session("s-made-up", "", (), "")
+    session = Session("s-made-up\udcff", "", (), "")
     assert refusal(store, session, tmp_path / "none.wav") == "session-unknown"
 
 

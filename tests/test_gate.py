@@ -114,6 +114,7 @@ def test_every_refusal_has_its_code_and_its_row(gate: Gate, clock: Clock):
     assert refused(gate, language="de") == "scope-language"
     assert refused(gate, text="  ") == "text-unusable"
     assert refused(gate, text="x" * 101) == "quota-characters"
+    assert refused(gate, voice="\udcff" * 300, user="\udcff") == "voice-unknown"
     clock.now += 86400
     assert refused(gate) == "receipt-expired"
     gate.store.verify()
@@ -195,6 +196,13 @@ def test_revocation_holds_at_once_in_another_open_store(gate: Gate, clock: Clock
     assert len(ledger.entries(gate.store.database, "revoked")) == 1
     assert gate.receipt("vera").principal == "Vera"  # the proof stays
     gate.store.verify()
+
+
+def test_a_file_name_that_cannot_be_logged_is_refused(gate: Gate, tmp_path: Path):
+    grant = gate.authorise("vera", "research", "ada", "Hello.")
+    with pytest.raises(InputError, match="not UTF-8"):
+        gate.release(grant, wav(tmp_path), tmp_path / "\udcff.wav")
+    assert gate.release(grant, wav(tmp_path), tmp_path / "é.wav") == grant.id
 
 
 def test_revoking_a_stranger_is_an_error(gate: Gate):
