@@ -13,11 +13,13 @@ import soundfile
 import torch
 
 from sayso.model.ar import AR, ARConfig
+from sayso.model.encodec import EncodecCodec, EncodecConfig
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.text import Phonemes, normalise
 from sayso.model.transformer import Size
 from sayso.model.world import WorldCodec, WorldConfig, analyse
+from sayso.training import commands
 from sayso.training.card import read_card
 from sayso.training.finetune import start_from_codebooks
 from sayso.training.fit import fit_world
@@ -250,8 +252,14 @@ def test_code_tables_from_codebooks_keep_the_geometry(codec):
     for level, table in enumerate(nar.code_embeddings):
         book = codec.codebook(level)
         sound = torch.cdist(book, book).flatten()
-        start = torch.cdist(table.weight, table.weight).flatten()
+        weight = next(table.parameters())
+        start = torch.cdist(weight, weight).flatten()
         assert torch.corrcoef(torch.stack([sound, start]))[0, 1] > 0.7
+    small = EncodecConfig(codebooks=2, codebook_size=32, filters=2, dimension=16, lstm=0)
+    other = AR(ARConfig(44, 32, 1, size))
+    start_from_codebooks(other, EncodecCodec(small), 1)
+    with pytest.raises(InputError, match="do not fit"):
+        start_from_codebooks(AR(ARConfig(44, 64, 1, size)), EncodecCodec(small), 1)
     ar = AR(ARConfig(44, codec.codebook_size, 2, size))
     eos = ar.code_embedding.weight[-1].clone()
     start_from_codebooks(ar, codec, 1)
@@ -316,3 +324,22 @@ def test_the_other_layouts_are_read(tmp_path):
     put("cv/train.tsv", "client_id\tpath\nabc\tx.mp3\n")
     with pytest.raises(CorpusError, match=r"common-voice.*sentence"):
         read_corpus("common-voice", tmp_path / "cv")
+
+
+@pytest.mark.slow
+def test_the_command_prepares_with_two_processes(kathleen, codec, phonemes, tmp_path, capfd):
+    codec.save(tmp_path / "codec")
+    phonemes.save(tmp_path / "text")
+    text = (CONFIGS / "tiny.yaml").read_text()
+    for part in ("codec", "text", "tokens"):
+        text = text.replace(f"runs/tiny/{part}", str(tmp_path / part))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    commands.prepare(recipe, "kathleen", kathleen, limit=70, processes=2)
+    assert "manifest.json is complete" in capfd.readouterr().out
+    assert len(open_tokens([tmp_path / "tokens"], ["kathleen"]).frames) == 70
+    with pytest.raises(InputError, match=r"'vctk' is not in"):
+        commands.prepare(recipe, "vctk", kathleen)
+    recipe.write_text(text.replace("kind: phonemes", "kind: bpe     "))
+    with pytest.raises(InputError, match="holds phonemes, the recipe asks for bpe"):
+        commands.prepare(recipe, "kathleen", kathleen, limit=70)

@@ -1,6 +1,8 @@
-"""The steps of a recipe from the shell: ``python -m sayso.training prepare|ar|nar``."""
+"""The steps of a recipe from the shell: ``python -m sayso.training prepare|check|ar|nar``."""
 
+import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ from sayso.model.codec import load_codec
 from sayso.model.errors import InputError, SaysoError
 from sayso.model.text import load_tokenizer
 
-from . import train
+from . import corpora, train
+from .card import CARD, read_card
 from .prepare import Filters, process_rank
 from .prepare import prepare as prepare_corpus
 from .recipe import Recipe, read_recipe
+from .shards import MANIFEST
+from .tokens import open_tokens
 
 
 def prepare(
@@ -50,7 +55,6 @@ def prepare(
     torch.multiprocessing.start_processes(  # type: ignore[attr-defined]
         _prepare_part, (settings, corpus, root, out, limit, processes), nprocs=processes
     )
-    _prepare(settings, corpus, root, out, limit, 0, 1)  # all shards are there: the manifest
 
 
 def _prepare_part(
@@ -76,8 +80,13 @@ def _prepare(
             f"{recipe.text.folder} holds {tokenizer.kind}, the recipe asks for {recipe.text.kind}"
         )
 
+    started = time.monotonic()
+
     def report(done: int, shards: int, hours: float) -> None:
-        print(f"prepare {rank}/{world}: shard {done} of {shards}, {hours:.3f} h", flush=True)
+        left = (time.monotonic() - started) / done * (shards - done) / 60
+        _say(
+            f"prepare {rank}/{world}: shard {done} of {shards}, {hours:.3f} h, {left:.0f} min left"
+        )
 
     complete = prepare_corpus(
         corpus,
@@ -92,7 +101,31 @@ def _prepare(
         report=report,
     )
     if complete:
-        print(f"prepare: {out / 'manifest.json'}", flush=True)
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        left_out = ", ".join(f"{n} {why}" for why, n in manifest["left_out"]["reasons"].items())
+        _say(f"prepare: {out / MANIFEST} is complete; left out: {left_out or 'nothing'}")
+
+
+def check(folder: Path) -> None:
+    """Checks a token folder or a run: corpora against the list, files against their hashes.
+
+    Args:
+        folder: Made by prepare (``manifest.json``) or by training (``card.json``).
+    """
+    if (folder / MANIFEST).is_file():
+        tokens = open_tokens([folder], corpora.names())
+        listed, hours = tokens.corpora, tokens.frames.sum() / tokens.codec["frame_rate"] / 3600
+        _say(f"{folder}: {len(tokens.frames)} utterances, {hours:.2f} h, shards as in the manifest")
+    elif (folder / CARD).is_file():
+        card = read_card(folder)
+        listed = card["corpora"]
+        _say(f"{folder}: {', '.join(card['models'])}, weights as on the card")
+    else:
+        raise InputError(
+            f"{folder} has neither {MANIFEST} nor {CARD}; give a token folder or a run"
+        )
+    for entry in listed:
+        _say(f"{entry['name']}: {entry['licence']}; {entry['basis']}; {', '.join(entry['uses'])}")
 
 
 def ar(recipe: Path, resume: bool = True, set: dict[str, Any] | None = None) -> None:
@@ -124,7 +157,7 @@ def _say(line: str) -> None:
 def main() -> None:
     """Runs a command; a user's mistake is one line and exit status 2."""
     try:
-        auto_cli({"prepare": prepare, "ar": ar, "nar": nar}, as_positional=False)
+        auto_cli({"prepare": prepare, "check": check, "ar": ar, "nar": nar}, as_positional=False)
     except SaysoError as error:
         print(f"sayso: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
+from encodec.quantization.core_vq import VectorQuantization
+from torch import Tensor, nn
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import load_module
@@ -72,9 +74,10 @@ def start_from_codebooks(model: AR | NAR, codec: Codec, seed: int) -> None:
         InputError: The codec has other codebooks than the model.
     """
     if isinstance(codec, WorldCodec):
-        books = [codec.codebook(level).float() for level in range(codec.codebooks)]
+        books = [codec.codebook(level) for level in range(codec.codebooks)]
     elif isinstance(codec, EncodecCodec):
-        books = [layer.codebook.float() for layer in codec.quantizer.vq.layers]
+        layers = (cast(VectorQuantization, layer) for layer in codec.quantizer.vq.layers)
+        books = [cast(Tensor, layer.codebook).float() for layer in layers]
     else:
         raise InputError(f"code_init codebooks: {type(codec).__name__} has none that are known")
     tables = [model.code_embedding] if isinstance(model, AR) else list(model.code_embeddings)
