@@ -14,7 +14,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -112,23 +111,14 @@ def fit_spread(draft: comb.Comb, clips: list[Path]) -> tuple[float, float]:
     return max(float(a), 1e-4), max(float(b), 0.0)
 
 
-def statistics(sums: comb.Sums, fitted: comb.Comb) -> list[float]:
-    """The four numbers that have a limit each: whole and windows, as it is and at any speed."""
-    one = comb.SPEEDS.index(1.0)
-    all_of_it = comb.evidence(sums, fitted, 0, len(sums.values))
-    parts = [comb.evidence(sums, fitted, a, b) for a, b in comb.windows_of(len(sums.values))]
-    best = torch.stack(parts).max(0).values if parts else all_of_it
-    return [float(v) for v in (all_of_it[one], all_of_it.max(), best[one], best.max())]
-
-
 def score_null() -> None:
-    """Scores all real clips with the comb and keeps the scores."""
-    fitted = comb.load_comb()
+    """Scores all real clips with PerTh's detectors and keeps the scores."""
+    marker = load_watermarker()
     rows = []
     for path in real_clips():
-        info = soundfile.info(str(path))
-        sums = analysed(read_audio(path, RATE)[0])
-        rows.append([path.stem, info.duration, is_fitted_on(path), *statistics(sums, fitted)])
+        audio = read_audio(path, RATE)[0]
+        numbers = marker.statistics(audio, RATE)
+        rows.append([path.stem, len(audio) / RATE, is_fitted_on(path), *numbers])
     columns = ["clip", "seconds", "fitted_on", "whole", "whole_any", "window", "window_any"]
     rounded = [[r[0], round(r[1], 2), r[2], *[round(v, 3) for v in r[3:]]] for r in rows]
     write("marks_null_comb.json", {"columns": columns, "rows": rounded})

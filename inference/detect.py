@@ -13,7 +13,7 @@ from sayso.inference.audio import read_audio
 from sayso.inference.keyed import KeyedTrace, load_keyed, released_ids
 from sayso.inference.marks import Found, Marks, load_seal_if_there
 from sayso.inference.provenance import Manifest, load_anchor, read_manifest, recall_manifest
-from sayso.inference.watermark import PERTH_RATE, Perth, Trace, load_watermarker
+from sayso.inference.watermark import PERTH_RATE, Perth, PerthTrace, Trace, load_watermarker
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ def _trace_json(trace: Trace) -> dict[str, Any]:
         "speed": trace.speed,
         "where": [[round(a, 2), round(b, 2)] for a, b in trace.where()],
     }
+    if isinstance(trace, PerthTrace):
+        out["network"] = round(trace.network, 4)
     if isinstance(trace, KeyedTrace):
         out["payload"] = trace.payload
     return out

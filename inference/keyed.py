@@ -23,7 +23,7 @@ from sayso.model.errors import MarkError, StoreError
 
 KEY_FILE = "marks/weave.key"
 """Under the store's folder."""
-LIMIT_WHOLE, LIMIT_WINDOW, LIMIT_PITCHED, LIMIT_TEMPO = 7.4, 7.3, 8.0, 8.1
+LIMIT_WHOLE, LIMIT_WINDOW, LIMIT_PITCHED, LIMIT_TEMPO = 7.0, 7.0, 7.8, 7.8
 """Evidence beyond these is called marked; see `benchmarks.marks_fit`."""
 GROWTH = 0.29
 """By how much the highest of n windows grows with ln(n) in unmarked speech."""

@@ -14,12 +14,12 @@ from torch import Tensor
 from sayso.inference import weave
 from sayso.inference.keyed import Keyed, KeyedTrace, load_keyed
 from sayso.inference.seal import Seal, load_seal, seal_files
-from sayso.inference.watermark import THRESHOLD, Perth, Trace, load_watermarker
+from sayso.inference.watermark import THRESHOLD, Perth, PerthTrace, Trace, load_watermarker
 from sayso.model.errors import MarkError
 
-PERTH_STRENGTHS = (0.8, 1.0, 1.3, 1.7, 2.2)
+PERTH_STRENGTHS = (0.65, 0.8, 1.0, 1.3, 1.7, 2.2)
 KEYED_DECIBELS = (2.0, 2.5, 3.5, 5.0, 7.0)
-MARGIN = 0.7
+MARGIN = 0.65
 """The score that each mark must reach when it is put in, well above the threshold."""
 
 
@@ -27,7 +27,7 @@ MARGIN = 0.7
 class Found:
     """What was found of each mark in one file; None for a mark that cannot be looked for here."""
 
-    perth: Trace
+    perth: PerthTrace
     keyed: KeyedTrace | None
     audioseal: Trace | None = None
 

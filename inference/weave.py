@@ -33,7 +33,7 @@ CELL = 4
 PERIOD = 128
 """Cells (5.46 s) until the pattern comes again."""
 BITS = 7 * GROUPS
-DECIBELS = 2.5
+DECIBELS = 2.0
 LOWEST, HIGHEST = 200.0, 6000.0
 FLOOR = 1e-7
 """Of the loudest band: what is quieter carries nothing (-70 dB)."""

@@ -63,8 +63,8 @@ def test_it_outlives(clips: list[torch.Tensor], name: str):
     assert found.present
     if name.startswith("speed"):
         assert abs(found.speed - 1.05) < 0.01
-    if name != "WORLD resynthesis":  # there the mark lasts, but not always every bit
-        assert found.payload == weave.payload_of(KEY, "row-1")
+    right = weave.payload_of(KEY, "row-1")  # after hard ones the bits may be unsure, never wrong
+    assert found.payload in ((right,) if name in ("polarity", "telephone") else (right, None))
 
 
 def test_the_bits_name_the_row(clips: list[torch.Tensor]):

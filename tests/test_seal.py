@@ -28,12 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_marks_and_looks_at_any_rate(folder: Path):
     mark = seal.load_seal(folder)
-    audio = torch.randn(24_000 * 3, generator=torch.Generator().manual_seed(2)) * 0.1
+    audio = torch.randn(24_000, generator=torch.Generator().manual_seed(2)) * 0.1
     marked = mark.embed(audio, 24_000, message=0xBEEF)
     assert marked.shape == audio.shape and not torch.equal(marked, audio)
     assert not torch.equal(marked, mark.embed(audio, 24_000, message=0xBEEE))
     found = mark.search(marked, 24_000)
-    assert 0 <= found.score <= 1 and found.windows[-1].stop <= 3.0
+    assert 0 <= found.score <= 1
     # both polarities are looked at, so that turning a file over changes nothing
     assert mark.search(-marked, 24_000).score == pytest.approx(found.score, abs=1e-5)
     assert mark.score(torch.zeros(16_000), 16_000) == 0

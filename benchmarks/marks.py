@@ -1,0 +1,224 @@
+"""How well the marks hold on real speech: the tables of docs/marks.md, measured here.
+
+    python -m benchmarks.marks                everything, then the page; about three hours
+    python -m benchmarks.marks robust --minutes 20
+    python -m benchmarks.marks quality
+    python -m benchmarks.marks speed
+    python -m benchmarks.marks page           docs/marks.md from what was measured so far
+
+`robust` can be stopped at any time and goes on where it was. Every clip is marked as a released
+file is (`Marks.embed`), by turns one of 251 LibriSpeech readers and one sentence of Kathleen's.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from benchmarks.attacks import ATTACKS, PROMISED, RATE, inverted_comb
+from benchmarks.marks_fit import RESULTS, excerpt, real_clips, write
+from benchmarks.marks_page import KEY, ROW, UNDONE, write_page
+from sayso.inference import comb
+from sayso.inference.audio import read_audio
+from sayso.inference.keyed import Keyed
+from sayso.inference.marks import PERTH_STRENGTHS, Marks
+from sayso.inference.watermark import load_watermarker
+
+SECONDS = 6.0
+
+
+def load() -> Marks:
+    return Marks(load_watermarker(), Keyed(KEY))
+
+
+def mixed_clips() -> list[Path]:
+    """Readers and Kathleen by turns: two readers, one sentence."""
+    clips = real_clips()
+    readers, kathleen = clips[:251], clips[251:]
+    order = np.random.default_rng(7).permutation(251)
+    out: list[Path] = []
+    for place, index in enumerate(order):
+        out.append(readers[index])
+        if place % 2:
+            out.append(kathleen[(place * 9) % len(kathleen)])
+    return out
+
+
+def measure(marks: Marks, audio: Tensor) -> dict:
+    """What each detector says of one clip."""
+    found = marks.search(audio, RATE)
+    assert found.keyed is not None
+    return {
+        "perth": round(found.perth.score, 3),
+        "published": round(found.perth.network, 3),
+        "keyed": round(found.keyed.score, 3),
+        "payload": found.keyed.payload,
+        "speed": found.keyed.speed if found.keyed.present else found.perth.speed,
+    }
+
+
+def robust(minutes: float) -> None:
+    """Attacks marked clips until the time is over; what is done is not done again."""
+    marks = load()
+    file = RESULTS / "marks_robust.json"
+    rows = json.loads(file.read_text()) if file.exists() else {}
+    attacks = {**ATTACKS, UNDONE: inverted_comb(perth_pattern(marks))}
+    others = [name for name in attacks if name not in PROMISED]
+    clips = list(enumerate(mixed_clips()))
+    passes = [(clips[:60], PROMISED), (clips[:30], others), (clips, PROMISED), (clips, others)]
+    end = time.monotonic() + 60 * minutes
+    for chosen, names in passes:
+        for number, path in chosen:
+            done = rows.setdefault(path.stem, {})
+            missing = [name for name in names if name not in done]
+            if not missing:
+                continue
+            audio = excerpt(path, SECONDS, np.random.default_rng(number))
+            marked = marks.embed(audio, RATE, ROW)
+            for name in missing:
+                if time.monotonic() > end:
+                    return
+                seed = [number, *name.encode()]  # the same noise for marked and unmarked
+                hit = attacks[name](marked.numpy(), np.random.default_rng(seed))
+                done[name] = measure(marks, torch.from_numpy(np.ascontiguousarray(hit)))
+                if number % 6 == 0:  # false positives: the same on the clip unmarked
+                    hit = attacks[name](audio.numpy(), np.random.default_rng(seed))
+                    plain = measure(marks, torch.from_numpy(np.ascontiguousarray(hit)))
+                    done[f"unmarked: {name}"] = plain
+            write(file.name, rows)
+
+
+def perth_pattern(marks: Marks) -> np.ndarray:
+    """PerTh's filter in dB per 15.625 Hz, as its network answers to noise."""
+    noise = torch.randn(4 * 32_000, generator=torch.Generator().manual_seed(1)) * 0.1
+    magnitude, _ = marks.perth.net.ap.signal_to_magphase(noise)
+    marked, _ = marks.perth.net.encoder(magnitude[None])
+    return ((marked[0] - magnitude)[: comb.BINS].mean(1) * 195).numpy()  # its unit is 195 dB
+
+
+def quality() -> None:
+    """PESQ, noise, words and voice of the marked against the unmarked."""
+    import jiwer
+    import pesq
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    from sayso.inference.hearing import embedding, load_ears
+
+    marks = load()
+    ears = load_ears()
+    rows = []
+    clips = mixed_clips()[:36]
+    for number, path in enumerate(clips):
+        audio = excerpt(path, SECONDS, np.random.default_rng(number))
+        parts = {
+            "perth": marks.perth.embed(audio, RATE, PERTH_STRENGTHS[0]),
+            "keyed": Keyed(KEY).embed(audio, RATE, ROW),
+            "both": marks.embed(audio, RATE, ROW),
+        }
+        plain = narrow(audio)
+        row: dict = {"clip": path.stem}
+        for name, marked in parts.items():
+            row[f"pesq {name}"] = round(float(pesq.pesq(16_000, plain, narrow(marked), "wb")), 3)
+        noise = parts["both"] - audio
+        row["snr"] = round(
+            float(10 * torch.log10(audio.square().mean() / noise.square().mean())), 1
+        )
+        own = embedding(ears.voices(plain))
+        row["similarity"] = round(float(own @ embedding(ears.voices(narrow(parts["both"])))), 4)
+        rows.append(row)
+    texts = dict(
+        line.split("\t", 1)
+        for line in (real_clips()[-1].parents[1] / "metadata.tsv").read_text().splitlines()[1:]
+    )
+    simple = EnglishTextNormalizer()
+    sentences = real_clips()[251:][::19][:40]
+    said: dict[str, list[str]] = {"reference": [], "unmarked": [], "marked": []}
+    own_voice: list[list[float]] = []
+    voice = embedding(np.concatenate([ears.voices(narrow(load_clip(p))) for p in sentences[::4]]))
+    for path in sentences:
+        audio = load_clip(path)
+        marked = marks.embed(audio, RATE, ROW)
+        said["reference"].append(simple(texts[path.stem]))
+        said["unmarked"].append(simple(ears.transcribe(narrow(audio))))
+        said["marked"].append(simple(ears.transcribe(narrow(marked))))
+        own_voice.append(
+            [float(voice @ embedding(ears.voices(narrow(a)))) for a in (audio, marked)]
+        )
+    words = {
+        name: {
+            "wer": round(float(jiwer.wer(said["reference"], said[name])), 4),
+            "per_sentence": [
+                round(float(jiwer.wer(a, b)), 4)
+                for a, b in zip(said["reference"], said[name], strict=True)
+            ],
+        }
+        for name in ("unmarked", "marked")
+    }
+    write(
+        "marks_quality.json",
+        {"clips": rows, "words": words, "voice": np.round(own_voice, 4).tolist()},
+    )
+
+
+def load_clip(path: Path) -> Tensor:
+    return read_audio(path, RATE)[0]
+
+
+def narrow(audio: Tensor) -> np.ndarray:
+    return soxr.resample(audio.numpy(), RATE, 16_000).astype(np.float32)
+
+
+def speed() -> None:
+    """CPU seconds per second of audio, one thread, for clips of 10 s."""
+    marks = load()
+    clips = [p for p in mixed_clips() if "librispeech" in str(p)][:10]
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, seconds: float, call: Callable) -> Tensor:
+        start = time.process_time()
+        out = call()
+        times.setdefault(name, []).append((time.process_time() - start) / seconds)
+        return out
+
+    for path in clips:
+        audio = excerpt(path, 10, np.random.default_rng(1))
+        long = len(audio) / RATE
+        timed("read", long, lambda path=path: read_audio(path, 32_000))
+        timed("embed PerTh", long, lambda a=audio: marks.perth.embed(a, RATE))
+        timed("embed keyed", long, lambda a=audio: Keyed(KEY).embed(a, RATE, ROW))
+        marked = timed("embed both, looked at", long, lambda a=audio: marks.embed(a, RATE, ROW))
+        for name, clip in (("marked", marked), ("unmarked", audio)):
+            timed(f"detect, {name}", long, lambda a=clip: marks.search(a, RATE))
+    medians = {name: [float(np.median(v)), float(np.max(v))] for name, v in times.items()}
+    write("marks_speed.json", {k: [round(x, 4) for x in v] for k, v in medians.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures the marks on real speech.")
+    parser.add_argument(
+        "what", nargs="?", default="all", choices=["all", "robust", "quality", "speed", "page"]
+    )
+    parser.add_argument("--minutes", type=float, default=150.0, help="Time for `robust`.")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    with torch.inference_mode():
+        if given.what in ("all", "speed"):
+            speed()
+        if given.what in ("all", "quality"):
+            quality()
+        if given.what in ("all", "robust"):
+            robust(given.minutes)
+    if given.what in ("all", "page"):
+        write_page()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The page docs/marks.md: fixed words around the figures that `benchmarks.marks` measured."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import beta
+
+from benchmarks.attacks import ATTACKS, PROMISED
+from benchmarks.marks_fit import RESULTS
+from sayso.inference import comb, keyed, weave
+from sayso.inference.watermark import THRESHOLD
+
+KEY = bytes(range(32))
+ROW = "benchmark-row"
+UNDONE = "PerTh's filter undone"
+PAGE = Path(__file__).parents[1] / "docs/marks.md"
+
+
+def interval(hits: int, total: int) -> tuple[float, float]:
+    """Clopper and Pearson's exact 95 % interval."""
+    low = float(beta.ppf(0.025, hits, total - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(0.975, hits + 1, total - hits)) if hits < total else 1.0
+    return low, high
+
+
+def share(hits: int, total: int) -> str:
+    low, high = interval(hits, total)
+    return f"{100 * hits / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def robust_table(rows: dict) -> list[str]:
+    out = [
+        "| what happened | clips | PerTh | keyed | either | row named | PerTh's own detector | "
+        "false positives |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    right = weave.payload_of(KEY, ROW)
+    names = [*ATTACKS, UNDONE]
+    for name in names:
+        found = [row[name] for row in rows.values() if name in row]
+        plain = [row[f"unmarked: {name}"] for row in rows.values() if f"unmarked: {name}" in row]
+        if not found:
+            continue
+        n = len(found)
+        perth = [f["perth"] >= THRESHOLD for f in found]
+        keyed = [f["keyed"] >= THRESHOLD for f in found]
+        either = sum(a or b for a, b in zip(perth, keyed, strict=True))
+        named = sum(f["payload"] == right for f in found)
+        wrong = sum(f["payload"] not in (None, right) for f in found)
+        own = sum(f["published"] >= 0.5 for f in found)
+        false = sum(max(f["perth"], f["keyed"]) >= THRESHOLD for f in plain)
+        label = f"**{name}**" if name in PROMISED else name
+        named_words = f"{100 * named / n:.0f}" + (f" (wrong {wrong})" if wrong else "")
+        out.append(
+            f"| {label} | {n} | {share(sum(perth), n)} | {share(sum(keyed), n)} | "
+            f"{share(either, n)} | {named_words} | {100 * own / n:.0f} | {false} of {len(plain)} |"
+        )
+    return out
+
+
+def write_page() -> None:
+    """Writes docs/marks.md: fixed words around what was measured."""
+    template = (Path(__file__).parent / "marks_page.md").read_text()
+    rows = json.loads((RESULTS / "marks_robust.json").read_text())
+    comb_null = json.loads((RESULTS / "marks_null_comb.json").read_text())["rows"]
+    keyed_null = json.loads((RESULTS / "marks_null_keyed.json").read_text())["rows"]
+    fitted = np.array(comb.load_comb().limits)
+    comb_over = int((np.array([r[3:] for r in comb_null], float) >= fitted).any(1).sum())
+    limits = np.array(
+        [keyed.LIMIT_WHOLE, keyed.LIMIT_WINDOW, keyed.LIMIT_PITCHED, keyed.LIMIT_TEMPO]
+    )
+    keyed_over = int((np.array([r[3:] for r in keyed_null], float) >= limits).any(1).sum())
+    held = [r for r in comb_null if not r[2]]
+    held_over = int((np.array([r[3:] for r in held], float) >= fitted).any(1).sum())
+    words = {
+        "robust": "\n".join(robust_table(rows)),
+        "null": "\n".join(
+            [
+                "| detector | trials | called marked | share in % (95 %) |",
+                "|---|---|---|---|",
+                f"| PerTh, all real clips | {len(comb_null)} | {comb_over} | "
+                f"{share(comb_over, len(comb_null))} |",
+                f"| PerTh, clips that fitted nothing | {len(held)} | {held_over} | "
+                f"{share(held_over, len(held))} |",
+                f"| keyed, clips x keys | {len(keyed_null)} | {keyed_over} | "
+                f"{share(keyed_over, len(keyed_null))} |",
+            ]
+        ),
+        "quality": quality_words(),
+        "speed": speed_words(),
+    }
+    for name, text in words.items():
+        template = template.replace("{" + name + "}", text)
+    PAGE.write_text(template)
+
+
+def quality_words() -> str:
+    kept = json.loads((RESULTS / "marks_quality.json").read_text())
+    clips, words = kept["clips"], kept["words"]
+
+    def mean(name: str) -> str:
+        values = np.array([row[name] for row in clips])
+        error = 1.96 * values.std() / len(values) ** 0.5
+        return f"{values.mean():.3f} +- {error:.3f} (lowest {values.min():.2f})"
+
+    difference = np.subtract(words["marked"]["per_sentence"], words["unmarked"]["per_sentence"])
+    voice = np.array(kept["voice"])
+    return "\n".join(
+        [
+            "| what | measured |",
+            "|---|---|",
+            f"| PESQ-WB, PerTh at 0.8 of its strength | {mean('pesq perth')} |",
+            f"| PESQ-WB, keyed mark | {mean('pesq keyed')} |",
+            f"| PESQ-WB, both as released | {mean('pesq both')} |",
+            f"| speech to mark, dB | {mean('snr')} |",
+            f"| similarity to the same clip unmarked (Resemblyzer) | {mean('similarity')} |",
+            "| similarity to Kathleen's mean voice, unmarked -> marked | "
+            f"{voice[:, 0].mean():.4f} -> {voice[:, 1].mean():.4f} |",
+            "| word error rate (Whisper tiny.en), unmarked -> marked | "
+            f"{100 * words['unmarked']['wer']:.2f} % -> {100 * words['marked']['wer']:.2f} % |",
+            f"| its change per sentence ({len(difference)} sentences), points | "
+            f"{100 * difference.mean():+.2f} +- "
+            f"{196 * difference.std() / len(difference) ** 0.5:.2f} |",
+        ]
+    )
+
+
+def speed_words() -> str:
+    kept = json.loads((RESULTS / "marks_speed.json").read_text())
+    lines = ["| step | CPU s per s of audio, median (highest) | times real time |", "|---|---|---|"]
+    for name, (median, highest) in kept.items():
+        lines.append(f"| {name} | {median:.4f} ({highest:.4f}) | {1 / median:.0f} |")
+    return "\n".join(lines)
