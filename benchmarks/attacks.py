@@ -34,7 +34,7 @@ def codec(suffix: str, *options: str) -> Attack:
         with tempfile.TemporaryDirectory() as folder:
             source, sent, back = (str(Path(folder) / n) for n in ("a.wav", f"b.{suffix}", "c.wav"))
             soundfile.write(source, audio, RATE, subtype="FLOAT")
-            run = ["ffmpeg", "-v", "error", "-y", "-i"]
+            run = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-i"]
             subprocess.run([*run, source, *options, sent], check=True)
             subprocess.run([*run, sent, "-ar", str(RATE), "-c:a", "pcm_f32le", back], check=True)
             return np.asarray(soundfile.read(back, dtype="float32")[0])

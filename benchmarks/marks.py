@@ -72,7 +72,8 @@ def robust(minutes: float) -> None:
     attacks = {**ATTACKS, UNDONE: inverted_comb(perth_pattern(marks))}
     others = [name for name in attacks if name not in PROMISED]
     clips = list(enumerate(mixed_clips()))
-    passes = [(clips[:60], PROMISED), (clips[:30], others), (clips, PROMISED), (clips, others)]
+    steps = [(24, PROMISED), (16, others), (60, PROMISED), (40, others)]
+    passes = [(clips[:n], names) for n, names in steps] + [(clips, PROMISED), (clips, others)]
     end = time.monotonic() + 60 * minutes
     for chosen, names in passes:
         for number, path in chosen:

@@ -175,7 +175,13 @@ def _probe(path: Path) -> tuple[int, float, int]:
         )
     command = ["ffprobe", "-v", "error", *FFMPEG_SAFE, "-select_streams", "a:0", "-of", "json"]
     command += ["-show_entries", "stream=sample_rate,channels,duration:format=duration"]
-    done = subprocess.run([*command, f"file:{path}"], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*command, f"file:{path}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     found = json.loads(done.stdout or b"{}") if done.returncode == 0 else {}
     streams = found.get("streams") or []
     if not streams or not int(streams[0].get("sample_rate", 0)):
@@ -202,7 +208,9 @@ def _decode_ffmpeg(path: Path, least: float, most: float, reason: str) -> tuple[
         "a:0",
     ]
     command += ["-t", f"{most + 1:.3f}", "-ar", str(rate), "-ac", str(channels), "-f", "f32le", "-"]
-    done = subprocess.run(command, capture_output=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=False
+    )
     if done.returncode != 0 or not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise InputError(f"{path} cannot be decoded: {said[-1] if said else reason}")
