@@ -6,14 +6,11 @@ A refusal prints one line and exits 3, any other known error 1, wrong usage 2.
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from sayso.model.errors import RefusedError, SaysoError
-
-if TYPE_CHECKING:
-    from sayso.inference.detect import Detection
 
 app = typer.Typer(help="VALL-E 2 that speaks only on the speaker's say-so.", no_args_is_help=True)
 enrol = typer.Typer(help="Ask a person for their consent, and check it.", no_args_is_help=True)
@@ -80,23 +77,24 @@ def demo(
 
 @app.command()
 def detect(
-    paths: Annotated[list[Path], typer.Argument(help="Audio files.", metavar="FILES...")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Audio files or folders.", metavar="FILES...")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     root: Annotated[
         Path | None, typer.Option(help="Root certificate to trust; this machine's by default.")
     ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for spectrograms with the marked stretches.")
+    ] = None,
 ) -> None:
-    """Say what marks files carry. Exits 0 if all are marked, 4 if one is not."""
-    from sayso.inference.detect import Detector
+    """Say what marks files carry. Exits 0: all marked, 4: one is not, 5: one is unreadable."""
+    from sayso.inference import report
     from sayso.inference.store import default_home
 
     home = default_home()
-    detector = Detector(root if root is not None else home if home.is_dir() else None)
-    every = [detector.detect(path) for path in paths]
-    for found in every:
-        print(json.dumps(found.to_json()) if as_json else f"{found.path}: {in_words(found)}")
-    if not all(found.ours for found in every):
-        raise typer.Exit(4)
+    store = root if root is not None else home if home.is_dir() else None
+    raise typer.Exit(report.run(paths, store, as_json, pictures))
 
 
 @app.command()
@@ -162,6 +160,19 @@ def enrol_start(
         )
     print(f"session {session.id}\nrecord before {session.expires}, aloud:\n\n  {session.text}\n")
     print(f"then: sayso enrol finish --session {session.id} --consent RECORDING.wav")
+
+
+@enrol.command("record")
+def enrol_record(
+    out: Annotated[Path, typer.Argument(help="WAV file to write.")],
+    seconds: Annotated[float, typer.Option(help="How long to listen.")] = 40.0,
+) -> None:
+    """Record with this machine's microphone (needs the `mic` extra)."""
+    from sayso.inference.microphone import record
+
+    print(f"listening for {seconds:g} s: read aloud what `sayso enrol start` showed")
+    record(out, seconds)
+    print(out)
 
 
 @enrol.command("finish")
@@ -296,6 +307,16 @@ def corpora_show(corpus: Annotated[str, typer.Argument(help="Name of a corpus.")
     print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
 
 
+@corpora.command("check")
+def corpora_check(
+    folder: Annotated[Path, typer.Argument(help="A token folder, or a run with a card.")],
+) -> None:
+    """Check token files or weights against the list of corpora and their hashes."""
+    from sayso.training import commands
+
+    commands.check(folder)
+
+
 @app.command()
 def prepare(
     recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
@@ -370,18 +391,6 @@ def parse_roots(pairs: list[str]) -> dict[str, Path]:
     if bad:
         raise InputError(f"--root {bad[0]!r}: write NAME=FOLDER, such as kathleen=/data/kathleen")
     return {name: Path(folder) for name, folder in (pair.split("=", 1) for pair in pairs)}
-
-
-def in_words(found: "Detection") -> str:
-    """One line on one file."""
-    mark = "watermark found" if found.present else "no watermark found"
-    said = {
-        "trusted": f"C2PA manifest trusted, ledger {found.manifest.ledger_id}",
-        "valid": "C2PA manifest intact, but signed by somebody not trusted here",
-        "invalid": f"C2PA manifest invalid ({', '.join(found.manifest.reasons)})",
-        "none": "no C2PA manifest",
-    }
-    return f"{mark} (score {found.score:.2f}); {said[found.manifest.state]}"
 
 
 def read_text(path: Path) -> str:
