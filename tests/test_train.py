@@ -494,3 +494,16 @@ def test_every_key_of_every_recipe_is_commented():
         assert not bare, f"{path.name}: {bare}"
         assert path.read_text().startswith(f"# {path.stem}: ")
         assert "Expect:" in path.read_text() and "Cost" in path.read_text()
+
+
+def test_bf16_mixed_stays_close_to_fp32(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    own: dict[str, Any] = {"ar__train__steps": 12, "ar__size__dropout": 0.0}
+    for precision in ("32-true", "bf16-mixed"):
+        own["ar__train__precision"] = precision
+        train_ar(small_recipe(tmp_path / precision, tokens, **own), report=lambda line: None)
+    exact, mixed = losses(tmp_path / "32-true"), losses(tmp_path / "bf16-mixed")
+    assert mixed != exact  # it is another arithmetic
+    assert mixed == pytest.approx(exact, rel=0.02)
+    weights = load_file(tmp_path / "bf16-mixed" / "ar" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float32}

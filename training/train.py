@@ -239,7 +239,8 @@ def _step(
         seeds = np.random.SeedSequence([settings.seed, step, i, fabric.global_rank])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         with fabric.no_backward_sync(model, enabled=i + 1 < len(batches)):
-            share, loss = model.training_step(batch.to(fabric.device))
+            with fabric.autocast():  # Fabric itself forgets it where it need not wrap the module
+                share, loss = model.training_step(batch.to(fabric.device))
             fabric.backward(share * fabric.world_size)  # DDP and FSDP average over processes
         sums += torch.stack([loss.summed.detach().double(), loss.count.double()]).cpu()
     norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
@@ -266,7 +267,8 @@ def validate(
     _put(task, average)
     model.eval()
     for batch in batches.validation_batches(fabric.global_rank, fabric.world_size):
-        sums += model.validation_step(batch.to(fabric.device))
+        with fabric.autocast():
+            sums += model.validation_step(batch.to(fabric.device))
     model.train()
     settle(task)
     _put(task, own)
