@@ -19,11 +19,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import sayso
-from sayso.model.errors import CorpusError, RefusedError, StoreError
-
 from sayso.inference import keys, ledger
 from sayso.inference.receipt import ANY, Receipt, Scope, codes_digest, issue, read
 from sayso.inference.store import Store
+from sayso.model.errors import CorpusError, RefusedError, StoreError
 
 ASSETS = Path(sayso.__file__).parent / "assets"
 CENTURY = 100 * 365.25 * 86400.0  # seconds; nobody's consent does not run out

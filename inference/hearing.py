@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sayso.model.errors import InputError
-
 from sayso.inference.recording import RATE, Audio
+from sayso.model.errors import InputError
 
 WINDOWS_PER_SECOND = 1.3
 SEGMENT = 3  # windows: about 3 s

@@ -21,9 +21,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from sayso.model.errors import StoreError
-
 from sayso.inference import keys
+from sayso.model.errors import StoreError
 
 START = "0" * 64  # what the first row names as the row before it
 HEAD = "sayso-head"

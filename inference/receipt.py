@@ -16,10 +16,9 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from torch import Tensor
 
-from sayso.model.errors import RefusedError, StoreError
-
 from sayso.inference import keys
 from sayso.inference.ledger import seconds
+from sayso.model.errors import RefusedError, StoreError
 
 KIND = "sayso-receipt"
 SCHEMA = "ISO/IEC TS 27560:2023 + sayso-receipt/1"

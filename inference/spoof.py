@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.signal import stft
 
 import sayso
-
 from sayso.inference.recording import RATE, Audio
 
 WEIGHTS = Path(sayso.__file__).parent / "assets" / "spoof" / "world.json"
