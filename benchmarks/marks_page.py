@@ -9,6 +9,7 @@ from scipy.stats import beta
 from benchmarks.attacks import ATTACKS, PROMISED
 from benchmarks.marks_fit import RESULTS
 from sayso.inference import comb, keyed, weave
+from sayso.inference.marks import together
 from sayso.inference.watermark import THRESHOLD
 
 KEY = bytes(range(32))
@@ -29,9 +30,15 @@ def share(hits: int, total: int) -> str:
     return f"{100 * hits / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
+def is_marked(found: dict) -> bool:
+    """As `Found.present` decides."""
+    scores = (found["perth"], found["keyed"], together(found["perth"], found["keyed"]))
+    return max(scores) >= THRESHOLD
+
+
 def robust_table(rows: dict) -> list[str]:
     out = [
-        "| what happened | clips | PerTh | keyed | either | row named | PerTh's own detector | "
+        "| what happened | clips | PerTh | keyed | together | row named | PerTh's own detector | "
         "false positives |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -45,11 +52,11 @@ def robust_table(rows: dict) -> list[str]:
         n = len(found)
         perth = [f["perth"] >= THRESHOLD for f in found]
         keyed = [f["keyed"] >= THRESHOLD for f in found]
-        either = sum(a or b for a, b in zip(perth, keyed, strict=True))
+        either = sum(is_marked(f) for f in found)
         named = sum(f["payload"] == right for f in found)
         wrong = sum(f["payload"] not in (None, right) for f in found)
         own = sum(f["published"] >= 0.5 for f in found)
-        false = sum(max(f["perth"], f["keyed"]) >= THRESHOLD for f in plain)
+        false = sum(is_marked(f) for f in plain)
         label = f"**{name}**" if name in PROMISED else name
         named_words = f"{100 * named / n:.0f}" + (f" (wrong {wrong})" if wrong else "")
         out.append(
@@ -72,6 +79,12 @@ def write_page() -> None:
     )
     keyed_over = int((np.array([r[3:] for r in keyed_null], float) >= limits).any(1).sum())
     held = [r for r in comb_null if not r[2]]
+    scores = {r[0]: THRESHOLD * float((np.array(r[3:], float) / fitted).max()) for r in comb_null}
+    pairs = [
+        {"perth": scores[r[0]], "keyed": THRESHOLD * float((np.array(r[3:]) / limits).max())}
+        for r in keyed_null
+    ]
+    both_over = sum(is_marked(pair) for pair in pairs)
     held_over = int((np.array([r[3:] for r in held], float) >= fitted).any(1).sum())
     words = {
         "robust": "\n".join(robust_table(rows)),
@@ -85,6 +98,8 @@ def write_page() -> None:
                 f"{share(held_over, len(held))} |",
                 f"| keyed, clips x keys | {len(keyed_null)} | {keyed_over} | "
                 f"{share(keyed_over, len(keyed_null))} |",
+                f"| together, clips x keys | {len(pairs)} | {both_over} | "
+                f"{share(both_over, len(pairs))} |",
             ]
         ),
         "quality": quality_words(),

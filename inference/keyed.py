@@ -27,7 +27,7 @@ LIMIT_WHOLE, LIMIT_WINDOW, LIMIT_PITCHED, LIMIT_TEMPO = 7.0, 7.0, 7.8, 7.8
 """Evidence beyond these is called marked; see `benchmarks.marks_fit`."""
 GROWTH = 0.29
 """By how much the highest of n windows grows with ln(n) in unmarked speech."""
-SURE = 0.8
+SURE = 0.9
 """The lead of the weakest group of bits from which they are believed."""
 SPAN, STEP = FRAMES, FRAMES // 4
 SEARCHED = 3
@@ -100,7 +100,8 @@ class Keyed:
             if ratio_there > ratio:
                 ratio, best_power = ratio_there, power[slice(*spans[at])]
                 best = weave.fit(best_power, self.pattern, (1.0,), True)
-        if ratio < 1:
+        payload, lead = weave.read_payload(best_power, self.pattern, best)
+        if ratio < 1 or lead < SURE:  # not found, or found although the speed is a little off
             for start, stop in loudest(power, spans):
                 part = power[start:stop]
                 for pitched, limit in ((True, LIMIT_PITCHED), (False, LIMIT_TEMPO)):
@@ -110,7 +111,8 @@ class Keyed:
         if best.speed != 1.0:
             found = self._windows(power, best, spans)
         score = min(max(THRESHOLD * ratio, 0.0), 1.0)
-        payload, lead = weave.read_payload(best_power, self.pattern, best)
+        if best_power is not power or best is not whole:
+            payload, lead = weave.read_payload(best_power, self.pattern, best)
         return KeyedTrace(
             score,
             best.speed,

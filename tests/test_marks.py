@@ -12,9 +12,9 @@ import torch
 from sayso.inference import keyed as keyed_module
 from sayso.inference import weave
 from sayso.inference.audio import read_audio
-from sayso.inference.keyed import Keyed, load_keyed, released_ids
-from sayso.inference.marks import MARGIN, Marks, load_marks
-from sayso.inference.watermark import THRESHOLD, Perth, Stretch, Trace, load_watermarker
+from sayso.inference.keyed import Keyed, KeyedTrace, load_keyed, released_ids
+from sayso.inference.marks import MARGIN, Found, Marks, load_marks
+from sayso.inference.watermark import THRESHOLD, Perth, PerthTrace, Stretch, Trace, load_watermarker
 from sayso.model.errors import MarkError, StoreError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
@@ -100,6 +100,14 @@ def test_every_mark_holds_even_in_a_short_sentence(clips: list[torch.Tensor], pe
         assert all(trace.score >= MARGIN - 0.1 for trace in found.traces)
         noise = marked - short
         assert 10 * torch.log10(short.square().mean() / noise.square().mean()) > 5  # dB
+
+
+def test_two_weak_marks_are_one_strong():
+    found = Found(PerthTrace(0.48), KeyedTrace(0.48))
+    assert found.present and not found.perth.present
+    assert not Found(PerthTrace(0.3), KeyedTrace(0.42)).present
+    assert not Found(PerthTrace(0.48), None).present
+    assert Found(PerthTrace(0.0), KeyedTrace(0.6)).present
 
 
 def test_nothing_passes_unmarked(clips: list[torch.Tensor], perth: Perth):
