@@ -59,7 +59,7 @@ class Detection:
                 "present": self.present,
                 "score": round(self.score, 4),
                 "marks": {
-                    name: _trace_json(trace)
+                    name: _trace_json(trace, self.seconds)
                     for name, trace in self.found.named().items()
                     if trace is not None
                 },
@@ -118,12 +118,15 @@ def detect(
     return Detector(store_folder, watermarker).detect(path)
 
 
-def _trace_json(trace: Trace) -> dict[str, Any]:
+def _trace_json(trace: Trace, seconds: float) -> dict[str, Any]:
+    where = trace.where()
+    if trace.present and not trace.windows:
+        where = [(0.0, seconds)]  # too short to be looked at in parts
     out: dict[str, Any] = {
         "present": trace.present,
         "score": round(trace.score, 4),
         "speed": trace.speed,
-        "where": [[round(a, 2), round(b, 2)] for a, b in trace.where()],
+        "where": [[round(a, 2), round(b, 2)] for a, b in where],
     }
     if isinstance(trace, PerthTrace):
         out["network"] = round(trace.network, 4)
