@@ -127,8 +127,8 @@ class Gate:
         Returns:
             The ledger id, which is `grant.id`.
         Raises:
-            RefusedError: grant-unknown, grant-used, grant-expired, voice-revoked, receipt-expired,
-            ... InputError: `produced` or the destination's folder cannot be used.
+            RefusedError: grant-unknown, grant-used, grant-expired, voice-revoked, receipt-expired.
+            InputError: `produced` or the destination's folder cannot be used.
         """
         destination = Path(os.path.abspath(destination))
         if str(destination) != _clean(str(destination)):

@@ -290,7 +290,9 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
     public = store.public_keys()[taken.receipt.kid]
     assert verify_receipt(tmp_path / "receipt.jws", public) == taken.receipt
     grant = Gate(store).authorise(taken.voice, "the work", "ada", "Hello.")
-    assert grant.codes.shape[0] == codec.codebooks and grant.transcript == session.text
+    assert grant.codes.shape[0] == codec.codebooks
+    assert words.tokens(session.text)[-5:] == words.tokens(grant.transcript)[-5:]
+    assert 3 < grant.codes.shape[1] / codec.frame_rate < 10  # the end of it is the prompt
     voice = store.voice(taken.voice)
     assert set(voice.sealed) == {"codes", "embedding", "consent-recording"}
     assert store.open_sealed(voice, "consent-recording") == path.read_bytes()
