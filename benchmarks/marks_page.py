@@ -9,7 +9,7 @@ from scipy.stats import beta
 from benchmarks.attacks import ATTACKS, PROMISED
 from benchmarks.marks_fit import RESULTS
 from sayso.inference import comb, keyed, weave
-from sayso.inference.marks import together
+from sayso.inference.marks import PERTH_STRENGTHS, together
 from sayso.inference.watermark import THRESHOLD
 
 KEY = bytes(range(32))
@@ -125,13 +125,13 @@ def quality_words() -> str:
         [
             "| what | measured |",
             "|---|---|",
-            f"| PESQ-WB, PerTh at 0.8 of its strength | {mean('pesq perth')} |",
+            f"| PESQ-WB, PerTh at {PERTH_STRENGTHS[0]} of its strength | {mean('pesq perth')} |",
             f"| PESQ-WB, keyed mark | {mean('pesq keyed')} |",
             f"| PESQ-WB, both as released | {mean('pesq both')} |",
             f"| speech to mark, dB | {mean('snr')} |",
             f"| similarity to the same clip unmarked (Resemblyzer) | {mean('similarity')} |",
             "| similarity to Kathleen's mean voice, unmarked -> marked | "
-            f"{voice[:, 0].mean():.4f} -> {voice[:, 1].mean():.4f} |",
+            f"{voice[:, 0].mean():.4f} -> {voice[:, 1].mean():.4f} ({paired(voice)}) |",
             "| word error rate (Whisper tiny.en), unmarked -> marked | "
             f"{100 * words['unmarked']['wer']:.2f} % -> {100 * words['marked']['wer']:.2f} % |",
             f"| its change per sentence ({len(difference)} sentences), points | "
@@ -139,6 +139,13 @@ def quality_words() -> str:
             f"{196 * difference.std() / len(difference) ** 0.5:.2f} |",
         ]
     )
+
+
+def paired(values: np.ndarray) -> str:
+    """The mean change from the first to the second column, and the spread of the first."""
+    change = values[:, 1] - values[:, 0]
+    error = 1.96 * change.std() / len(change) ** 0.5
+    return f"{change.mean():+.4f} +- {error:.4f}; sentences differ by {values[:, 0].std():.4f}"
 
 
 def speed_words() -> str:
