@@ -26,7 +26,7 @@ SILENT = {
     *("detect", "voices", "revoke", "prepare"),
     *("enrol start", "enrol finish", "enrol record", "receipt verify", "receipt key"),
     *("ledger verify", "ledger head", "ledger export", "ledger check", "keys rotate"),
-    *("ca export", "corpora list", "corpora show"),
+    *("ca export", "corpora list", "corpora show", "corpora check"),
     *("train codec", "train text", "train ar", "train nar"),
 }
 MAKERS = {  # call -> the only files that may make it

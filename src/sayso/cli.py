@@ -19,6 +19,7 @@ ledger = typer.Typer(
     help="The log of all that was allowed, refused and made.", no_args_is_help=True
 )
 ca = typer.Typer(help="The authority that signs our files.", no_args_is_help=True)
+keys = typer.Typer(help="The keys that sign receipts and ledger.", no_args_is_help=True)
 corpora = typer.Typer(help="The corpora that may be trained on.", no_args_is_help=True)
 train = typer.Typer(help="Train a part of a model from a recipe.", no_args_is_help=True)
 for name, group in (
@@ -26,6 +27,7 @@ for name, group in (
     ("receipt", receipt),
     ("ledger", ledger),
     ("ca", ca),
+    ("keys", keys),
     ("corpora", corpora),
     ("train", train),
 ):
@@ -279,6 +281,15 @@ def ca_export(out: Annotated[Path, typer.Argument(help="PEM file to write.")]) -
 
     with Store.open() as store:
         print(f"{out}: sha256 {export_ca(store.home / 'ca', out)}")
+
+
+@keys.command("rotate")
+def keys_rotate() -> None:
+    """Sign with a new key from now on; what the old one signed stays verifiable."""
+    from sayso.inference.store import Store
+
+    with Store.open() as store:
+        print(f"signing with {store.rotate_key()}")
 
 
 @corpora.command("list")
