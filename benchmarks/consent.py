@@ -219,9 +219,8 @@ def wrong() -> dict[str, Any]:
     clips += list(readers().values())[::2][: 200 - len(clips)]
     accepted, all_words, lowest = 0, 0, 9.0
     for audio in clips:
-        said = words.tokens(ears.transcribe(audio))
         asked = words.draw_words(statement)
-        heard = words.listen(said, statement, asked)
+        heard = checks.hear_words(checks.Take(Path(), audio, "consent"), statement, asked, ears)
         lowest = min(lowest, heard.statement_wer)
         all_words += heard.found == len(asked)
         accepted += heard.found == len(asked) and heard.statement_wer <= checks.MAX_WER
@@ -249,7 +248,7 @@ def genuine(count: int = 60) -> dict[str, Any]:
         asked = draw.sample(pool, needed)
         audio = readings.reading(statement, asked, rng)
         assert audio is not None
-        found = words.listen(words.tokens(ears.transcribe(audio)), statement, asked)
+        found = checks.hear_words(checks.Take(Path(), audio, "consent"), statement, asked, ears)
         heard += found.found
         whole += found.found == needed
         both += found.found == needed and found.statement_wer <= checks.MAX_WER

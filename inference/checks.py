@@ -23,6 +23,7 @@ from sayso.inference.receipt import Check
 from sayso.inference.recording import RATE, Audio
 from sayso.inference.spoof import spoof_score
 from sayso.inference.watermark import THRESHOLD as WATERMARK
+from sayso.inference.words import Heard
 
 MIN_SECONDS, MAX_SECONDS = 5.0, 90.0
 MIN_PROMPT_SECONDS, MAX_PROMPT_SECONDS = 3.0, 30.0
@@ -30,6 +31,7 @@ MIN_PEAK = 1e-3  # -60 dBFS
 MIN_SPEECH = 3.0  # seconds of speech
 MIN_UNEVENNESS = 4.0  # dB; noise and tones are below 1, 95 % of LibriSpeech clips above 6
 MAX_OVERLAP = 0.12  # of fingerprints; other clips reach 0.05, MP3 or half of the same 0.17 to 1
+END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
 MAX_WER = 0.50  # of the statement; names and rare words are what recognisers miss
 MIN_ONE_SPEAKER = 0.80
 MIN_SAME_SPEAKER = 0.80  # 1 % of men pass for each other at .777, of women at .789: the stricter
@@ -152,13 +154,34 @@ def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
     )
 
 
+def hear_words(take: Take, statement: Sequence[str], asked: Sequence[str], ears: Ears) -> Heard:
+    """What is heard of statement and words; the end is heard again by itself if words are missing.
+
+    A recogniser bends a word to fit the sentence before it; without the sentence it does so less.
+    """
+    said = words.tokens(ears.transcribe(take.audio))
+    heard = words.listen(said, statement, asked)
+    if heard.found < len(asked):
+        end = words.tokens(ears.transcribe(take.audio[-int(END_SECONDS * RATE) :]))
+        again = words.listen(end, statement, asked)
+        if again.found == len(asked):
+            before = words.listen(said[: -len(asked)], statement, ())
+            return Heard(again.found, again.extra, before.statement_wer)
+    return heard
+
+
 def check_words(
-    transcript: str, statement: str, asked: Sequence[str], earlier: Sequence[Sequence[str]]
+    take: Take,
+    statement: str,
+    asked: Sequence[str],
+    earlier: Sequence[Sequence[str]],
+    ears: Ears,
 ) -> Iterator[Verdict]:
     """That the session's words are said, in order, after its statement."""
-    said, wanted = words.tokens(transcript), words.tokens(statement)
-    heard = words.listen(said, wanted, asked)
+    wanted = words.tokens(statement)
+    heard = hear_words(take, wanted, asked, ears)
     whole = heard.found == len(asked)
+    said = words.tokens(ears.transcribe(take.audio)) if earlier and not whole else []
     reused = not whole and any(words.listen(said, wanted, old).found == len(old) for old in earlier)
     yield Verdict(
         _check("words heard in order", heard.found, len(asked), "counted from the last"),
@@ -264,7 +287,7 @@ def examine(
     yield from check_cuts(consent)
     voices = ears.voices(consent.audio)
     yield from check_speakers(voices, None if prompt is None else ears.voices(prompt.audio))
-    yield from check_words(ears.transcribe(consent.audio), statement, asked, earlier_words)
+    yield from check_words(consent, statement, asked, earlier_words, ears)
     yield from check_quality(consent)
     if prompt is not None:
         yield from check_quality(prompt)
