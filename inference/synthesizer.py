@@ -16,9 +16,10 @@ from sayso.inference.audio import read_audio, write_audio
 from sayso.inference.bundled import bundled_folders, install_bundled_voice
 from sayso.inference.gate import Gate, Grant
 from sayso.inference.marks import load_marks
-from sayso.inference.provenance import SIGNED, ensure_ca, read_manifest, sign
+from sayso.inference.provenance import SIGNED, ensure_ca, keep_manifest, read_manifest, sign
 from sayso.inference.store import Store
 from sayso.inference.watermark import PERTH_RATE
+from sayso.inference.weave import payload_of
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.errors import InputError, MarkError, RefusedError, UnfinishedError
 from sayso.model.sampling import Sampling
@@ -120,10 +121,13 @@ class Synthesizer:
         with self.store.workspace() as folder:
             plain, produced = folder / f"unsigned{out.suffix}", folder / f"signed{out.suffix}"
             write_audio(plain, fit(marked), self.bundle.codec.sample_rate)
-            sign(plain, produced, self.ca, grant.id, self.bundle.card_hash, out.name)
+            payload = payload_of(self.marks.keyed.key, grant.id) if self.marks.keyed else None
+            card = self.bundle.card_hash
+            manifest = sign(plain, produced, self.ca, grant.id, card, out.name, payload)
             plain.unlink()
             score = self._check(produced, grant)
             ledger_id = self.gate.release(grant, produced, out)
+            keep_manifest(self.store.home, ledger_id, manifest)  # for a file that loses its own
         seconds = len(audio) / self.bundle.codec.sample_rate
         return Spoken(out, ledger_id, seconds, score)
 

@@ -191,3 +191,16 @@ def test_every_known_error_is_a_sayso_error():
         assert issubclass(error, SaysoError)
     with pytest.raises(InputError):
         check_destination(Path("/"))
+
+
+def test_a_file_that_lost_its_manifest_is_led_back_to_it(speaker, home, tmp_path):
+    """Decoded and written anew: the keyed mark names the ledger row, the store kept the manifest."""
+    from sayso.inference.audio import read_audio, write_audio
+
+    spoken = speaker.speak(f"{TEXT} And there it stayed all day.", "nobody", tmp_path / "said.wav")
+    write_audio(tmp_path / "bare.wav", read_audio(tmp_path / "said.wav", 24_000), 24_000)
+    found = detect(tmp_path / "bare.wav", home)
+    assert found.manifest.state == "none"
+    assert spoken.ledger_id in found.ledger_ids
+    assert found.recalled is not None
+    assert found.recalled.ledger_id == spoken.ledger_id
