@@ -194,7 +194,7 @@ def test_every_known_error_is_a_sayso_error():
 
 
 def test_a_file_that_lost_its_manifest_is_led_back_to_it(speaker, home, tmp_path):
-    """Decoded and written anew: the keyed mark names the ledger row, the store kept the manifest."""
+    """Written anew: the keyed mark names the ledger row, and the store has kept the manifest."""
     from sayso.inference.audio import read_audio, write_audio
 
     spoken = speaker.speak(f"{TEXT} And there it stayed all day.", "nobody", tmp_path / "said.wav")
