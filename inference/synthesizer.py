@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from sayso.inference.audio import read_audio, write_audio
-from sayso.inference.bundled import bundled_folders, install_bundled_voice
 from sayso.inference.gate import Gate, Grant
 from sayso.inference.marks import load_marks
 from sayso.inference.provenance import SIGNED, ensure_ca, keep_manifest, read_manifest, sign
@@ -70,14 +69,12 @@ class Synthesizer:
             MarkError: The watermark or the signing authority cannot be used.
             StoreError: The store is unreadable.
         """
-        # Marks first: without them there is nothing this class may do.
         self.store = store if store is not None else Store.open()
+        # Marks before the model: without them there is nothing this class may do.
         self.marks = load_marks(self.store.home)
         self.ca = ensure_ca(self.store.home / "ca")
         self.gate = Gate(self.store)
         self.bundle: Bundle = load_bundle(model)
-        for folder in bundled_folders():
-            install_bundled_voice(self.store, folder)
 
     def speak(
         self,

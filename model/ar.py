@@ -20,7 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .transformer import INIT_STD, Cache, Size, Transformer, embedding, join, part, positions
+from .transformer import (
+    INIT_STD,
+    Cache,
+    Size,
+    Transformer,
+    embed_text,
+    embedding,
+    join,
+    part,
+    positions,
+)
 
 
 @dataclass(frozen=True)
@@ -104,11 +114,6 @@ class AR(nn.Module):
             nn.init.zeros_(self.group_prediction.bias)
 
     @property
-    def text_eos_id(self) -> int:
-        """<eos> in the text table: the row behind the vocabulary."""
-        return self.config.text_size
-
-    @property
     def eos_id(self) -> int:
         """<eos> in the code table: the row behind the codebook."""
         return self.config.codebook_size
@@ -125,12 +130,9 @@ class AR(nn.Module):
 
     def embed_start(self, text: Tensor, text_lengths: Tensor, codes: Tensor) -> Tensor:
         """Text || <eos>, <bos> || groups: (B, S + 2 + N, D), right-padded."""
-        text = F.pad(text, (0, 1)).scatter(1, text_lengths[:, None], self.text_eos_id)
-        if text.shape[1] > self.config.max_text:
-            raise ValueError(f"{text.shape[1]} text tokens, the model holds {self.config.max_text}")
         if codes.shape[1] > self.config.max_frames:
             raise ValueError(f"{codes.shape[1]} frames, the model holds {self.config.max_frames}")
-        x = self.text_embedding(text) + self.text_position.weight[: text.shape[1]]
+        x = embed_text(text, text_lengths, self.text_embedding, self.text_position)
         bos = (self.bos + self.code_position.weight[0]).expand(len(codes), 1, -1)
         groups = self.embed_groups(codes, torch.ones_like(text_lengths))
         return join(x, text_lengths + 1, torch.cat([bos, groups], 1))

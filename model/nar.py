@@ -9,11 +9,10 @@ the code sequence, and it and the code-ID token take the two code positions behi
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ar import Loss, cross_entropy
-from .transformer import INIT_STD, Size, Transformer, embedding, join, part, positions
+from .transformer import INIT_STD, Size, Transformer, embed_text, embedding, join, part, positions
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,6 @@ class NAR(nn.Module):
         self.level_embedding = embedding(K - 1, D)  # W_id
         self.transformer = Transformer(config.size, causal=False)
 
-    @property
-    def text_eos_id(self) -> int:
-        """<eos> in the text table: the row behind the vocabulary."""
-        return self.config.text_size
-
     def forward(
         self,
         text: Tensor,
@@ -81,10 +75,7 @@ class NAR(nn.Module):
             raise ValueError(f"level {level} of {K} codebooks, model of {self.config.codebooks}")
         if T > self.config.max_frames:
             raise ValueError(f"{T} frames, the model holds {self.config.max_frames}")
-        text = F.pad(text, (0, 1)).scatter(1, text_lengths[:, None], self.text_eos_id)
-        if text.shape[1] > self.config.max_text:
-            raise ValueError(f"{text.shape[1]} text tokens, the model holds {self.config.max_text}")
-        x = self.text_embedding(text) + self.text_position.weight[: text.shape[1]]
+        x = embed_text(text, text_lengths, self.text_embedding, self.text_position)
 
         is_prompt = torch.arange(T, device=codes.device) < prompt_lengths[:, None]  # (B, T)
         frames = torch.zeros(*codes[:, 0].shape, x.shape[2], dtype=x.dtype, device=x.device)

@@ -160,6 +160,19 @@ def embedding(count: int, width: int) -> nn.Embedding:
     return nn.Embedding(count, width, _weight=torch.randn(count, width) * INIT_STD)
 
 
+def embed_text(
+    text: Tensor, lengths: Tensor, table: nn.Embedding, position: nn.Embedding
+) -> Tensor:
+    """Text ids (B, S), right-padded beyond `lengths` (B,), and <eos> behind them: (B, S + 1, D).
+
+    <eos> is the last row of `table`, behind the vocabulary.
+    """
+    text = F.pad(text, (0, 1)).scatter(1, lengths[:, None], table.num_embeddings - 1)
+    if text.shape[1] > position.num_embeddings:
+        raise ValueError(f"{text.shape[1]} text tokens, the model holds {position.num_embeddings}")
+    return table(text) + position.weight[: text.shape[1]]
+
+
 def join(first: Tensor, first_lengths: Tensor, second: Tensor) -> Tensor:
     """Put each row of `second` right behind the real part of `first`'s row, padding last.
 
