@@ -170,7 +170,7 @@ class VocosDecoder(nn.Module):
     @classmethod
     def load(cls, folder: Path, codebooks: int) -> "VocosDecoder":
         try:
-            from vocos.pretrained import instantiate_class
+            from vocos.pretrained import instantiate_class  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise CheckpointError(
                 f"decoder 'vocos' needs the vocos package ({error}): pip install 'sayso[vocos]'"

@@ -144,7 +144,7 @@ VOCOS = {
 
 
 def save_vocos(folder: Path) -> Path:
-    from vocos.pretrained import instantiate_class
+    from vocos.pretrained import instantiate_class  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     (folder / "vocos").mkdir()
