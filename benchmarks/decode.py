@@ -53,7 +53,7 @@ def measure(G: int, size: Size, text: int, prompt: float, repeats: int) -> dict[
     )
     model.prefill(ids, text_lengths, codes, lengths, cache)
     group, number = torch.zeros(1, G, dtype=torch.long), lengths // G + 1
-    cached = seconds(lambda: model.decode(group, number, cache), repeats)
+    cached = seconds(lambda: model.predict(model.decode(group, number, cache)), repeats)
     naive = seconds(lambda: model(ids, text_lengths, codes, lengths), 3)
     weights = sum(p.numel() for p in model.transformer.parameters())
     weights += model.code_embedding.weight.numel()

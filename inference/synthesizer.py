@@ -139,6 +139,7 @@ class Synthesizer:
             [self._most_frames(piece, grant) for piece in pieces],
             sampling,
             torch.Generator().manual_seed(seed),
+            [len(prompt_ids)] * len(pieces),
         )
         for piece, row, finished in zip(pieces, codes, first.finished, strict=True):
             if not finished:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .pointer import FARTHEST, NONE, Pointer, ages, moves, to_groups
 from .transformer import (
     INIT_STD,
     Cache,
@@ -48,6 +49,8 @@ class ARConfig:
     """Text positions, <eos> included."""
     max_frames: int = 4096
     """Longest code sequence in frames, prompt included."""
+    alignment: bool = False
+    """Whether a pointer walks through the text (`model/pointer.py`); not in VALL-E 2."""
 
     def __post_init__(self):
         if min(self.text_size, self.codebook_size, self.group_size, self.max_text) < 1:
@@ -65,6 +68,8 @@ class Loss(NamedTuple):
     """Sum of nats over the batch, scalar."""
     count: Tensor
     """Codes that were counted, scalar."""
+    aside: Tensor | None = None
+    """Nats of what is predicted beside codes, a sum to be added in training; not in the others."""
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Loss:
@@ -103,6 +108,8 @@ class AR(nn.Module):
         self.code_position = positions(1 + config.max_frames // G, D)
         self.bos = nn.Parameter(torch.randn(D) * INIT_STD)
         self.transformer = Transformer(config.size, causal=True)
+        self.pointer = Pointer(D) if config.alignment else None
+        self.move = nn.Linear(D, FARTHEST + 1) if config.alignment else None
         self.group_embedding: nn.Linear | None = None
         self.group_prediction: nn.Linear | None = None
         if G > 1:
@@ -128,14 +135,29 @@ class AR(nn.Module):
         number = first[:, None] + torch.arange(T // G, device=codes.device)
         return groups + self.code_position(number.clamp(max=self.code_position.num_embeddings - 1))
 
-    def embed_start(self, text: Tensor, text_lengths: Tensor, codes: Tensor) -> Tensor:
+    def guide(self, text: Tensor, text_lengths: Tensor, pointer: Tensor, age: Tensor) -> Tensor:
+        """What is said next, for pointers and their ages (B, N): (B, N, D).
+
+        Raises:
+            ValueError: The model was built without `alignment`.
+        """
+        if self.pointer is None:
+            raise ValueError("this model has no pointer: its config says alignment: false")
+        return self.pointer(text, text_lengths, self.text_embedding, pointer, age)
+
+    def embed_start(
+        self, text: Tensor, text_lengths: Tensor, codes: Tensor, guide: Tensor | None
+    ) -> Tensor:
         """Text || <eos>, <bos> || groups: (B, S + 2 + N, D), right-padded."""
         if codes.shape[1] > self.config.max_frames:
             raise ValueError(f"{codes.shape[1]} frames, the model holds {self.config.max_frames}")
+        if (guide is None) == self.config.alignment:
+            raise ValueError(f"alignment is {self.config.alignment} in this model's config")
         x = embed_text(text, text_lengths, self.text_embedding, self.text_position)
         bos = (self.bos + self.code_position.weight[0]).expand(len(codes), 1, -1)
         groups = self.embed_groups(codes, torch.ones_like(text_lengths))
-        return join(x, text_lengths + 1, torch.cat([bos, groups], 1))
+        speech = torch.cat([bos, groups], 1)
+        return join(x, text_lengths + 1, speech if guide is None else speech + guide)
 
     def predict(self, hidden: Tensor) -> Tensor:
         """(..., D) to logits (..., G, V + 1) through the tied code table."""
@@ -144,46 +166,100 @@ class AR(nn.Module):
         G, D = self.config.group_size, self.config.size.width
         return hidden.unflatten(-1, (G, D)) @ self.code_embedding.weight.T
 
-    def forward(self, text: Tensor, text_lengths: Tensor, codes: Tensor, lengths: Tensor) -> Tensor:
-        """Logits for every group and the one after the last: (B, N + 1, G, codebook_size + 1).
+    def read(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        lengths: Tensor,
+        guide: Tensor | None = None,
+    ) -> Tensor:
+        """What is known before each group, and after the last: (B, N + 1, D).
 
         Args:
             text: (B, S) int64, right-padded beyond `text_lengths` (B,).
             codes: (B, N * G) int64 of codebook 0, right-padded beyond `lengths` (B,), which are
                 multiples of G.
+            guide: (B, N + 1, D) of `guide`, where each of the groups is in the text; only for
+                models with `alignment`.
         """
         G = self.config.group_size
-        x = self.embed_start(text, text_lengths, codes)
+        x = self.embed_start(text, text_lengths, codes, guide)
         x = self.transformer(x, text_lengths + 2 + lengths // G)
-        return self.predict(part(x, text_lengths + 1, 1 + codes.shape[1] // G))
+        return part(x, text_lengths + 1, 1 + codes.shape[1] // G)
 
-    def loss(self, text: Tensor, text_lengths: Tensor, codes: Tensor, lengths: Tensor) -> Loss:
+    def forward(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        lengths: Tensor,
+        guide: Tensor | None = None,
+    ) -> Tensor:
+        """Logits for every group and the one after the last: (B, N + 1, G, codebook_size + 1).
+
+        Arguments as of `read`.
+        """
+        return self.predict(self.read(text, text_lengths, codes, lengths, guide))
+
+    def loss(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        lengths: Tensor,
+        pointer: Tensor | None = None,
+    ) -> Loss:
         """Mean nats per code (Eq. 8), <eos> included; utterances are clipped to whole groups here.
 
         Args:
             text: (B, S) int64, right-padded beyond `text_lengths` (B,).
             codes: (B, T) int64 of codebook 0, right-padded beyond `lengths` (B,).
+            pointer: (B, T) int64, where each frame is in the text; only for models with
+                `alignment`. The nats of its moves are the loss's `aside`.
         """
         G = self.config.group_size
+        guide = groups = None
+        if pointer is not None:
+            groups = to_groups(clip_to_groups(pointer, lengths, G)[0], G)
         codes, lengths = clip_to_groups(codes, lengths, G)
-        logits = self(text, text_lengths, codes, lengths)
+        last = (lengths // G)[:, None]
+        number = torch.arange(1 + codes.shape[1] // G, device=codes.device)[None]  # (1, N + 1)
+        if groups is not None:
+            # Behind the last group the text is said, and nothing is asked of the pointer.
+            groups = torch.where(number < last, F.pad(groups, (0, 1)), text_lengths[:, None])
+            guide = self.guide(text, text_lengths, groups, ages(groups))
+        hidden = self.read(text, text_lengths, codes, lengths, guide)
         targets = F.pad(codes, (0, G)).unflatten(1, (-1, G))  # (B, N + 1, G)
-        number = torch.arange(targets.shape[1], device=codes.device)[None, :, None]
-        last = (lengths // G)[:, None, None]
-        targets = targets.masked_fill(number >= last, self.eos_id)
-        return cross_entropy(logits, targets, (number <= last).expand_as(targets))
+        targets = targets.masked_fill((number >= last)[..., None], self.eos_id)
+        counted = (number <= last)[..., None].expand_as(targets)
+        loss = cross_entropy(self.predict(hidden), targets, counted)
+        if groups is None or self.move is None:
+            return loss
+        target = moves(groups)  # (B, N)
+        known = (target != NONE) & (number[:, :-1] < last)
+        return loss._replace(aside=cross_entropy(self.move(hidden[:, :-1]), target, known).summed)
 
     def prefill(
-        self, text: Tensor, text_lengths: Tensor, codes: Tensor, lengths: Tensor, cache: Cache
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        lengths: Tensor,
+        cache: Cache,
+        guide: Tensor | None = None,
     ) -> Tensor:
-        """Read text and prompt into an empty cache; logits of the first new group (B, G, V + 1)."""
+        """Read text and prompt into an empty cache: what is known before the next group (B, D)."""
         G = self.config.group_size
-        x = self.embed_start(text, text_lengths, codes)
+        x = self.embed_start(text, text_lengths, codes, guide)
         total = text_lengths + 2 + lengths // G
         x = self.transformer(x, total, cache)
-        return self.predict(part(x, total - 1, 1))[:, 0]
+        return part(x, total - 1, 1)[:, 0]
 
-    def decode(self, group: Tensor, number: Tensor, cache: Cache) -> Tensor:
-        """Read group number `number` (B,), of codes (B, G); logits of the next (B, G, V + 1)."""
-        x = self.transformer(self.embed_groups(group, number), torch.ones_like(number), cache)
-        return self.predict(x[:, 0])
+    def decode(
+        self, group: Tensor, number: Tensor, cache: Cache, guide: Tensor | None = None
+    ) -> Tensor:
+        """Read group number `number` (B,), of codes (B, G): what is known before the next (B, D)."""
+        x = self.embed_groups(group, number)
+        x = x if guide is None else x + guide
+        return self.transformer(x, torch.ones_like(number), cache)[:, 0]

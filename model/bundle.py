@@ -44,6 +44,7 @@ class Bundle:
         limits: list[int],
         sampling: Sampling,
         generator: torch.Generator,
+        said: list[int],
     ) -> tuple[list[Tensor], Codes]:
         """Speak a batch.
 
@@ -51,6 +52,7 @@ class Bundle:
             text: B lists of text ids, the prompt's transcript in front of the new text.
             prompts: B codes (K, T_b) int64; T_b may be 0.
             limits: B most new frames.
+            said: B numbers of text ids that are the prompt's.
 
         Returns:
             B codes (K, T'_b), and codebook 0 with its `finished` flags.
@@ -84,9 +86,17 @@ class Bundle:
             torch.tensor(limits),
             sampling,
             generator,
+            said=torch.tensor(said) if self.ar.config.alignment else None,
         )
         full = generate_nar(
-            self.nar, ids, text_lengths, prompt, prompt_lengths, first.codes, first.lengths
+            self.nar,
+            ids,
+            text_lengths,
+            prompt,
+            prompt_lengths,
+            first.codes,
+            first.lengths,
+            first.pointer if self.nar.config.alignment else None,
         )
         return [row[:, : int(n)] for row, n in zip(full, first.lengths, strict=True)], first
 
@@ -120,6 +130,7 @@ def load_bundle(folder: Path = BUNDLED) -> Bundle:
         ("ar codebook_size", ar.config.codebook_size, codec.codebook_size),
         ("nar codebook_size", nar.config.codebook_size, codec.codebook_size),
         ("nar codebooks", nar.config.codebooks, codec.codebooks),
+        ("ar alignment", ar.config.alignment or not nar.config.alignment, True),
     ):
         if got != wanted:
             raise CheckpointError(

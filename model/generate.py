@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .ar import AR, clip_to_groups
 from .nar import NAR
+from .pointer import NONE, allowed
 from .sampling import EMPTY, Sampling, sample
 from .transformer import Cache
 
@@ -24,15 +25,36 @@ class Codes(NamedTuple):
     """(B,) frames."""
     finished: Tensor
     """(B,) bool: the model drew <eos> before its limit."""
+    pointer: Tensor | None = None
+    """(B, T) where each frame is in the text, for models with `alignment`."""
+
+
+class Walk(NamedTuple):
+    """Where the pointer of each row stands before a group is drawn."""
+
+    pointer: Tensor
+    """(B,)"""
+    age: Tensor
+    """(B,) groups for which it has stood there."""
 
 
 def sample_group(
-    logits: Tensor, history: Tensor, model: AR, sampling: Sampling, generator: torch.Generator
+    logits: Tensor,
+    history: Tensor,
+    model: AR,
+    sampling: Sampling,
+    generator: torch.Generator,
+    early: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw one group from (B, G, V + 1) logits; returns codes (B, G) and whether it is <eos> (B,).
 
-    `history` is (B, window). The first place decides on <eos>, see `model/ar.py`.
+    `history` is (B, window). The first place decides on <eos>, see `model/ar.py`; rows that are
+    `early` (B,) may not end.
     """
+    if early is not None:
+        first_logits = logits[:, 0].clone()
+        first_logits[early, model.eos_id] = float("-inf")
+        logits = torch.cat([first_logits[:, None], logits[:, 1:]], 1)
     first = sample(logits[:, 0], history, sampling, generator)
     ended = first == model.eos_id
     group = [first.masked_fill(ended, 0)]
@@ -49,6 +71,16 @@ def last_codes(codes: Tensor, lengths: Tensor, window: int) -> Tensor:
     return padded.gather(1, index)
 
 
+def step_on(
+    walk: Walk, hidden: Tensor, lengths: Tensor, model: AR, generator: torch.Generator
+) -> Walk:
+    """Draw how far each pointer moves, from what is known before the group just drawn."""
+    assert model.move is not None
+    chances = allowed(model.move(hidden).float(), walk.pointer, lengths).softmax(-1)
+    move = torch.multinomial(chances, 1, generator=generator)[:, 0]
+    return Walk(walk.pointer + move, torch.where(move > 0, 0, walk.age + 1))
+
+
 @torch.inference_mode()
 def generate_ar(
     model: AR,
@@ -60,6 +92,7 @@ def generate_ar(
     sampling: Sampling,
     generator: torch.Generator,
     cached: bool = True,
+    said: Tensor | None = None,
 ) -> Codes:
     """Continue each prompt until <eos> or the row's limit.
 
@@ -70,9 +103,12 @@ def generate_ar(
         limits: (B,) most new frames, rounded up to whole groups.
         generator: On the model's device.
         cached: False re-reads the whole sequence at each step (the oracle).
+        said: (B,) text tokens that are the prompt's; needed by models with `alignment`, which
+            start to walk behind them and may not end before the last token.
 
     Raises:
-        ValueError: Text, prompt and limit are more than the model's positions hold.
+        ValueError: Text, prompt and limit are more than the model's positions hold, or `said` is
+            missing or not wanted.
     """
     G = model.config.group_size
     codes, lengths = clip_to_groups(prompt, prompt_lengths, G)
@@ -81,38 +117,77 @@ def generate_ar(
     total = int((lengths + steps * G).max())
     if total > model.config.max_frames:
         raise ValueError(f"prompt and limit are {total} frames, {model.config.max_frames} fit")
+    if (said is None) == model.config.alignment:
+        raise ValueError(f"alignment is {model.config.alignment}: said must fit it")
 
     B = len(text)
     start, new = lengths, torch.zeros_like(lengths)  # prompt frames, groups drawn so far
     finished = torch.zeros(B, dtype=torch.bool, device=text.device)
     capacity = text.shape[1] + 2 + codes.shape[1] // G + int(steps.max())
     cache = Cache(model.config.size, B, capacity, model.bos) if cached else None
-    logits = None
+    walk = None if said is None else Walk(said, torch.zeros_like(said))
+    # Guides of <bos> and of every group read so far; the newest tells what the next group says.
+    guide = None if walk is None else first_guide(model, text, text_lengths, lengths, walk)
+    trail: list[Tensor] = []  # pointers of the groups drawn, each (B,)
+    hidden = None
     while bool((~finished & (new < steps)).any()):
         if cache is None:
-            logits = at_end(model(text, text_lengths, codes, lengths), lengths // G)
-        elif logits is None:
-            logits = model.prefill(text, text_lengths, codes, lengths, cache)
+            hidden = at_end(model.read(text, text_lengths, codes, lengths, guide), lengths // G)
+        elif hidden is None:
+            hidden = model.prefill(text, text_lengths, codes, lengths, cache, guide)
         history = last_codes(codes, lengths, sampling.window)
-        group, ended = sample_group(logits, history, model, sampling, generator)
+        early = None if walk is None else walk.pointer < text_lengths
+        group, ended = sample_group(
+            model.predict(hidden), history, model, sampling, generator, early
+        )
         running = ~finished & (new < steps)
         finished = finished | (running & ended)
         running = running & ~ended
         new = new + running
         codes = put(codes, lengths, group, running)
+        latest = None
+        if walk is not None and guide is not None:
+            trail.append(walk.pointer)
+            walk = step_on(walk, hidden, text_lengths, model, generator)
+            latest = model.guide(text, text_lengths, walk.pointer[:, None], walk.age[:, None])
+            if cache is None:
+                guide = put_guide(guide, 1 + lengths // G, latest, running)
         if cache is not None:  # rows that have ended go on with a group that nobody reads
-            logits = model.decode(group, 1 + lengths // G, cache)
+            hidden = model.decode(group, 1 + lengths // G, cache, latest)
         lengths = lengths + G * running
     frames = lengths - start
     result = codes.new_zeros(B, int(frames.max()))
     for row in range(B):
         result[row, : int(frames[row])] = codes[row, int(start[row]) : int(lengths[row])]
-    return Codes(result, frames, finished)
+    pointer = None
+    if walk is not None:
+        pointer = torch.stack(trail, 1).repeat_interleave(G, 1)[:, : result.shape[1]]
+    return Codes(result, frames, finished, pointer)
 
 
-def at_end(logits: Tensor, groups: Tensor) -> Tensor:
-    """Of (B, N + 1, G, V) the prediction that follows each row's last group: (B, G, V)."""
-    return logits[torch.arange(len(logits), device=logits.device), groups]
+def first_guide(
+    model: AR, text: Tensor, text_lengths: Tensor, lengths: Tensor, walk: Walk
+) -> Tensor:
+    """Guides of <bos> and the prompt's groups (B, N + 1, D): none but for the last of each row."""
+    groups = lengths // model.config.group_size
+    number = torch.arange(int(groups.max()) + 1, device=text.device)
+    pointer = torch.where(number == groups[:, None], walk.pointer[:, None], NONE)
+    return model.guide(text, text_lengths, pointer, torch.zeros_like(pointer))
+
+
+def put_guide(guide: Tensor, place: Tensor, latest: Tensor, running: Tensor) -> Tensor:
+    """Append `latest` (B, 1, D) to each running row of guides (B, N, D) at its `place` (B,)."""
+    if int(place.max()) >= guide.shape[1]:
+        guide = torch.cat([guide, torch.zeros_like(latest)], 1)
+    rows = running.nonzero()[:, 0]
+    guide = guide.clone()
+    guide[rows, place[rows]] = latest[rows, 0]
+    return guide
+
+
+def at_end(hidden: Tensor, groups: Tensor) -> Tensor:
+    """Of (B, N + 1, D) what is known behind each row's last group: (B, D)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), groups]
 
 
 def put(codes: Tensor, lengths: Tensor, group: Tensor, running: Tensor) -> Tensor:
@@ -135,6 +210,7 @@ def generate_nar(
     prompt_lengths: Tensor,
     codes: Tensor,
     lengths: Tensor,
+    pointer: Tensor | None = None,
 ) -> Tensor:
     """Fill codebooks 1..K-1 greedily, one pass each.
 
@@ -142,6 +218,7 @@ def generate_nar(
         text: (B, S) int64, right-padded beyond `text_lengths` (B,).
         prompt: (B, K, T) int64, right-padded beyond `prompt_lengths` (B,).
         codes: (B, T') int64 of codebook 0, right-padded beyond `lengths` (B,).
+        pointer: (B, T') int64, where each new frame is in the text, for models with `alignment`.
 
     Returns:
         (B, K, T') int64, zeros beyond `lengths`.
@@ -149,14 +226,17 @@ def generate_nar(
     B, K = prompt.shape[:2]
     total = prompt_lengths + lengths
     full = prompt.new_zeros(B, K, int(total.max()))
+    where = None if pointer is None else prompt.new_zeros(B, int(total.max()))
     for row in range(B):
         head, end = int(prompt_lengths[row]), int(total[row])
         full[row, :, :head] = prompt[row, :, :head]
         full[row, 0, head:end] = codes[row, : end - head]
+        if where is not None and pointer is not None:
+            where[row, head:end] = pointer[row, : end - head]
     frame = torch.arange(full.shape[2], device=full.device)
     target = (frame >= prompt_lengths[:, None]) & (frame < total[:, None])  # (B, T)
     for level in range(1, K):
-        logits = model(text, text_lengths, full, total, prompt_lengths, level)
+        logits = model(text, text_lengths, full, total, prompt_lengths, level, where)
         full[:, level] = torch.where(target, logits.argmax(-1), full[:, level])
     result = prompt.new_zeros(B, K, codes.shape[1])
     for row in range(B):

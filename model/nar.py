@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .ar import Loss, cross_entropy
+from .pointer import NONE, Pointer, ages
 from .transformer import INIT_STD, Size, Transformer, embed_text, embedding, join, part, positions
 
 
@@ -30,6 +31,8 @@ class NARConfig:
     """Text positions, <eos> included."""
     max_frames: int = 4096
     """Longest code sequence in frames, prompt included."""
+    alignment: bool = False
+    """Whether frames are told where they are in the text (`model/pointer.py`); not in VALL-E 2."""
 
     def __post_init__(self):
         if min(self.text_size, self.codebook_size, self.max_text, self.max_frames) < 1:
@@ -52,6 +55,7 @@ class NAR(nn.Module):
         self.eos = nn.Parameter(torch.randn(D) * INIT_STD)
         self.level_embedding = embedding(K - 1, D)  # W_id
         self.transformer = Transformer(config.size, causal=False)
+        self.pointer = Pointer(D) if config.alignment else None
 
     def forward(
         self,
@@ -61,6 +65,7 @@ class NAR(nn.Module):
         lengths: Tensor,
         prompt_lengths: Tensor,
         level: int,
+        pointer: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, V) of codebook `level` (1..K-1) at every frame.
 
@@ -69,6 +74,8 @@ class NAR(nn.Module):
             codes: (B, K, T) int64, right-padded beyond `lengths` (B,). Target frames are read in
                 codebooks 0..level-1 only.
             prompt_lengths: (B,) frames at the start that are the prompt, read in all codebooks.
+            pointer: (B, T) int64, where each frame is in the text, not read within prompts; only
+                for models with `alignment`.
         """
         K, T = codes.shape[1:]
         if not 1 <= level < self.config.codebooks or K != self.config.codebooks:
@@ -82,6 +89,13 @@ class NAR(nn.Module):
         for k, table in enumerate(self.code_embeddings):
             embedded = table(codes[:, k])  # (B, T, D)
             frames = frames + (embedded if k < level else embedded * is_prompt[..., None])
+        if (pointer is not None) != self.config.alignment:
+            raise ValueError(f"alignment is {self.config.alignment} in this model's config")
+        if pointer is not None and self.pointer is not None:
+            pointer = pointer.masked_fill(is_prompt, NONE)
+            frames = frames + self.pointer(
+                text, text_lengths, self.text_embedding, pointer, ages(pointer)
+            )
         tail = torch.stack([self.eos, self.level_embedding.weight[level - 1]])
         speech = join(frames, lengths, tail.expand(len(codes), -1, -1))
         speech = speech + self.code_position.weight[: T + 2]
@@ -100,9 +114,10 @@ class NAR(nn.Module):
         lengths: Tensor,
         prompt_lengths: Tensor,
         level: int,
+        pointer: Tensor | None = None,
     ) -> Loss:
         """Mean nats per code of codebook `level` after the prompt (Eq. 17), as `forward`."""
-        logits = self(text, text_lengths, codes, lengths, prompt_lengths, level)
+        logits = self(text, text_lengths, codes, lengths, prompt_lengths, level, pointer)
         frame = torch.arange(codes.shape[2], device=codes.device)
         counted = (frame >= prompt_lengths[:, None]) & (frame < lengths[:, None])
         return cross_entropy(logits, codes[:, level], counted)

@@ -65,7 +65,9 @@ def test_same_seed_same_codes_other_seed_other_codes():
     ids = bundle.tokenizer.encode(TEXT)
     prompt = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
     one, same, other = (
-        bundle.generate([ids], [prompt], [150], Sampling(), torch.Generator().manual_seed(seed))[0]
+        bundle.generate(
+            [ids], [prompt], [150], Sampling(), torch.Generator().manual_seed(seed), [0]
+        )[0]
         for seed in (0, 0, 1)
     )
     assert torch.equal(one[0], same[0])

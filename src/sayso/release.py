@@ -34,7 +34,7 @@ def invent(bundle: Bundle, text: str) -> tuple[torch.Tensor, int]:
     limit = int(limit_seconds(text) * bundle.codec.frame_rate)
     for seed in range(MOST_SEEDS):
         generator = torch.Generator().manual_seed(seed)
-        codes, first = bundle.generate([ids], [nothing], [limit], Sampling(), generator)
+        codes, first = bundle.generate([ids], [nothing], [limit], Sampling(), generator, [0])
         if bool(first.finished[0]) and codes[0].shape[1] >= bundle.codec.frame_rate:
             return codes[0], seed
     raise UnfinishedError(f"no seed below {MOST_SEEDS} ended within {limit} frames")
