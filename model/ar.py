@@ -259,7 +259,7 @@ class AR(nn.Module):
     def decode(
         self, group: Tensor, number: Tensor, cache: Cache, guide: Tensor | None = None
     ) -> Tensor:
-        """Read group number `number` (B,), of codes (B, G): what is known before the next (B, D)."""
+        """Read group `number` (B,), of codes (B, G): what is known before the next (B, D)."""
         x = self.embed_groups(group, number)
         x = x if guide is None else x + guide
         return self.transformer(x, torch.ones_like(number), cache)[:, 0]

@@ -1,11 +1,11 @@
-"""Monotonic alignment as an option: what is said next, step by step (VALL-E R, arXiv:2406.07855, 3.2).
+"""Monotonic alignment, an option: what is said next, step by step (VALL-E R, arXiv:2406.07855).
 
-Not in VALL-E 2, and off in `configs/paper.yaml`: on little speech a decoder alone takes very long to
-find out which word it is at. Here a pointer walks through the text with the frames. As in VALL-E R
-the model reads, beside the last codes, the phoneme that comes next, and predicts where the pointer
-goes after it. What differs, decided here: the pointer may pass several phonemes at once, since a
-group of G frames may be longer than a phoneme; the phonemes around it are read with it, and for how
-long it has stood there; and frames of a prompt need no pointer, so that none is asked of a voice.
+Not in VALL-E 2, and off in `configs/paper.yaml`: on little speech a decoder alone takes very long
+to find out which word it is at. Here a pointer walks through the text with the frames. As in
+VALL-E R the model reads, beside the last codes, the phoneme that comes next, and predicts where the
+pointer goes after it. What differs, decided here: the pointer may pass several phonemes at once,
+since a group of G frames may be longer than a phoneme; the phonemes around it are read with it, and
+for how long it has stood there; and a prompt needs no pointer, so that none is asked of a voice.
 
 A pointer is 0 before the text, i at token i (counted from 1), and NONE where it is not known.
 """
@@ -44,7 +44,6 @@ class Pointer(nn.Module):
         Args:
             text: (B, S) int64 of `table`, whose last row is <eos>; right-padded beyond `lengths`.
         """
-        B, N = pointer.shape
         eos = table.num_embeddings - 1
         offset = torch.arange(-BEFORE, AFTER + 1, device=text.device)
         place = pointer[..., None] + offset - 1  # (B, N, 6), from 0 at the first token

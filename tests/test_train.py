@@ -333,7 +333,7 @@ def test_joined_utterances_are_of_one_speaker_and_fit(tmp_path):
     assert max(map(len, examples)) > 3 and min(map(len, examples)) == 1
     for members in examples:
         assert len(set(tokens.speaker[list(members)])) == 1
-        text, codes = tokens.example(members)
+        text, codes, _ = tokens.example(members)
         assert len(codes) == tokens.frames[list(members)].sum() <= 256
         assert np.array_equal(text, np.concatenate([tokens.example((i,))[0] for i in members]))
 

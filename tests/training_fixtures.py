@@ -46,7 +46,8 @@ def rows(count: int, seed: int = 0, corpus: str = "kathleen") -> list[dict]:
     made = []
     for i in range(count):
         text = random.integers(0, TEXT_SIZE, random.integers(3, 9))
-        codes = np.repeat(text, random.integers(3, 6, len(text)))
+        runs = random.integers(3, 6, len(text))
+        codes = np.repeat(text, runs)
         codes = np.stack([(codes + k) % BOOK_SIZE for k in range(BOOKS)])
         made.append(
             {
@@ -55,6 +56,7 @@ def rows(count: int, seed: int = 0, corpus: str = "kathleen") -> list[dict]:
                 "corpus": corpus,
                 "text": " ".join(map(str, text)),
                 "text_ids": text.tolist(),
+                "starts": [0, *np.cumsum(runs)[:-1].tolist()],
                 "codes": codes.astype(np.int16).flatten().tolist(),
                 "frames": codes.shape[1],
                 "split": "validation" if i % 8 == 0 else "train",
@@ -63,7 +65,12 @@ def rows(count: int, seed: int = 0, corpus: str = "kathleen") -> list[dict]:
     return made
 
 
-def write_tokens(folder: Path, made: list[dict], names: tuple[str, ...] = ("kathleen",)) -> Path:
+def write_tokens(
+    folder: Path,
+    made: list[dict],
+    names: tuple[str, ...] = ("kathleen",),
+    aligned: bool = False,
+) -> Path:
     """A token folder of one shard with these rows."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "shard-00000.parquet"
@@ -77,6 +84,7 @@ def write_tokens(folder: Path, made: list[dict], names: tuple[str, ...] = ("kath
             "codec": {**codec, "codebooks": BOOKS, "codebook_size": BOOK_SIZE},
             "tokenizer": {"identity": "t" * 64, "kind": "bpe", "size": TEXT_SIZE},
             "filters": {},
+            "aligned": aligned,
             "counts": {split: {} for split in SPLITS},
             "left_out": {"reasons": {}, "utterances": []},
             "shards": [{"file": path.name, "rows": len(made), "sha256": file_hash(path)}],

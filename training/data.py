@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from sayso.model.errors import InputError
+from sayso.model.pointer import NONE
 
+from .align import pointers
 from .tokens import Tokens
 
 Item = TypeVar("Item")
@@ -30,6 +32,7 @@ class Batch(NamedTuple):
     lengths: Tensor  # (B,) frames
     prompt_lengths: Tensor  # (B,) frames that the NAR is given whole
     level: int  # codebook the NAR predicts, 1..K-1, the same in all batches of a step
+    pointer: Tensor | None  # (B, T) where each frame is in the text, if the tokens are aligned
     step_frames: int  # frames in all batches of the step, on all devices
     step_targets: int  # of these, frames after the prompts
 
@@ -55,6 +58,7 @@ class Batches:
         max_text: int,
         max_frames: int,
         join_seconds: float = 0.0,
+        group_size: int = 1,
     ):
         """Leaves out what the model cannot hold, and counts it in `left_out`.
 
@@ -65,11 +69,13 @@ class Batches:
             max_text: Longest text, in tokens.
             max_frames: Longest utterance.
             join_seconds: Utterances of a speaker are joined up to a length drawn below this.
+            group_size: Frames for which one pointer stands, where the tokens are aligned.
 
         Raises:
             InputError: Nothing is left to train on.
         """
         self.tokens, self.budget, self.seed = tokens, budget, seed
+        self.group_size = group_size
         self.max_text, self.max_frames = max_text, min(max_frames, budget)
         self.join_frames = int(join_seconds * tokens.codec["frame_rate"])
         fits = (tokens.frames <= self.max_frames) & (tokens.text_size <= max_text)
@@ -139,17 +145,27 @@ class Batches:
         seconds = random.uniform(SHORTEST_PROMPT, LONGEST_PROMPT, len(frames))
         return np.minimum(frames // 2, (seconds * rate).astype(int))
 
-    def _batch(self, members: list, prompts: np.ndarray, level: int, totals: tuple) -> Batch:
-        pairs = [self.tokens.example(each) for each in members]
-        text_lengths = torch.tensor([len(text) for text, _ in pairs])
-        lengths = torch.tensor([len(codes) for _, codes in pairs])
+    def _batch(
+        self, members: list, prompts: np.ndarray, hidden: np.ndarray, level: int, totals: tuple
+    ) -> Batch:
+        """`hidden` (B,) frames of each have no pointer, as an enrolled prompt has none."""
+        examples = [self.tokens.example(each) for each in members]
+        text_lengths = torch.tensor([len(text) for text, _, _ in examples])
+        lengths = torch.tensor([len(codes) for _, codes, _ in examples])
         books = self.tokens.codec["codebooks"]
-        text = torch.zeros(len(pairs), int(text_lengths.max()), dtype=torch.int64)
-        codes = torch.zeros(len(pairs), books, int(lengths.max()), dtype=torch.int64)
-        for i, (ids, frames) in enumerate(pairs):
+        text = torch.zeros(len(members), int(text_lengths.max()), dtype=torch.int64)
+        codes = torch.zeros(len(members), books, int(lengths.max()), dtype=torch.int64)
+        pointer = torch.zeros(len(members), codes.shape[2], dtype=torch.int64)
+        for i, (ids, frames, starts) in enumerate(examples):
             text[i, : len(ids)] = torch.from_numpy(ids.astype(np.int64))
             codes[i, :, : len(frames)] = torch.from_numpy(frames.T.astype(np.int64))
-        return Batch(text, text_lengths, codes, lengths, torch.from_numpy(prompts), level, *totals)
+            if self.tokens.aligned:
+                found = pointers(starts, len(frames), self.group_size)
+                pointer[i, : len(frames)] = torch.from_numpy(found)
+                pointer[i, : hidden[i]] = NONE
+        where = pointer if self.tokens.aligned else None
+        given = torch.from_numpy(prompts)
+        return Batch(text, text_lengths, codes, lengths, given, level, where, *totals)
 
     def steps(
         self, start: int, accumulation: int = 1, rank: int = 0, world: int = 1
@@ -169,12 +185,14 @@ class Batches:
             for _ in range(size):
                 members = next(stream)
                 frames = np.array([self.tokens.frames[list(each)].sum() for each in members])
-                drawn.append((members, frames, self._prompts(frames, random)))
-            frames = sum(int(frames.sum()) for _, frames, _ in drawn)
-            targets = frames - sum(int(prompts.sum()) for _, _, prompts in drawn)
+                prompts = self._prompts(frames, random)
+                hidden = prompts * random.integers(0, 2, len(frames))  # half begin aligned
+                drawn.append((members, frames, prompts, hidden))
+            frames = sum(int(each[1].sum()) for each in drawn)
+            targets = frames - sum(int(each[2].sum()) for each in drawn)
             yield [
-                self._batch(members, prompts, level, (frames, targets))
-                for members, _, prompts in drawn[rank::world]
+                self._batch(members, prompts, hidden, level, (frames, targets))
+                for members, _, prompts, hidden in drawn[rank::world]
             ]
             step += 1
 
@@ -191,7 +209,7 @@ class Batches:
             members = batches[first + rank if counts else first]
             frames = np.array([self.tokens.frames[list(each)].sum() for each in members])
             total = int(frames.sum()) if counts else 0
-            yield self._batch(members, frames // 2, 1, (total, total))
+            yield self._batch(members, frames // 2, frames * 0, 1, (total, total))
 
 
 def ahead(batches: Iterator[Item], depth: int = 2) -> Generator[Item, None, None]:

@@ -23,11 +23,13 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 
+from sayso.model.alignment import RATE, Aligner
 from sayso.model.codec import Codec
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.text import Tokenizer, normalise
 
 from . import corpora
+from .align import align_tokens
 from .readers import Utterance, read_corpus
 from .shards import FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, write_json
 from .split import held_out
@@ -83,7 +85,12 @@ def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
 
 
 def make_row(
-    utterance: Utterance, corpus: str, codec: Codec, tokenizer: Tokenizer, filters: Filters
+    utterance: Utterance,
+    corpus: str,
+    codec: Codec,
+    tokenizer: Tokenizer,
+    filters: Filters,
+    aligner: Aligner | None = None,
 ) -> dict[str, Any]:
     """One row of a shard.
 
@@ -100,7 +107,8 @@ def make_row(
     if min(text_ids) < 0 or max(text_ids) >= tokenizer.size:
         raise Unusable("text id beyond the vocabulary")
     try:
-        codes = codec.encode(read_speech(utterance.path, codec.sample_rate, filters))
+        audio = read_speech(utterance.path, codec.sample_rate, filters)
+        codes = codec.encode(audio)
     except InputError as error:
         raise Unusable("codec") from error
     if codes.shape[:2] != (1, codec.codebooks):
@@ -109,12 +117,20 @@ def make_row(
         raise Unusable("too short")
     if int(codes.min()) < 0 or int(codes.max()) >= codec.codebook_size:
         raise Unusable("code beyond the codebook")
+    starts = np.zeros(0, np.int32)
+    if aligner is not None:
+        heard = soxr.resample(audio[0].numpy(), codec.sample_rate, RATE)
+        try:
+            starts = align_tokens(heard, text_ids, tokenizer, codec.frame_rate, aligner)
+        except InputError as error:
+            raise Unusable("alignment") from error
     return {
         "id": utterance.id,
         "speaker": utterance.speaker,
         "corpus": corpus,
         "text": text,
         "text_ids": text_ids,
+        "starts": starts,
         "codes": codes[0].flatten().to(torch.int16).numpy(),
         "frames": codes.shape[2],
         "split": "validation" if held_out(utterance.id, filters.held_out_every) else "train",
@@ -149,6 +165,7 @@ def prepare(
     rank: int = 0,
     world: int = 1,
     report: Callable[[int, int, float], None] | None = None,
+    align: bool = False,
 ) -> bool:
     """Makes the token files of one corpus; call it again to continue a killed run.
 
@@ -163,6 +180,7 @@ def prepare(
         limit: Take only the first so many utterances, for trials.
         rank: This process, of `world` that prepare together into the same folder.
         report: Called after each shard with shards done, shards in all, hours done.
+        align: Find where each text token is said; needs phonemes.
 
     Returns:
         True if the manifest is written; False if other processes have shards left to write.
@@ -190,6 +208,7 @@ def prepare(
             "size": tokenizer.size,
         },
         "filters": vars(filters),
+        "aligned": align,
         "shard_size": shard_size,
         "ids": hashlib.sha256("\n".join(u.id for u in utterances).encode()).hexdigest(),
     }
@@ -200,8 +219,10 @@ def prepare(
     else:
         write_json(out / PLAN, plan)
 
+    aligner = Aligner() if align else None
+
     def row(utterance: Utterance) -> dict[str, Any]:
-        return make_row(utterance, corpus, codec, tokenizer, filters)
+        return make_row(utterance, corpus, codec, tokenizer, filters, aligner)
 
     chunks = [utterances[i : i + shard_size] for i in range(0, len(utterances), shard_size)]
     paths = [out / f"shard-{index:05d}.parquet" for index in range(len(chunks))]
@@ -241,7 +262,7 @@ def _write_manifest(out: Path, plan: dict[str, Any], paths: list[Path], expected
         count["seconds"] = round(count["frames"] / rate, 3)
     reasons = Counter(item["reason"] for item in left_out)
     manifest = {
-        **{key: plan[key] for key in ("format", "corpora", "codec", "tokenizer", "filters")},
+        **{key: value for key, value in plan.items() if key not in ("shard_size", "ids")},
         "counts": counts,
         "left_out": {"reasons": dict(reasons), "utterances": left_out},
         "shards": shards,

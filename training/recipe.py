@@ -44,10 +44,12 @@ class Data:
     """Shorter clips are left out at prepare."""
     max_seconds: float
     """Longer clips are left out at prepare."""
-    held_out_every: int
-    """One utterance in this many is held out for validation, by the hash of its id."""
+    held_out_every: int | dict[str, int]
+    """One utterance in this many is held out for validation, by the hash of its id; by corpus."""
     join_seconds: float
     """Utterances of a speaker are joined, up to a length drawn below this; 0 leaves them apart."""
+    align: bool
+    """Whether prepare finds where each phoneme is said; models with `alignment` need it."""
 
     def __post_init__(self) -> None:
         for name in self.corpora:
@@ -56,8 +58,17 @@ class Data:
             raise InputError("data needs at least one corpus and one token folder")
         if not 0 < self.min_seconds < self.max_seconds:
             raise InputError(f"min_seconds {self.min_seconds} is not below {self.max_seconds}")
-        if self.held_out_every < 2:
-            raise InputError(f"held_out_every is {self.held_out_every}; at least 2")
+        for name in self.corpora:
+            if self.held_out(name) < 2:
+                raise InputError(f"held_out_every of {name} is {self.held_out(name)}; at least 2")
+
+    def held_out(self, corpus: str) -> int:
+        """One utterance in this many of a corpus is held out."""
+        if isinstance(self.held_out_every, int):
+            return self.held_out_every
+        if corpus not in self.held_out_every:
+            raise InputError(f"held_out_every does not name {corpus}")
+        return self.held_out_every[corpus]
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,8 @@ class ARRecipe:
     """Text positions."""
     max_frames: int
     """Frames, prompt included."""
+    alignment: bool
+    """Whether a pointer walks through the text (VALL-E R); not in VALL-E 2."""
     code_init: Literal["random", "codebooks"]
     """Code tables start at random, or from the codec's codebooks: quicker on little data."""
     start_from: str | None
@@ -148,6 +161,8 @@ class NARRecipe:
     """Text positions."""
     max_frames: int
     """Frames, prompt included."""
+    alignment: bool
+    """Whether a pointer walks through the text (VALL-E R); not in VALL-E 2."""
     code_init: Literal["random", "codebooks"]
     """Code tables start at random, or from the codec's codebooks: quicker on little data."""
     start_from: str | None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, PLAN = "manifest.json", "plan.json"
 SPLITS = ("train", "validation")
 SCHEMA = pa.schema(
@@ -18,6 +18,7 @@ SCHEMA = pa.schema(
         ("corpus", pa.string()),
         ("text", pa.string()),  # normalised
         ("text_ids", pa.list_(pa.int32())),
+        ("starts", pa.list_(pa.int32())),  # first frame of each text id; empty if not aligned
         ("codes", pa.list_(pa.int16())),  # (K, T), row by row
         ("frames", pa.int32()),
         ("split", pa.string()),  # one of SPLITS

@@ -61,12 +61,16 @@ class ARTask(LightningModule):
 
     def measure(self, batch: Batch, level: int) -> Loss:
         """The model's loss of one codebook on one batch."""
-        return self.model.loss(batch.text, batch.text_lengths, batch.codes[:, level], batch.lengths)
+        pointer = batch.pointer if self.model.config.alignment else None
+        return self.model.loss(
+            batch.text, batch.text_lengths, batch.codes[:, level], batch.lengths, pointer
+        )
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Loss]:
         """This batch's part in the mean over all frames of the step, and the loss itself."""
         loss = self.measure(batch, 0)
-        return loss.summed / batch.step_frames, loss
+        aside = 0.0 if loss.aside is None else loss.aside
+        return (loss.summed + aside) / batch.step_frames, loss
 
     def flops(self, batch: Batch) -> float:
         """Floating-point operations of a training step on a batch, padding not counted."""
@@ -106,6 +110,7 @@ class NARTask(LightningModule):
             batch.lengths,
             batch.prompt_lengths,
             level,
+            batch.pointer if self.model.config.alignment else None,
         )
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Loss]:

@@ -22,6 +22,7 @@ class Tokens:
 
     codes: list[np.ndarray]  # per folder (frames, K) int16
     texts: list[np.ndarray]  # per folder (text tokens,) int32
+    starts: list[np.ndarray]  # per folder (text tokens,) int32 first frames; empty if not aligned
     folder: np.ndarray  # (N,) which of the folders
     start: np.ndarray  # (N,) first frame
     frames: np.ndarray  # (N,)
@@ -29,20 +30,26 @@ class Tokens:
     text_size: np.ndarray  # (N,) text tokens
     speaker: np.ndarray  # (N,) number of the speaker
     split: np.ndarray  # (N,) index into SPLITS
+    aligned: bool
     codec: dict[str, Any]  # as in the manifest
     tokenizer: dict[str, Any]  # as in the manifest
     corpora: list[dict[str, Any]]  # entries as in the manifests
     manifests: dict[str, str]  # name of a folder: SHA-256 of its manifest
     skipped: dict[str, int]  # rows left out, by reason
 
-    def example(self, members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Utterances one after the other: text ids (S,) and codes (T, K)."""
-        texts, codes = [], []
+    def example(self, members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Utterances one after the other: text ids (S,), codes (T, K) and first frames (S,).
+
+        The last is empty if the token folders are not aligned.
+        """
+        texts, codes, starts, frames = [], [], [], 0
         for i in members:
-            folder, start, text_start = self.folder[i], self.start[i], self.text_start[i]
+            folder, start, first = self.folder[i], self.start[i], self.text_start[i]
             codes.append(self.codes[folder][start : start + self.frames[i]])
-            texts.append(self.texts[folder][text_start : text_start + self.text_size[i]])
-        return np.concatenate(texts), np.concatenate(codes)
+            texts.append(self.texts[folder][first : first + self.text_size[i]])
+            starts.append(self.starts[folder][first : first + self.text_size[i]] + frames)
+            frames += self.frames[i]
+        return np.concatenate(texts), np.concatenate(codes), np.concatenate(starts)
 
 
 def read_manifest(folder: Path, allowed: list[str]) -> dict[str, Any]:
@@ -86,6 +93,9 @@ def _unusable(row: dict[str, Any], manifest: dict[str, Any], names: set[str], pa
         return "wrong number of codebooks"
     if min(codes) < 0 or max(codes) >= codec["codebook_size"]:
         return "code beyond the codebook"
+    starts = row["starts"]
+    if manifest["aligned"] and (len(starts) != len(text_ids) or starts != sorted(starts)):
+        return "wrong alignment"
     if row["split"] not in SPLITS:
         return "unknown split"
     return ""
@@ -106,7 +116,11 @@ def _cache(folder: Path, manifest: dict[str, Any]) -> Path:
     part = folder / f".arrays-{key[:16]}.{os.getpid()}"
     part.mkdir()
     rows, skipped, position, text_position = [], Counter(), 0, 0
-    with (part / "codes.i16").open("wb") as codes, (part / "texts.i32").open("wb") as texts:
+    with (
+        (part / "codes.i16").open("wb") as codes,
+        (part / "texts.i32").open("wb") as texts,
+        (part / "starts.i32").open("wb") as starts,
+    ):
         for shard in manifest["shards"]:
             table = pq.read_table(folder / shard["file"])
             if table.schema != SCHEMA:
@@ -119,6 +133,7 @@ def _cache(folder: Path, manifest: dict[str, Any]) -> Path:
                 array = np.asarray(row["codes"], dtype="<i2")
                 array.reshape(-1, row["frames"]).T.tofile(codes)
                 np.asarray(row["text_ids"], dtype="<i4").tofile(texts)
+                np.asarray(row["starts"], dtype="<i4").tofile(starts)
                 size = len(row["text_ids"])
                 who = f"{row['corpus']}/{row['speaker']}"
                 which = SPLITS.index(row["split"])
@@ -147,9 +162,9 @@ def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
     """
     manifests = [read_manifest(folder, allowed) for folder in folders]
     first = manifests[0]
-    codes, texts, rows, skipped = [], [], [], Counter()
+    codes, texts, starts, rows, skipped = [], [], [], [], Counter()
     for number, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
-        for part in ("codec", "tokenizer"):
+        for part in ("codec", "tokenizer", "aligned"):
             if manifest[part] != first[part]:
                 raise InputError(f"{folder} was made with another {part} than {folders[0]}")
         arrays = _cache(folder, manifest)
@@ -163,6 +178,9 @@ def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
         else:
             codes.append(np.zeros((0, manifest["codec"]["codebooks"]), "<i2"))
             texts.append(np.zeros(0, "<i4"))
+        aligned = manifest["aligned"] and index["rows"]
+        path = arrays / "starts.i32"
+        starts.append(np.memmap(path, "<i4", mode="r") if aligned else np.zeros(0, "<i4"))
     if not rows:
         raise InputError(f"no usable utterance in {', '.join(map(str, folders))}: {dict(skipped)}")
     folder, start, frames, text_start, text_size, speaker, split = zip(*rows, strict=True)
@@ -170,6 +188,7 @@ def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
     return Tokens(
         codes=codes,
         texts=texts,
+        starts=starts,
         folder=np.array(folder),
         start=np.array(start),
         frames=np.array(frames),
@@ -177,6 +196,7 @@ def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
         text_size=np.array(text_size),
         speaker=np.unique(np.array(speaker), return_inverse=True)[1],
         split=np.array(split),
+        aligned=first["aligned"],
         codec=first["codec"],
         tokenizer=first["tokenizer"],
         corpora=list(entries.values()),

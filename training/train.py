@@ -61,6 +61,7 @@ def train_ar(recipe: Recipe, resume: bool = True, report: Report = print) -> Pat
         size=ar.size,
         max_text=ar.max_text,
         max_frames=ar.max_frames,
+        alignment=ar.alignment,
     )
     torch.manual_seed(ar.train.seed)  # of the initial weights
     task = ARTask(AR(config), ar.train)
@@ -85,6 +86,7 @@ def train_nar(recipe: Recipe, resume: bool = True, report: Report = print) -> Pa
         size=nar.size,
         max_text=nar.max_text,
         max_frames=nar.max_frames,
+        alignment=nar.alignment,
     )
     torch.manual_seed(nar.train.seed)  # of the initial weights
     task = NARTask(NAR(config), nar.train)
@@ -129,7 +131,10 @@ def _train(
         config.max_text - 1,  # <eos> takes a place
         config.max_frames,
         recipe.data.join_seconds,
+        recipe.ar.group_size,
     )
+    if config.alignment and not tokens.aligned:
+        raise InputError("alignment: true needs aligned tokens; prepare them with data.align: true")
     fabric = start_fabric(settings)
     first = fabric.is_global_zero
     report = report if first else _silent
@@ -309,6 +314,7 @@ def _export(
     plain.load_state_dict({n.removeprefix("model."): p for n, p in weights.items()})
     save_module(run / part, plain, config)
     figures = {key: row[key] for key in ("step", "minutes", "validation_loss", "text_gain")}
+    figures["alignment"] = config.alignment  # not in VALL-E 2
     figures["validation_per_codebook"] = list(row["validation_per_codebook"].values())
     write_card(run, name, part, tokens, figures)
 
