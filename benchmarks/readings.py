@@ -19,8 +19,9 @@ from sayso.inference.recording import RATE, Audio
 from sayso.inference.words import pronunciations
 
 KATHLEEN = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "kathleen"
-MARGIN = 0.01  # seconds kept on each side of a cut
+MARGIN, WORD_MARGIN = 0.01, 0.03  # seconds kept on each side of a phrase, of a single word
 FADE = 0.008
+TAKES = 3  # of the longest takes of a word one is drawn: who reads a list does not mumble
 
 
 @cache
@@ -83,11 +84,18 @@ def _cut(phrase: tuple[str, ...], rng: np.random.Generator) -> Audio | None:
         for start in range(len(words) - width + 1)
         if words[start : start + width] == phrase
     ]
-    for index in rng.permutation(len(holders)):
+    order = rng.permutation(len(holders))
+    margin = MARGIN
+    if width == 1:
+        margin = WORD_MARGIN
+        spans = [aligned(name)[start] if aligned(name) else ("", 0, 0) for name, start in holders]
+        longest = np.argsort([begin - end for _, begin, end in spans], kind="stable")[:TAKES]
+        order = rng.permutation(longest)
+    for index in order:
         name, start = holders[index]
         times = aligned(name)
         if times:
-            first, last = times[start][1] - MARGIN, times[start + width - 1][2] + MARGIN
+            first, last = times[start][1] - margin, times[start + width - 1][2] + margin
             piece = clip(name)[max(0, int(first * RATE)) : int(last * RATE)].copy()
             fade = int(FADE * RATE)
             ramp = np.linspace(0, 1, fade, dtype=np.float32)

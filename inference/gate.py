@@ -75,23 +75,36 @@ class Gate:
             install_bundled_voice(store, folder)
 
     def authorise(
-        self, voice: str, purpose: str, user: str, text: str, language: str = "en"
+        self,
+        voice: str,
+        purpose: str,
+        user: str,
+        text: str,
+        language: str = "en",
+        altered: bool = False,
     ) -> Grant:
         """Ask to speak `text` in `voice`: a grant, or RefusedError with a reason code.
 
+        `altered` asks to change its pitch or formants, too.
+
         Codes: text-unusable, voice-unknown, voice-revoked, receipt-signature, receipt-malformed,
-        receipt-mismatch, receipt-expired, scope-purpose, scope-user, scope-language, scope-text,
-        quota-uses, quota-characters, prompt-changed. A store that cannot be trusted raises
-        StoreError.
+        receipt-mismatch, receipt-expired, scope-purpose, scope-user, scope-language, scope-alter,
+        scope-text, quota-uses, quota-characters, prompt-changed. A store that cannot be trusted
+        raises StoreError.
         """
         asked = {"voice": _short(voice), "purpose": _short(purpose), "user": _short(user)}
         salt = secrets.token_hex(32)
         digest = hashlib.sha256(bytes.fromhex(salt) + text.encode(errors="replace")).hexdigest()
-        asked |= {"language": _short(language), "text_salt": salt, "text_commitment": digest}
+        asked |= {
+            "language": _short(language),
+            "text_salt": salt,
+            "text_commitment": digest,
+            "altered": altered,
+        }
         with self.store.transaction():
             self.store.check()
             try:
-                found, receipt = self._allowed(voice, purpose, user, text, language)
+                found, receipt = self._allowed(voice, purpose, user, text, language, altered)
                 codes = self._prompt(found, receipt)
             except RefusedError as refusal:
                 refused = refusal
@@ -197,7 +210,7 @@ class Gate:
             return self._receipt(found)
 
     def _allowed(
-        self, voice: str, purpose: str, user: str, text: str, language: str
+        self, voice: str, purpose: str, user: str, text: str, language: str, altered: bool
     ) -> tuple[Voice, Receipt]:
         if not text.strip() or len(text) > MAX_TEXT:
             raise RefusedError(
@@ -235,6 +248,12 @@ class Gate:
                     f"The receipt of {voice!r} allows the {name} {', '.join(allowed)}; "
                     f"asked was {value[:MAX_NAME]!r}.",
                 )
+        if altered and not scope.may_alter:
+            raise RefusedError(
+                "scope-alter",
+                f"The receipt of {voice!r} does not allow its pitch or formants to be changed: "
+                "leave them, or let the speaker enrol with --may-alter.",
+            )
         if scope.texts is not None and hashlib.sha256(text.encode()).hexdigest() not in scope.texts:
             raise RefusedError(
                 "scope-text", f"The receipt of {voice!r} allows only the sentences of its corpus."

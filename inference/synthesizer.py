@@ -19,10 +19,12 @@ from sayso.inference.provenance import SIGNED, ensure_ca, keep_manifest, read_ma
 from sayso.inference.store import Store
 from sayso.inference.watermark import PERTH_RATE
 from sayso.inference.weave import payload_of
+from sayso.model.alter import Alteration, alter
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.errors import InputError, MarkError, RefusedError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text import normalise
+from sayso.model.world import WorldCodec, synthesise
 
 PAUSE_SECONDS = 0.25
 """Silence between sentences."""
@@ -85,6 +87,7 @@ class Synthesizer:
         user: str | None = None,
         seed: int = 0,
         sampling: Sampling | None = None,
+        alteration: Alteration | None = None,
     ) -> Spoken:
         """Say `text` in an enrolled voice, into the file `out` (.wav, .flac or .mp3).
 
@@ -94,6 +97,8 @@ class Synthesizer:
             user: Who asks; the login name if None.
             seed: Of the random draws; the same seed, text and voice give the same codes.
             sampling: Repetition aware sampling with the paper's settings if None.
+            alteration: Speed, pitch and formants; pitch and formants only if the receipt allows
+                it, and all three only with a WORLD codec.
 
         Raises:
             InputError: The text or the output path cannot be used.
@@ -105,15 +110,21 @@ class Synthesizer:
         out = Path(out)
         check_destination(out)
         spoken = normalise(text)
+        alteration = alteration or Alteration()
+        if not alteration.neutral and not isinstance(self.bundle.codec, WorldCodec):
+            raise InputError(
+                "speed, pitch and formants need a model with a WORLD codec; this one has "
+                f"{type(self.bundle.codec).__name__}"
+            )
         user = user if user is not None else getpass.getuser()
-        grant = self.gate.authorise(voice, purpose, user, text)
+        grant = self.gate.authorise(voice, purpose, user, text, altered=alteration.changes_voice)
         if grant.codec != self.bundle.codec.identity:
             raise RefusedError(
                 "codec-mismatch",
                 f"Voice {voice!r} was enrolled with codec {grant.codec[:12]}, this model has "
                 f"{self.bundle.codec.identity[:12]}: enrol the voice with this model",
             )
-        audio = self._generate(sentences(spoken), grant, seed, sampling or Sampling())
+        audio = self._generate(sentences(spoken), grant, seed, sampling or Sampling(), alteration)
         marked = self.marks.embed(fit(audio), self.bundle.codec.sample_rate, grant.id)
         with self.store.workspace() as folder:
             plain, produced = folder / f"unsigned{out.suffix}", folder / f"signed{out.suffix}"
@@ -129,7 +140,12 @@ class Synthesizer:
         return Spoken(out, ledger_id, seconds, score)
 
     def _generate(
-        self, pieces: list[str], grant: Grant, seed: int, sampling: Sampling
+        self,
+        pieces: list[str],
+        grant: Grant,
+        seed: int,
+        sampling: Sampling,
+        alteration: Alteration,
     ) -> Tensor:  # (samples,)
         bundle = self.bundle
         prompt_ids = bundle.tokenizer.encode(normalise(grant.transcript))
@@ -151,8 +167,16 @@ class Synthesizer:
             if not row.shape[1]:
                 raise UnfinishedError(f"Nothing was said for {piece[:60]!r}: try another --seed")
         pause = torch.zeros(int(PAUSE_SECONDS * bundle.codec.sample_rate))
-        parts = [part for row in codes for part in (bundle.codec.decode(row[None])[0], pause)]
+        parts = [part for row in codes for part in (self._decode(row, alteration), pause)]
         return torch.cat(parts[:-1])
+
+    def _decode(self, codes: Tensor, alteration: Alteration) -> Tensor:
+        """Codes (K, T) to (samples,), altered in the vocoder's terms."""
+        codec = self.bundle.codec
+        if alteration.neutral or not isinstance(codec, WorldCodec):
+            return codec.decode(codes[None])[0]
+        features = alter(codec.features(codes), codec.config, alteration)
+        return torch.from_numpy(synthesise(features, codec.config))
 
     def _most_frames(self, piece: str, grant: Grant) -> int:
         """The length limit of one sentence, within what the model holds behind the prompt."""

@@ -72,6 +72,12 @@ class Loss(NamedTuple):
     """Nats of what is predicted beside codes, a sum to be added in training; not in the others."""
 
 
+def logits(hidden: Tensor, table: Tensor) -> Tensor:
+    """Hidden states (..., D) times a tied table (V, D): (..., V), in fp32 under autocast, too."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return hidden.float() @ table.float().T
+
+
 def cross_entropy(logits: Tensor, targets: Tensor, counted: Tensor) -> Loss:
     """Mean over the `counted` (bool) places of (..., V) logits, in fp32 whatever the model is."""
     nats = F.cross_entropy(logits[counted].float(), targets[counted], reduction="none")
@@ -160,11 +166,11 @@ class AR(nn.Module):
         return join(x, text_lengths + 1, speech if guide is None else speech + guide)
 
     def predict(self, hidden: Tensor) -> Tensor:
-        """(..., D) to logits (..., G, V + 1) through the tied code table."""
+        """(..., D) to logits (..., G, V + 1) through the tied code table, in fp32."""
         if self.group_prediction is not None:
             hidden = self.group_prediction(hidden)
         G, D = self.config.group_size, self.config.size.width
-        return hidden.unflatten(-1, (G, D)) @ self.code_embedding.weight.T
+        return logits(hidden.unflatten(-1, (G, D)), self.code_embedding.weight)
 
     def read(
         self,

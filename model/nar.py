@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .ar import Loss, cross_entropy
+from .ar import Loss, cross_entropy, logits
 from .pointer import NONE, Pointer, ages
 from .transformer import INIT_STD, Size, Transformer, embed_text, embedding, join, part, positions
 
@@ -104,7 +104,7 @@ class NAR(nn.Module):
         x = self.transformer(x, text_lengths + 1 + lengths + 2)
         table = self.code_embeddings[level]
         assert isinstance(table, nn.Embedding)
-        return part(x, text_lengths + 1, T) @ table.weight.T
+        return logits(part(x, text_lengths + 1, T), table.weight)
 
     def loss(
         self,
@@ -117,7 +117,7 @@ class NAR(nn.Module):
         pointer: Tensor | None = None,
     ) -> Loss:
         """Mean nats per code of codebook `level` after the prompt (Eq. 17), as `forward`."""
-        logits = self(text, text_lengths, codes, lengths, prompt_lengths, level, pointer)
+        predicted = self(text, text_lengths, codes, lengths, prompt_lengths, level, pointer)
         frame = torch.arange(codes.shape[2], device=codes.device)
         counted = (frame >= prompt_lengths[:, None]) & (frame < lengths[:, None])
-        return cross_entropy(logits, codes[:, level], counted)
+        return cross_entropy(predicted, codes[:, level], counted)

@@ -3,8 +3,10 @@
 The paper gives the size ("following VALL-E", arXiv:2301.02111, 5.1) and no more. Decided here,
 once: LayerNorm before each sub-layer and after the last (trains without a long warm-up), GELU,
 weights N(0, 0.02) with the two layers that write to the residual scaled by 1/sqrt(2 * layers) as
-in GPT-2, and learnable positions that start as sinusoids: they may move, but text and speech run
-in step, and a table that knows what "next" means should learn to read sooner than noise.
+in GPT-2. Dropout on the input and on what the sub-layers write to the residual, but not on
+attention weights: fused attention keeps memory linear in tokens, and with that dropout PyTorch's
+kept every pair on a CPU. Learnable positions that start as sinusoids: they may move, but text and
+speech run in step, and a table that knows what "next" means should learn to read sooner than noise.
 """
 
 import math
@@ -30,7 +32,7 @@ class Size:
     feed_forward: int = 4096
     """Width inside the feed-forward layers."""
     dropout: float = 0.1
-    """Dropout on attention, on both sub-layers' outputs and on the input."""
+    """Dropout on the input and on both sub-layers' outputs."""
 
     def __post_init__(self):
         if min(self.layers, self.heads, self.width, self.feed_forward) < 1:
@@ -105,10 +107,7 @@ class Block(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D/H)
         if cache is not None and slots is not None:
             key, value = cache.write(layer, slots, key, value)
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
-        )
+        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         y = self.attention_out(y.transpose(1, 2).reshape(B, L, D))
         x = x + F.dropout(y, self.dropout, self.training)
         y = self.feed_forward_out(F.gelu(self.feed_forward_in(self.feed_forward_norm(x))))

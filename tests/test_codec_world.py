@@ -211,7 +211,9 @@ def test_fit_is_reproducible_and_scales_as_the_config_says(codec, analysed):
     voiced = rows[:, 33] > 0.5
     assert (rows[voiced, 32] * codec.scale[32]).std() == pytest.approx(0.35, rel=1e-3)
     assert spread[33:].tolist() == pytest.approx([0.5, 0.15, 0.15, 0.15], rel=1e-3)
-    torch.testing.assert_close(spread[:32], rows[:, :32].std(0))
+    own = rows[:, :32].std(0)
+    torch.testing.assert_close(spread[:32] / own.sqrt(), (spread[0] / own[0].sqrt()).expand(32))
+    torch.testing.assert_close(spread[:32].norm(), own.norm())
 
 
 def test_too_little_speech_cannot_be_fitted(analysed):

@@ -108,6 +108,7 @@ def test_grant_then_release(gate: Gate, tmp_path: Path):
 
 def test_every_refusal_has_its_code_and_its_row(gate: Gate, clock: Clock):
     assert refused(gate, voice="eve") == "voice-unknown"
+    assert refused(gate, altered=True) == "scope-alter"
     assert refused(gate, voice="") == "voice-unknown"
     assert refused(gate, purpose="advertising") == "scope-purpose"
     assert refused(gate, user="bob") == "scope-user"

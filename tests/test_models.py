@@ -257,3 +257,14 @@ def test_damaged_checkpoints_are_refused(tmp_path, damage, says):
 def edit(folder, **values):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | values))
+
+
+def test_logits_are_fp32_under_bf16_autocast():
+    ar, nar = make_ar(2), make_nar()
+    text, text_lengths, codes, lengths = batch()
+    all_codes = batch(4)[2]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ar(text, text_lengths, codes, lengths).dtype == torch.float32
+        assert nar(text, text_lengths, all_codes, lengths, lengths // 2, 1).dtype == torch.float32
+        hidden = ar.transformer.blocks[0].qkv(torch.zeros(1, 1, 16))  # type: ignore[operator]
+        assert hidden.dtype == torch.bfloat16  # while the rest of the model is not

@@ -47,10 +47,16 @@ def speak(
     top_p: Annotated[
         float, typer.Option(help="Probability mass of nucleus sampling, 0 to 1.")
     ] = 0.8,
+    speed: Annotated[float, typer.Option(help="Twice as fast at 2.")] = 1.0,
+    pitch: Annotated[float, typer.Option(help="Semitones up; the receipt must allow it.")] = 0.0,
+    formant: Annotated[
+        float, typer.Option(help="Resonances times this: apparent size; the receipt must allow it.")
+    ] = 1.0,
     model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
 ) -> None:
     """Say a text in an enrolled voice, into a marked file."""
     from sayso.inference.synthesizer import Synthesizer
+    from sayso.model.alter import Alteration
     from sayso.model.bundle import BUNDLED
     from sayso.model.errors import InputError
     from sayso.model.sampling import Sampling
@@ -59,8 +65,9 @@ def speak(
         sampling = Sampling(top_p=top_p)
     except ValueError as error:
         raise InputError(f"--top-p: {error}") from None
+    alteration = Alteration(speed, pitch, formant)
     synthesizer = Synthesizer(model or BUNDLED)
-    spoken = synthesizer.speak(text, voice, out, purpose, user, seed, sampling)
+    spoken = synthesizer.speak(text, voice, out, purpose, user, seed, sampling, alteration)
     print(
         f"{spoken.path}: {spoken.seconds:.2f} s, watermark found ({spoken.watermark_score:.2f}), "
         f"C2PA signed, ledger {spoken.ledger_id}"
@@ -347,11 +354,16 @@ def prepare(
 def train_codec(
     root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder for the codec.")],
+    codebooks: Annotated[int, typer.Option(help="K.")] = 8,
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
+    ] = None,
 ) -> None:
     """Fit a WORLD codec to corpora, without their held-out utterances."""
     from sayso.training.fit import fit_codec
 
-    codec = fit_codec(parse_roots(root), out)
+    every = {name: int(n) for name, n in (pair.split("=", 1) for pair in held_out or [])}
+    codec = fit_codec(parse_roots(root), out, every, codebooks)
     print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
 
 
