@@ -17,6 +17,7 @@ from sayso.model.text import Phonemes, normalise
 from sayso.model.world import WorldCodec, WorldConfig, analyse
 from sayso.training.align import align_tokens, first_frames, pointers, spoken_words
 from sayso.training.card import read_card
+from sayso.training.copies import MARK, VOICES, altered_speaker
 from sayso.training.data import Batches
 from sayso.training.fit import fit_world
 from sayso.training.prepare import Filters, prepare
@@ -140,3 +141,49 @@ def test_alignment_needs_aligned_tokens(tmp_path):
     with pytest.raises(InputError, match=r"data\.align: true"):
         train_ar(small_recipe(tmp_path / "run", tokens, ar__alignment=True))
     torch.manual_seed(0)
+
+
+def test_copies_are_the_same_words_by_speakers_who_do_not_exist(kathleen, phonemes, tmp_path):
+    config = WorldConfig(codebooks=2, codebook_size=64)
+    audio, rate = soundfile.read(read_corpus("kathleen", kathleen)[0].path, dtype="float32")
+    heard = analyse(soxr.resample(audio, rate, config.sample_rate), config)
+    codec = fit_world([heard], config, iterations=1)
+    filters = Filters(held_out_every=4)
+    for folder in ("one", "two"):
+        assert prepare(
+            "kathleen",
+            kathleen,
+            tmp_path / folder,
+            codec,
+            phonemes,
+            filters,
+            limit=8,
+            align=True,
+            copies=2,
+        )
+    one, two = (
+        {row["id"]: row for row in pq.read_table(next(each.glob("*.parquet"))).to_pylist()}
+        for each in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one == two  # what is random hangs on names alone
+    originals = [row for id, row in one.items() if MARK not in id]
+    assert len(originals) == 8
+    assert {row["split"] for row in one.values() if MARK in row["id"]} == {"train"}
+    for row in originals:
+        copies = [copy for id, copy in one.items() if id.startswith(row["id"] + MARK)]
+        assert len(copies) == (0 if row["split"] == "validation" else 2)
+        for copy in copies:
+            ratio = copy["frames"] / row["frames"]
+            assert copy["text_ids"] == row["text_ids"]
+            assert copy["speaker"] != row["speaker"]
+            assert copy["codes"] != row["codes"]
+            np.testing.assert_allclose(copy["starts"], np.array(row["starts"]) * ratio, atol=1.5)
+
+
+def test_a_voice_of_copies_is_the_same_in_all_its_sentences():
+    by_name = {}
+    for number in range(400):
+        name, alteration = altered_speaker(f"u{number}", "kathleen", 1)
+        assert by_name.setdefault(name, alteration) == alteration
+    assert len(by_name) == VOICES
+    assert np.ptp([each.pitch for each in by_name.values()]) > 4

@@ -96,6 +96,7 @@ def _prepare(
         tokenizer,
         Filters(data.min_seconds, data.max_seconds, data.held_out(corpus)),
         align=data.align,
+        copies=data.copies,
         limit=limit,
         rank=rank,
         world=world,

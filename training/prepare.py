@@ -30,6 +30,7 @@ from sayso.model.text import Tokenizer, normalise
 
 from . import corpora
 from .align import align_tokens
+from .copies import MARK, altered_rows
 from .readers import Utterance, read_corpus
 from .shards import FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, write_json
 from .split import held_out
@@ -84,15 +85,16 @@ def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
     return torch.from_numpy(soxr.resample(audio, rate, sample_rate).astype(np.float32))[None]
 
 
-def make_row(
+def make_rows(
     utterance: Utterance,
     corpus: str,
     codec: Codec,
     tokenizer: Tokenizer,
     filters: Filters,
     aligner: Aligner | None = None,
-) -> dict[str, Any]:
-    """One row of a shard.
+    copies: int = 0,
+) -> list[dict[str, Any]]:
+    """The row of an utterance and, if it is trained on, those of its altered copies.
 
     Raises:
         Unusable: Text or audio cannot be used.
@@ -124,7 +126,8 @@ def make_row(
             starts = align_tokens(heard, text_ids, tokenizer, codec.frame_rate, aligner)
         except InputError as error:
             raise Unusable("alignment") from error
-    return {
+    validation = held_out(utterance.id, filters.held_out_every)
+    row = {
         "id": utterance.id,
         "speaker": utterance.speaker,
         "corpus": corpus,
@@ -133,18 +136,19 @@ def make_row(
         "starts": starts,
         "codes": codes[0].flatten().to(torch.int16).numpy(),
         "frames": codes.shape[2],
-        "split": "validation" if held_out(utterance.id, filters.held_out_every) else "train",
+        "split": "validation" if validation else "train",
     }
+    return [row] if validation or not copies else [row, *altered_rows(row, audio, codec, copies)]
 
 
 def _write_shard(
-    path: Path, utterances: list[Utterance], row: Callable[[Utterance], dict[str, Any]]
+    path: Path, utterances: list[Utterance], make: Callable[[Utterance], list[dict[str, Any]]]
 ) -> None:
     """One shard and, before it, the list of what it left out."""
     rows, left_out = [], []
     for utterance in utterances:
         try:
-            rows.append(row(utterance))
+            rows += make(utterance)
         except Unusable as reason:
             left_out.append({"id": utterance.id, "reason": str(reason)})
     write_json(path.with_suffix(".json"), left_out)
@@ -166,6 +170,7 @@ def prepare(
     world: int = 1,
     report: Callable[[int, int, float], None] | None = None,
     align: bool = False,
+    copies: int = 0,
 ) -> bool:
     """Makes the token files of one corpus; call it again to continue a killed run.
 
@@ -181,6 +186,7 @@ def prepare(
         rank: This process, of `world` that prepare together into the same folder.
         report: Called after each shard with shards done, shards in all, hours done.
         align: Find where each text token is said; needs phonemes.
+        copies: Altered copies of each training utterance; needs a WORLD codec.
 
     Returns:
         True if the manifest is written; False if other processes have shards left to write.
@@ -209,6 +215,7 @@ def prepare(
         },
         "filters": vars(filters),
         "aligned": align,
+        "copies": copies,
         "shard_size": shard_size,
         "ids": hashlib.sha256("\n".join(u.id for u in utterances).encode()).hexdigest(),
     }
@@ -221,8 +228,8 @@ def prepare(
 
     aligner = Aligner() if align else None
 
-    def row(utterance: Utterance) -> dict[str, Any]:
-        return make_row(utterance, corpus, codec, tokenizer, filters, aligner)
+    def make(utterance: Utterance) -> list[dict[str, Any]]:
+        return make_rows(utterance, corpus, codec, tokenizer, filters, aligner, copies)
 
     chunks = [utterances[i : i + shard_size] for i in range(0, len(utterances), shard_size)]
     paths = [out / f"shard-{index:05d}.parquet" for index in range(len(chunks))]
@@ -230,7 +237,7 @@ def prepare(
     mine = [index for index in range(len(chunks)) if index % world == rank]
     for done, index in enumerate(mine, start=1):
         if not paths[index].is_file():
-            _write_shard(paths[index], chunks[index], row)
+            _write_shard(paths[index], chunks[index], make)
         frames += int(np.sum(pq.read_table(paths[index], columns=["frames"])["frames"]))
         if report is not None:
             report(done, len(mine), frames / codec.frame_rate / 3600)
@@ -255,8 +262,9 @@ def _write_manifest(out: Path, plan: dict[str, Any], paths: list[Path], expected
             counts[split]["utterances"] += 1
             counts[split]["frames"] += frames
         shards.append({"file": path.name, "rows": table.num_rows, "sha256": file_hash(path)})
-    if len(ids) + len(left_out) != expected:
-        raise CorpusError(f"{out}: {expected} utterances, but {len(ids)} in shards; prepare anew")
+    read = sum(MARK not in id for id in ids)
+    if read + len(left_out) != expected:
+        raise CorpusError(f"{out}: {expected} utterances, but {read} in shards; prepare anew")
     rate = plan["codec"]["frame_rate"]
     for count in counts.values():
         count["seconds"] = round(count["frames"] / rate, 3)

@@ -50,6 +50,8 @@ class Data:
     """Utterances of a speaker are joined, up to a length drawn below this; 0 leaves them apart."""
     align: bool
     """Whether prepare finds where each phoneme is said; models with `alignment` need it."""
+    copies: int
+    """Copies prepare makes of what is trained on, with other pitch and formants; WORLD only."""
 
     def __post_init__(self) -> None:
         for name in self.corpora:
