@@ -1,62 +1,251 @@
-"""How well the bundled model speaks: word error rate, unfinished share, speed, likeness.
+"""How well a model speaks: words, voice, pitch, length, speed, on sentences it never saw.
 
-`python -m benchmarks.speak --root ../shared/corpora/kathleen` says held-out sentences through
-`Synthesizer.speak` in the voice of nobody, in a store of its own, and has Whisper tiny.en write
-down what it hears; beside it the same sentences as recorded. Needs the `enrol` extra and jiwer.
+    python -m benchmarks.speak kathleen nobody readers --corpora ../shared/corpora
+    python -m benchmarks.speak kathleen --model runs/mini/release --sampling greedy --most 20
+
+Every sentence goes through `Synthesizer.speak` in a store of its own, one sample each, seed 0, and
+Whisper tiny.en writes down what it hears. `kathleen` and `nobody` say Kathleen's kept-out sentences
+and benchmarks/sentences.txt; each of 20 kept-out readers of LibriSpeech says five sentences of the
+other kept-out readers' text, as its corpus receipt allows no other. Figures are printed and kept in
+benchmarks/results/speak.json. Needs the `enrol` and `bench` extras.
 """
 
 import argparse
+import itertools
+import json
+import re
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jiwer
+import numpy as np
+import soundfile
+import soxr
+import torch
 from whisper_normalizer.english import EnglishTextNormalizer
 
+from benchmarks.marks_fit import RESULTS, write
+from sayso.inference.alignment import cut_prompt
 from sayso.inference.audio import read_audio
-from sayso.inference.hearing import RATE, load_ears, same_speaker
+from sayso.inference.bundled import issue_corpus_voice
+from sayso.inference.hearing import RATE, Ears, embedding, load_ears
 from sayso.inference.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.model.errors import UnfinishedError
-from sayso.training.readers import read_corpus
+from sayso.model.bundle import BUNDLED
+from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.sampling import Sampling
+from sayso.model.text import normalise
+from sayso.model.world import WorldConfig, analyse
+from sayso.training.readers import Utterance, read_corpus
 from sayso.training.split import held_out
+
+SENTENCES = Path(__file__).with_name("sentences.txt")
+HELD_OUT_EVERY = {"kathleen": 47, "librispeech-clips": 11}
+READERS, EACH = 20, 5
+
+
+@dataclass
+class Said:
+    """What came of one sentence."""
+
+    voice: str
+    text: str
+    heard: str = ""
+    finished: bool = False
+    seconds: float = 0.0
+    cost: float = 0.0
+    length: float = 0.0  # over the recording's, where there is one
+    likeness: float = 0.0  # Resemblyzer cosine to the voice's prompt
+    pitch: float = 0.0  # median over the prompt's
+    own: np.ndarray = field(default_factory=lambda: np.zeros(256, np.float32))
+
+
+def kept_out(corpus: str, root: Path) -> list[Utterance]:
+    return [u for u in read_corpus(corpus, root) if held_out(u.id, HELD_OUT_EVERY[corpus])]
+
+
+def short_sentences(utterances: list[Utterance]) -> list[tuple[str, str]]:
+    """(reader, sentence) of 4 to 12 words in transcripts."""
+    found = []
+    for utterance in utterances:
+        for sentence in re.split(r"(?<=[.?!])\s+", utterance.text)[:-1]:  # the last is cut off
+            if 4 <= len(sentence.split()) <= 12 and sentence[0].isupper():
+                found.append((utterance.speaker, sentence))
+    return found
+
+
+def enrol(
+    speaker: Synthesizer, name: str, corpus: str, utterance: Utterance, targets: list[str]
+) -> Path:
+    """Register a recording's last seconds as a benchmark voice; returns the prompt as a file."""
+    codec = speaker.bundle.codec
+    heard = read_audio(utterance.path, RATE)[0].numpy()
+    start, transcript = cut_prompt(heard, normalise(utterance.text))
+    audio = read_audio(utterance.path, codec.sample_rate)[:, int(start * codec.sample_rate) :]
+    codes = codec.encode(audio)[0]
+    issue_corpus_voice(
+        speaker.store, name, codes, transcript, codec.identity, corpus, utterance.speaker, targets
+    )
+    prompt = speaker.store.home / f"{name}-prompt.wav"
+    soundfile.write(prompt, audio[0].numpy(), codec.sample_rate)
+    return prompt
+
+
+def median_pitch(path: Path) -> float:
+    config = WorldConfig()
+    f0 = analyse(read_audio(path, config.sample_rate)[0].numpy(), config).f0
+    return float(np.median(f0[f0 > 0])) if (f0 > 0).any() else 0.0
+
+
+def say(
+    speaker: Synthesizer,
+    ears: Ears,
+    voice: str,
+    text: str,
+    sampling: Sampling,
+    prompt: Path | None = None,
+    recording: Path | None = None,
+) -> Said:
+    """One sentence through the gate, listened to; the file is deleted."""
+    out = speaker.store.home / "said.wav"
+    start = time.perf_counter()
+    try:
+        spoken = speaker.speak(text, voice, out, purpose="benchmark", sampling=sampling)
+    except UnfinishedError:
+        return Said(voice, text)
+    said = Said(voice, text, finished=True, seconds=spoken.seconds)
+    said.cost = time.perf_counter() - start
+    audio = read_audio(out, RATE)[0].numpy()
+    said.heard = ears.transcribe(audio)
+    if recording is not None:
+        said.length = said.seconds / (len(read_audio(recording, RATE)[0]) / RATE)
+    windows = ears.voices(audio)
+    if prompt is not None and len(windows):
+        said.own = embedding(windows)
+        said.likeness = float(said.own @ embedding(voices_of(ears, prompt)))
+        said.pitch = median_pitch(out) / max(1.0, median_pitch(prompt))
+    out.unlink()
+    return said
+
+
+def voices_of(ears: Ears, path: Path) -> np.ndarray:
+    audio, rate = soundfile.read(path, dtype="float32")
+    return ears.voices(soxr.resample(audio, rate, RATE))
+
+
+def sentences(root: Path, most: int) -> list[tuple[str, Path | None]]:
+    """Sentences with their recordings, where there is one, by turns, so that any `most` is fair."""
+    recorded = [(u.text, u.path) for u in kept_out("kathleen", root)]
+    own = [(line, None) for line in SENTENCES.read_text().splitlines()]
+    step = len(own) // max(1, len(recorded))
+    mixed: list[tuple[str, Path | None]] = []
+    for index, pair in enumerate(recorded):
+        mixed += [pair, *own[index * step : (index + 1) * step]]
+    return [*mixed, *own[len(recorded) * step :]][:most]
+
+
+def run(what: str, speaker: Synthesizer, ears: Ears, corpora: Path, most: int, how: Sampling):
+    """All sentences of one kind of voice; yields what came of each."""
+    if what == "nobody":
+        for text, recording in sentences(corpora / "kathleen", most):
+            yield say(speaker, ears, "nobody", text, how, None, recording)
+    elif what == "kathleen":
+        chosen = sentences(corpora / "kathleen", most)
+        first, second = kept_out("kathleen", corpora / "kathleen")[:2]
+        prompts = {
+            name: enrol(speaker, name, "Kathleen", utterance, [text for text, _ in chosen])
+            for name, utterance in (("kathleen", first), ("kathleen-2", second))
+        }
+        for text, recording in chosen:
+            name = "kathleen-2" if text == first.text else "kathleen"
+            yield say(speaker, ears, name, text, how, prompts[name], recording)
+    else:
+        readers = kept_out("librispeech-clips", corpora / "librispeech-clips")
+        texts = short_sentences(readers)
+        left = itertools.cycle(texts)
+        for reader in readers[:READERS][:most]:
+            targets = [t for s, t in itertools.islice(left, 2 * EACH) if s != reader.speaker]
+            name = f"reader-{reader.speaker}"
+            try:
+                prompt = enrol(speaker, name, "LibriSpeech", reader, targets[:EACH])
+            except InputError as error:
+                print(f"{name}: {error}; left out")
+                continue
+            for text in targets[:EACH]:
+                yield say(speaker, ears, name, text, how, prompt)
+
+
+def figures(said: list[Said], ears: Ears, home: Path) -> dict[str, Any]:
+    """The table's row for one kind of voice."""
+    words = EnglishTextNormalizer()
+    done = [each for each in said if each.finished]
+    wanted = [words(each.text) for each in said]
+    heard = [words(each.heard) for each in said]
+    per = np.array([jiwer.wer(a, b) * len(a.split()) for a, b in zip(wanted, heard, strict=True)])
+    sizes = np.array([len(a.split()) for a in wanted])
+    draw = np.random.default_rng(0).integers(0, len(per), (2000, len(per)))
+    rates = per[draw].sum(1) / sizes[draw].sum(1)
+    row: dict[str, Any] = {
+        "sentences": len(said),
+        "unfinished": len(said) - len(done),
+        "wer": round(float(per.sum() / sizes.sum()), 4),
+        "wer, 95 % of bootstraps": np.round(np.quantile(rates, [0.025, 0.975]), 4).tolist(),
+        "seconds of work per second": round(
+            sum(d.cost for d in done) / sum(d.seconds for d in done), 3
+        ),
+    }
+    lengths = [each.length for each in done if each.length]
+    if lengths:
+        row["length over the recording's, median and 10-90 %"] = np.round(
+            np.quantile(lengths, [0.5, 0.1, 0.9]), 3
+        ).tolist()
+    voiced = [each for each in done if each.own.any()]
+    if voiced:
+        row["likeness to the prompt, mean"] = round(
+            float(np.mean([each.likeness for each in voiced])), 4
+        )
+        row["pitch within 15 % of the prompt's"] = round(
+            float(np.mean([abs(each.pitch - 1) <= 0.15 for each in voiced])), 4
+        )
+    names = sorted({each.voice for each in voiced})
+    if len(names) > 2:
+        prompts = np.stack(
+            [embedding(voices_of(ears, home / f"{name}-prompt.wav")) for name in names]
+        )
+        right = [names[int((prompts @ each.own).argmax())] == each.voice for each in voiced]
+        row["nearest to the own prompt"] = round(float(np.mean(right)), 4)
+        row["readers"] = len(names)
+    return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the Kathleen corpus")
-    parser.add_argument("--most", type=int, default=24, help="sentences")
-    args = parser.parse_args()
-    held = [u for u in read_corpus("kathleen", args.root) if held_out(u.id)][: args.most]
-    ears, words = load_ears(), EnglishTextNormalizer()
-    unfinished, seconds, cost, lengths, likeness = 0, 0.0, 0.0, [], []
-    wanted: list[str] = []
-    heard: dict[str, list[str]] = {"spoken": [], "recorded": []}
-    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "home") as store:
-        speaker = Synthesizer(store=store)
-        for utterance in held:
-            out = Path(folder) / f"{utterance.id}.wav"
-            start = time.perf_counter()
-            try:
-                spoken = speaker.speak(utterance.text, "nobody", out, purpose="benchmark")
-            except UnfinishedError:
-                unfinished += 1
-                continue
-            cost += time.perf_counter() - start
-            seconds += spoken.seconds
-            said = read_audio(out, RATE)[0].numpy()
-            recorded = read_audio(utterance.path, RATE)[0].numpy()
-            lengths.append(len(said) / len(recorded))
-            likeness.append(same_speaker(ears.voices(said), ears.voices(recorded)))
-            wanted.append(words(utterance.text))
-            heard["spoken"].append(words(ears.transcribe(said)))
-            heard["recorded"].append(words(ears.transcribe(recorded)))
-    print(f"{len(held)} held-out sentences, {unfinished} unfinished, seed 0, one sample each")
-    for name, texts in heard.items():
-        print(f"word error rate, {name}: {jiwer.wer(wanted, texts):.3f}")
-    print(f"length over the recording's: median {sorted(lengths)[len(lengths) // 2]:.2f}")
-    print(f"Resemblyzer cosine to Kathleen's recording: mean {sum(likeness) / len(likeness):.3f}")
-    print(f"cost: {cost / seconds:.2f} s of wall time per second of speech, all of speak included")
+    parser = argparse.ArgumentParser(description="How well a model speaks.")
+    parser.add_argument("what", nargs="+", choices=["kathleen", "nobody", "readers"])
+    parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
+    parser.add_argument("--model", type=Path, default=BUNDLED)
+    parser.add_argument("--most", type=int, default=100, help="sentences, or readers")
+    parser.add_argument("--sampling", default="ras", choices=["ras", "nucleus", "greedy", "random"])
+    parser.add_argument("--top-p", type=float, default=Sampling().top_p)
+    parser.add_argument("--name", default="", help="under which the figures are kept")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    ears, how = load_ears(), Sampling(given.sampling, top_p=given.top_p)
+    file = RESULTS / "speak.json"
+    for what in given.what:
+        with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "home") as store:
+            speaker = Synthesizer(given.model, store)
+            said = []
+            for each in run(what, speaker, ears, given.corpora, given.most, how):
+                said.append(each)
+                print(f"{each.voice}: {each.text!r} -> {each.heard!r}", flush=True)
+            row = figures(said, ears, store.home)
+        row |= {"card": speaker.bundle.card_hash[:16], "sampling": [how.method, how.top_p]}
+        print(what, json.dumps(row, indent=1))
+        known = json.loads(file.read_text()) if file.exists() else {}
+        write(file.name, known | {given.name or what: row})
 
 
 if __name__ == "__main__":

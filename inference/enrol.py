@@ -224,16 +224,28 @@ def _examine(
     for verdict in verdicts:
         done.append(verdict.check)
         if not verdict.passed:
-            details = {
-                "session": started.id,
-                "code": verdict.code,
-                "checks": [dataclasses.asdict(check) for check in done],
-                "recordings": hashes,
-            }
-            with store.transaction():
-                store.append("enrol-refused", f"e-{secrets.token_hex(16)}", details)
-            raise RefusedError(verdict.code, verdict.message)
+            raise _refused(store, started, verdict.code, verdict.message, done, hashes)
     return done
+
+
+def _refused(
+    store: Store,
+    started: Entry,
+    code: str,
+    message: str,
+    done: list[Check],
+    hashes: dict[str, str],
+) -> RefusedError:
+    """The refusal of a recording, logged with the scores so far."""
+    details = {
+        "session": started.id,
+        "code": code,
+        "checks": [dataclasses.asdict(check) for check in done],
+        "recordings": hashes,
+    }
+    with store.transaction():
+        store.append("enrol-refused", f"e-{secrets.token_hex(16)}", details)
+    return RefusedError(code, message)
 
 
 def _take_in(
@@ -252,7 +264,11 @@ def _take_in(
     start, transcript = 0.0, prompt_text or ""
     if prompt is None:  # a consent recording is longer than a prompt should be: its end
         read = f"{asked['statement']} {', '.join(asked['words'])}."
-        start, transcript = cut_prompt(consent.audio, normalise(read))
+        try:
+            start, transcript = cut_prompt(consent.audio, normalise(read))
+        except InputError as error:
+            message = f"No prompt can be cut from the consent recording: {error}."
+            raise _refused(store, started, "prompt-unclear", message, passed, hashes) from None
     audio = read_audio(source.path, codec.sample_rate)[:, int(start * codec.sample_rate) :]
     codes = codec.encode(audio)[0]
     slug = re.sub(r"[^a-z0-9]+", "-", asked["speaker"].lower()).strip("-") or "voice"

@@ -36,6 +36,10 @@ NUMBERS = [
     # wetext says "thousand two hundred" for 1,200
     (r"(?<![\d,.])1,(?:000|0{0,2}(\d{1,3}))(?![\d,]*\d)", r"1 thousand \1"),
 ]
+MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
+# A day stands alone or before a year: "In May 10 people came" has none.
+MONTH_DAY = re.compile(rf"\b({MONTHS})\s+(\d{{1,2}})(?=\s*(?:[,.;:?!)]|$|\d{{4}}\b))(?![,.:]\d)")
+DAY_MONTH = re.compile(rf"\b(the\s+)?(\d{{1,2}})\s+({MONTHS})\b")
 DECADE = re.compile(r"(?<!\d)(1[1-9]|20)?'?(\d)0'?s\b")
 CASH = re.compile(
     r"([$£€])\s?(\d[\d,]*)(?:\.(\d+))?(?:\s?(k|m|bn|b|thousand|million|billion|trillion)\b)?"
@@ -52,6 +56,8 @@ def expand(text: str) -> str:
         spelling = f"[{short[0].upper()}{short[0].lower()}]" if short[0].islower() else short[0]
         text = re.sub(rf"(?<![\w.]){spelling}{re.escape(short[1:])}\.(?!\w)", full, text)
     text = re.sub(r"\b(?:[A-Za-z]\.){2,}", lambda m: m[0].replace(".", " ").upper(), text)
+    text = MONTH_DAY.sub(lambda m: f"{m[1]} {ordinal(m[2])}", text)
+    text = DAY_MONTH.sub(lambda m: f"{m[1] or 'the '}{ordinal(m[2])} of {m[3]}", text)
     text = CASH.sub(cash, text)
     text = DECADE.sub(decade, text)
     for written, said in NUMBERS:
@@ -78,6 +84,12 @@ def cash(match: re.Match[str]) -> str:
         parts = "pence" if part == "penny" else f"{part}s"
         said += f" and {int(after)} " + (part if int(after) == 1 else parts)
     return said + tail
+
+
+def ordinal(day: str) -> str:
+    """`2` -> `2nd`, which wetext reads as `second`."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(int(day) % 10 if int(day) // 10 != 1 else 0, "th")
+    return f"{int(day)}{ending}"
 
 
 def decade(match: re.Match[str]) -> str:

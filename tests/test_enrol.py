@@ -309,6 +309,22 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
 # --- the parts ---
 
 
+def test_a_consent_without_a_prompt_in_it_is_logged_as_refused(
+    store, tmp_path, ears, marks, codec, monkeypatch
+):
+    """All checks passed, and then the words could not be found in time."""
+    session = genuine(store, monkeypatch, some_words())
+    path = save(tmp_path / "consent.wav", read_aloud(session))
+
+    def unclear(audio, text):
+        raise InputError("3 of 40 words could be aligned")
+
+    monkeypatch.setattr(enrol, "cut_prompt", unclear)
+    assert refusal(store, session, path, codec, ears, marks) == "prompt-unclear"
+    row = ledger.entries(store.database)[-1]
+    assert len(row.content["checks"]) > 10
+
+
 @pytest.mark.parametrize(
     ("day", "said"),
     [

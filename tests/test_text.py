@@ -29,6 +29,10 @@ def phonemes() -> Phonemes:
         ("Hello world", "Hello world."),
         ("Dr. Smith met Mrs. Hale, etc.", "Doctor Smith met Missus Hale, et cetera."),
         ("St. James lives in Baker St.", "Saint James lives in Baker Street."),
+        ("May 2, 2027", "May second, twenty twenty seven."),
+        ("until 2 May 2027", "until the second of May twenty twenty seven."),
+        ("the 3 June meeting", "the third of June meeting."),
+        ("In May 10 people came.", "In May ten people came."),
         ("It cost $5.20.", "It cost five dollars and twenty cents."),
         ("£1.01 or €10", "one pound and one penny or ten euros."),
         ("1,005 of 2,345 in 1,000", "one thousand five of two thousand three hundred and forty five"
