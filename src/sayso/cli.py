@@ -354,14 +354,24 @@ def prepare(
 def train_codec(
     root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder for the codec.")],
-    codebooks: Annotated[int, typer.Option(help="K.")] = 8,
+    config: Annotated[
+        Path | None, typer.Option(help="Train an EnCodec: configs/codec-mini.yaml. Else WORLD.")
+    ] = None,
+    codebooks: Annotated[int, typer.Option(help="K, of a WORLD codec.")] = 8,
     held_out: Annotated[
-        list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
+        list[str] | None,
+        typer.Option(help="NAME=N: one utterance in N is kept out of a WORLD codec; else 47."),
     ] = None,
 ) -> None:
-    """Fit a WORLD codec to corpora, without their held-out utterances."""
+    """Make a codec from corpora, without their held-out utterances: WORLD, or an EnCodec."""
     from sayso.training.fit import fit_codec
 
+    if config is not None:
+        from sayso.training.neural_codec import read_codec_recipe, train_codec
+
+        made = train_codec(read_codec_recipe(config), parse_roots(root), out)
+        print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
+        return
     every = {name: int(n) for name, n in (pair.split("=", 1) for pair in held_out or [])}
     codec = fit_codec(parse_roots(root), out, every, codebooks)
     print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
