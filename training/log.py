@@ -4,6 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import soundfile
+import torch
+
 COLUMNS = (
     *("step", "minutes", "loss", "level", "rate", "gradient_norm", "skipped"),
     *("frames_per_second", "loader_share", "matmul_share"),
@@ -48,6 +51,12 @@ class Log:
         self.board.add_scalar(f"loss/codebook {row['level']}", row["loss"], row["step"])
         for codebook, value in each.items():
             self.board.add_scalar(f"validation/codebook {codebook}", value, row["step"])
+
+    def audio(self, name: str, path: Path, step: int) -> None:
+        """Adds a sample, a marked WAV file."""
+        if self.board is not None:
+            sound, rate = soundfile.read(path, dtype="float32")
+            self.board.add_audio(f"sample/{name}", torch.from_numpy(sound)[None], step, rate)
 
     def close(self) -> None:
         """Writes everything out."""

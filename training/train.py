@@ -33,19 +33,24 @@ from .tasks import ARTask, NARTask
 from .tokens import Tokens, open_tokens
 
 Report = Callable[[str], None]
+Hear = Callable[[int], dict[str, Path]]
+"""Speaks with the weights exported last, at a step: marked samples by name."""
 
 
 class DivergedError(SaysoError):
     """Too many non-finite steps in a row; the last batches were saved."""
 
 
-def train_ar(recipe: Recipe, resume: bool = True, report: Report = print) -> Path:
+def train_ar(
+    recipe: Recipe, resume: bool = True, report: Report = print, hear: Hear | None = None
+) -> Path:
     """Trains the AR model of a recipe and exports its best weights to ``RUN/ar``.
 
     Args:
         recipe: Settings; its token folders must be prepared.
         resume: Continue from the newest checkpoint of the run if there is one.
         report: Takes the lines of the log.
+        hear: Called whenever better weights were exported; its samples go to TensorBoard.
 
     Raises:
         InputError: Token files are missing, or the run has checkpoints of another recipe.
@@ -69,10 +74,12 @@ def train_ar(recipe: Recipe, resume: bool = True, report: Report = print) -> Pat
         start_from_codebooks(task.model, _codec(recipe, tokens), ar.train.seed)
     if ar.start_from is not None:
         start_from(task.model, Path(ar.start_from))
-    return _train(recipe, "ar", tokens, task, ar.train, resume, report)
+    return _train(recipe, "ar", tokens, task, ar.train, resume, report, hear)
 
 
-def train_nar(recipe: Recipe, resume: bool = True, report: Report = print) -> Path:
+def train_nar(
+    recipe: Recipe, resume: bool = True, report: Report = print, hear: Hear | None = None
+) -> Path:
     """Trains the NAR model of a recipe and exports its best weights to ``RUN/nar``.
 
     Arguments and errors as :func:`train_ar`.
@@ -94,7 +101,7 @@ def train_nar(recipe: Recipe, resume: bool = True, report: Report = print) -> Pa
         start_from_codebooks(task.model, _codec(recipe, tokens), nar.train.seed)
     if nar.start_from is not None:
         start_from(task.model, Path(nar.start_from))
-    return _train(recipe, "nar", tokens, task, nar.train, resume, report)
+    return _train(recipe, "nar", tokens, task, nar.train, resume, report, hear)
 
 
 def _codec(recipe: Recipe, tokens: Tokens) -> Codec:
@@ -113,6 +120,7 @@ def _train(
     settings: Optimisation,
     resume: bool,
     report: Report,
+    hear: Hear | None,
 ) -> Path:
     """The loop; see :func:`train_ar`."""
     run, config = Path(recipe.run), task.model.config
@@ -214,6 +222,8 @@ def _train(
                 if _better(row.get("validation_loss"), progress.best):
                     progress.best = row["validation_loss"]
                     _export(fabric, run, part, recipe.name, tokens, task, average, row)
+                    for name, path in hear(progress.step).items() if log and hear else ():
+                        log.audio(name, path, progress.step)
                 clock.restart()
             if log is not None:
                 log.write(row)

@@ -398,22 +398,34 @@ def train_text(
 def train_ar(
     recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = True,
+    listen: Annotated[
+        bool, typer.Option("--listen", help="Marked samples of held-out prompts to TensorBoard.")
+    ] = False,
 ) -> None:
     """Train the AR model of a recipe."""
-    from sayso.training import commands
+    from sayso.listen import listener
+    from sayso.training.recipe import read_recipe
+    from sayso.training.train import train_ar
 
-    commands.ar(recipe, resume)
+    settings = read_recipe(recipe)
+    train_ar(settings, resume, hear=listener(settings) if listen else None)
 
 
 @train.command("nar")
 def train_nar(
     recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = True,
+    listen: Annotated[
+        bool, typer.Option("--listen", help="Marked samples of held-out prompts to TensorBoard.")
+    ] = False,
 ) -> None:
     """Train the NAR model of a recipe."""
-    from sayso.training import commands
+    from sayso.listen import listener
+    from sayso.training.recipe import read_recipe
+    from sayso.training.train import train_nar
 
-    commands.nar(recipe, resume)
+    settings = read_recipe(recipe)
+    train_nar(settings, resume, hear=listener(settings) if listen else None)
 
 
 def parse_roots(pairs: list[str]) -> dict[str, Path]:

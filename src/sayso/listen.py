@@ -1,0 +1,102 @@
+"""Hear a model while it trains: marked samples of benchmark prompts, spoken through the gate.
+
+`sayso train ar|nar --listen`. Training itself can make no sound: it may not import inference. The
+prompts are held-out utterances of the token files, as corpus voices that may say their own corpus's
+sentences; what is said are other held-out texts. The samples stay in RUN/samples, with both marks.
+"""
+
+import tempfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from sayso.inference.bundled import issue_corpus_voice
+from sayso.inference.store import Store
+from sayso.inference.synthesizer import Synthesizer
+from sayso.model.bundle import CARD
+from sayso.model.errors import CheckpointError, InputError, SaysoError
+from sayso.training.recipe import Recipe
+from sayso.training.tokens import open_tokens
+
+PROMPTS = {  # a corpus of training -> of which published corpus its prompts are
+    "libritts": "LibriTTS",
+    "libritts-r": "LibriTTS",
+    "librispeech": "LibriSpeech",
+    "librispeech-clips": "LibriSpeech",
+    "vctk": "VCTK",
+    "kathleen": "Kathleen",
+}
+SAMPLES = 2
+LONGEST_PROMPT = 6.0  # seconds
+
+
+def held_out_rows(recipe: Recipe) -> list[dict]:
+    """Held-out utterances that can be prompts, of corpora whose prompts may be used."""
+    rows = []
+    for folder in map(Path, recipe.data.tokens):
+        tokens = open_tokens([folder], recipe.data.corpora)
+        for shard in sorted(folder.glob("*.parquet")):
+            for row in pq.read_table(shard).to_pylist():
+                short = row["frames"] <= LONGEST_PROMPT * tokens.codec["frame_rate"]
+                if row["split"] == "validation" and short and row["corpus"] in PROMPTS:
+                    rows.append(row)
+    return rows
+
+
+def listen(recipe: Recipe, step: int) -> dict[str, Path]:
+    """Speak with the weights a run exported last; returns the marked files by name.
+
+    Raises:
+        InputError: The run has not both models yet, or no prompt that may be used.
+    """
+    run = Path(recipe.run)
+    missing = [part for part in ("ar", "nar") if not (run / part / "config.json").is_file()]
+    if missing:
+        raise InputError(f"{run} has no {' and no '.join(missing)} yet: nothing to listen to")
+    rows = held_out_rows(recipe)
+    if len(rows) < 2:
+        raise InputError(f"no held-out prompt of {', '.join(PROMPTS)} in {recipe.data.tokens}")
+    folder = run / "samples"
+    folder.mkdir(exist_ok=True)
+    made = {}
+    with tempfile.TemporaryDirectory() as place, Store.open(Path(place) / "home") as store:
+        model = Path(place) / "model"
+        model.mkdir()
+        parts = {"text": recipe.text.folder, "codec": recipe.codec.folder}
+        parts |= {name: run / name for name in ("ar", "nar", CARD)}
+        for name, target in parts.items():
+            (model / name).symlink_to(Path(target).resolve())
+        speaker = Synthesizer(model, store)
+        codec = speaker.bundle.codec
+        for number in range(min(SAMPLES, len(rows) // 2)):
+            prompt, target = rows[2 * number], rows[2 * number + 1]
+            codes = torch.tensor(prompt["codes"]).view(codec.codebooks, -1)
+            name = f"{prompt['corpus']}-{number}"
+            issue_corpus_voice(
+                store,
+                name,
+                codes,
+                prompt["text"],
+                codec.identity,
+                PROMPTS[prompt["corpus"]],
+                prompt["speaker"],
+                [target["text"]],
+            )
+            out = folder / f"{name}-step-{step:08d}.wav"
+            speaker.speak(target["text"], name, out, purpose="benchmark")
+            made[name] = out
+    return made
+
+
+def listener(recipe: Recipe):
+    """What training calls after it exported weights; it says why where there is nothing to hear."""
+
+    def hear(step: int) -> dict[str, Path]:
+        try:
+            return listen(recipe, step)
+        except (InputError, CheckpointError, SaysoError) as error:
+            print(f"no sample at step {step}: {error}", flush=True)
+            return {}
+
+    return hear

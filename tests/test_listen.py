@@ -1,0 +1,80 @@
+"""Samples while a model trains: through the gate, marked, and only where a prompt may be used."""
+
+import dataclasses
+
+import pytest
+import soundfile
+import soxr
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sayso.inference.detect import detect
+from sayso.listen import listen, listener
+from sayso.model.errors import InputError
+from sayso.model.text import Phonemes
+from sayso.model.world import WorldConfig, analyse
+from sayso.training.fit import fit_world
+from sayso.training.prepare import Filters, prepare
+from sayso.training.readers import read_corpus
+from sayso.training.train import train_ar, train_nar
+from training_fixtures import small_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(kathleen, tmp_path_factory):
+    """Twelve real sentences, every second of them held out, and a folder for each part."""
+    base = tmp_path_factory.mktemp("listen")
+    config = WorldConfig(codebooks=2, codebook_size=16)
+    audio, rate = soundfile.read(read_corpus("kathleen", kathleen)[0].path, dtype="float32")
+    codec = fit_world(
+        [analyse(soxr.resample(audio, rate, config.sample_rate), config)], config, iterations=1
+    )
+    codec.save(base / "codec")
+    Phonemes().save(base / "text")
+    filters = Filters(held_out_every=2)
+    prepare("kathleen", kathleen, base / "tokens", codec, Phonemes(), filters, limit=12)
+    more = {"ar__train__steps": 2, "nar__train__steps": 2, "ar__train__warm_up": 0}
+    more |= {"ar__max_frames": 1400, "nar__max_frames": 1400, "ar__max_text": 256}
+    more |= {"nar__max_text": 256, "nar__train__warm_up": 0, "ar__train__frames": 1400}
+    more |= {"nar__train__frames": 1400, "data__join_seconds": 0.0}
+    more |= {"codec__folder": str(base / "codec"), "text__folder": str(base / "text")}
+    return small_recipe(base / "run", base / "tokens", **more)
+
+
+def test_without_both_models_there_is_nothing_to_hear(recipe, tmp_path, capsys):
+    alone = dataclasses.replace(recipe, run=str(tmp_path))
+    with pytest.raises(InputError, match="no ar and no nar"):
+        listen(alone, 1)
+    assert listener(alone)(1) == {}
+    assert "no sample at step 1" in capsys.readouterr().out
+
+
+def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, monkeypatch):
+    """A model of two steps does not end by itself, so it is stopped every 40 groups."""
+    heard = []
+    train_ar(recipe, report=lambda line: None)
+
+    def hear(step: int):
+        found = listen(recipe, step)
+        heard.append(found)
+        return found
+
+    from sayso.model import generate
+
+    draw, calls = generate.sample_group, [0]
+
+    def ends_soon(logits, history, model, sampling, generator, early=None):
+        codes, ended = draw(logits, history, model, sampling, generator, early)
+        calls[0] += 1
+        return codes, torch.full_like(ended, calls[0] % 40 == 0)
+
+    monkeypatch.setattr(generate, "sample_group", ends_soon)
+    train_nar(recipe, report=lambda line: None, hear=hear)
+    assert heard and heard[-1]
+    for path in heard[-1].values():
+        found = detect(path)
+        assert found.found.perth.present
+        assert found.manifest.state == "valid"  # its store, and with it the root, is gone
+    events = EventAccumulator(f"{recipe.run}/tensorboard/nar", {"audio": 0})
+    events.Reload()
+    assert {tag for tag in events.Tags()["audio"]} == {f"sample/{name}" for name in heard[-1]}
