@@ -97,6 +97,7 @@ class Bundle:
             first.codes,
             first.lengths,
             first.pointer if self.nar.config.alignment else None,
+            self.codec.entries() if self.nar.config.expected else None,
         )
         return [row[:, : int(n)] for row, n in zip(full, first.lengths, strict=True)], first
 

@@ -49,6 +49,10 @@ class Codec(Protocol):
         """
         ...
 
+    def entries(self) -> Tensor:
+        """What the codes stand for, (K, codebook_size, features) float32: sums make a frame."""
+        ...
+
 
 def load_codec(folder: Path) -> Codec:
     """The codec stored in a folder, by the `kind` in its `config.json`.

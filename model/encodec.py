@@ -11,13 +11,14 @@ import shutil
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.request import urlopen
 
 import torch
 import yaml
 from encodec.model import ROOT_URL, EncodecModel
 from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+from encodec.quantization.core_vq import VectorQuantization
 from encodec.quantization.vq import ResidualVectorQuantizer
 from torch import Tensor, nn
 
@@ -157,6 +158,11 @@ class EncodecCodec(nn.Module):
         if self.vocos is not None and codes.shape[1] == self.codebooks:
             return self.vocos(embedding)
         return self.decoder(embedding)[:, 0]
+
+    def entries(self) -> Tensor:
+        """All entries, (K, codebook_size, dimension)."""
+        layers = (cast(VectorQuantization, layer) for layer in self.quantizer.vq.layers)
+        return torch.stack([cast(Tensor, layer.codebook).float() for layer in layers])
 
 
 class VocosDecoder(nn.Module):

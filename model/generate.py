@@ -211,19 +211,23 @@ def generate_nar(
     codes: Tensor,
     lengths: Tensor,
     pointer: Tensor | None = None,
+    entries: Tensor | None = None,
 ) -> Tensor:
-    """Fill codebooks 1..K-1 greedily, one pass each.
+    """Fill codebooks 1..K-1, one pass each: the likeliest code, or with `expected` the middle one.
 
     Args:
         text: (B, S) int64, right-padded beyond `text_lengths` (B,).
         prompt: (B, K, T) int64, right-padded beyond `prompt_lengths` (B,).
         codes: (B, T') int64 of codebook 0, right-padded beyond `lengths` (B,).
         pointer: (B, T') int64, where each new frame is in the text, for models with `alignment`.
+        entries: (K, V, features) of the codec, for models with `expected`.
 
     Returns:
         (B, K, T') int64, zeros beyond `lengths`.
     """
     B, K = prompt.shape[:2]
+    if (entries is not None) != model.config.expected:
+        raise ValueError(f"expected is {model.config.expected} in this model's config")
     total = prompt_lengths + lengths
     full = prompt.new_zeros(B, K, int(total.max()))
     where = None if pointer is None else prompt.new_zeros(B, int(total.max()))
@@ -237,9 +241,19 @@ def generate_nar(
     target = (frame >= prompt_lengths[:, None]) & (frame < total[:, None])  # (B, T)
     for level in range(1, K):
         logits = model(text, text_lengths, full, total, prompt_lengths, level, where)
-        full[:, level] = torch.where(target, logits.argmax(-1), full[:, level])
+        best = logits.argmax(-1) if entries is None else nearest_expected(logits, entries[level])
+        full[:, level] = torch.where(target, best, full[:, level])
     result = prompt.new_zeros(B, K, codes.shape[1])
     for row in range(B):
         head, end = int(prompt_lengths[row]), int(total[row])
         result[row, :, : end - head] = full[row, :, head:end]
     return result
+
+
+def nearest_expected(logits: Tensor, entries: Tensor) -> Tensor:
+    """Of (B, T, V) logits over `entries` (V, features) the code (B, T) with the least mean error.
+
+    The mean squared error of an entry is its distance to the expected entry and a constant.
+    """
+    expected = logits.softmax(-1) @ entries  # (B, T, features)
+    return torch.cdist(expected, entries.expand(len(logits), -1, -1)).argmin(-1)

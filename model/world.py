@@ -207,6 +207,10 @@ class WorldCodec(nn.Module):
         """The entries (codebook_size, D) of one level, writable in place."""
         return cast(Tensor, self._entries(level).embed)
 
+    def entries(self) -> Tensor:
+        """All entries, (K, codebook_size, D)."""
+        return torch.stack([self.codebook(level) for level in range(self.codebooks)])
+
     def _entries(self, level: int) -> EuclideanCodebook:
         return cast(VectorQuantization, self.quantizer.layers[level])._codebook
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sayso.model.ar import AR, ARConfig
-from sayso.model.generate import Walk, generate_ar, generate_nar, step_on
+from sayso.model.generate import Walk, generate_ar, generate_nar, nearest_expected, step_on
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.pointer import FARTHEST, NONE, ages, allowed, moves, to_groups
 from sayso.model.sampling import Sampling
@@ -155,6 +155,28 @@ def test_nar_reads_pointers_but_not_of_prompts():
         model, text, text_lengths, codes[:, :, :6], prompts, codes[:, 0], lengths, pointer
     )
     assert result.shape == (3, 4, 24)
+
+
+def test_the_expected_entry_is_the_middle_and_a_sure_model_gets_its_way():
+    entries = torch.tensor([[-4.0], [-1.0], [0.1], [1.0], [4.0]])
+    unsure = torch.tensor([0.3, 0.1, 0.1, 0.1, 0.29]).log()
+    sure = torch.tensor([0.01, 0.01, 0.01, 0.01, 0.96]).log()
+    found = nearest_expected(torch.stack([unsure, sure])[None], entries)
+    assert found.tolist() == [[2, 4]]  # not entry 0, the likeliest by a hair
+
+
+def test_expected_needs_the_entries_and_is_used_row_by_row():
+    torch.manual_seed(0)
+    model = NAR(NARConfig(20, 30, codebooks=4, size=SIZE, max_frames=128, expected=True)).eval()
+    text, text_lengths, codes, lengths = batch(4)
+    prompts = torch.tensor([6, 2, 4])
+    given = (text, text_lengths, codes[:, :, :6], prompts, codes[:, 0], lengths)
+    with pytest.raises(ValueError, match="expected is True"):
+        generate_nar(model, *given)
+    entries = torch.randn(4, 30, 5)
+    entries[:, 7] = 0.0  # a fresh model is unsure of everything: the middle is entry 7
+    full = generate_nar(model, *given, entries=entries)
+    assert (full[0, 1:, :24] == 7).float().mean() > 0.8
 
 
 def test_models_and_calls_that_do_not_fit_are_refused():

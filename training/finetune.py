@@ -2,20 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
-from encodec.quantization.core_vq import VectorQuantization
-from torch import Tensor, nn
+from torch import nn
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import load_module
 from sayso.model.codec import Codec
-from sayso.model.encodec import EncodecCodec
 from sayso.model.errors import InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.transformer import INIT_STD
-from sayso.model.world import WorldCodec
 
 from .card import read_card
 
@@ -44,7 +40,7 @@ def start_from(model: AR | NAR, folder: Path) -> None:
         theirs = replace(source.config, group_size=G)
     else:
         source, stride = load_module(folder, NAR, NARConfig), 1
-        theirs = source.config
+        theirs = replace(source.config, expected=model.config.expected)  # no weights
     ours = model.config
     size = replace(theirs.size, dropout=ours.size.dropout)  # dropout has no weights
     theirs = replace(theirs, size=size, max_text=ours.max_text, max_frames=ours.max_frames)
@@ -73,15 +69,8 @@ def start_from_codebooks(model: AR | NAR, codec: Codec, seed: int) -> None:
     Raises:
         InputError: The codec has other codebooks than the model.
     """
-    if isinstance(codec, WorldCodec):
-        books = [codec.codebook(level) for level in range(codec.codebooks)]
-    elif isinstance(codec, EncodecCodec):
-        layers = (cast(VectorQuantization, layer) for layer in codec.quantizer.vq.layers)
-        books = [cast(Tensor, layer.codebook).float() for layer in layers]
-    else:
-        raise InputError(f"code_init codebooks: {type(codec).__name__} has none that are known")
     tables = [model.code_embedding] if isinstance(model, AR) else list(model.code_embeddings)
-    entries = torch.stack(books)[: len(tables)]  # (levels, codebook_size, features)
+    entries = codec.entries()[: len(tables)]  # (levels, codebook_size, features)
     if entries.shape[:2] != (len(tables), model.config.codebook_size):
         raise InputError(f"codebooks {tuple(entries.shape)} do not fit {model.config}")
     entries = entries - entries.mean(1, keepdim=True)

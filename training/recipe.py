@@ -165,6 +165,8 @@ class NARRecipe:
     """Frames, prompt included."""
     alignment: bool
     """Whether a pointer walks through the text (VALL-E R); not in VALL-E 2."""
+    expected: bool
+    """Whether the middle of what is likely is taken, not the likeliest code; not in VALL-E 2."""
     code_init: Literal["random", "codebooks"]
     """Code tables start at random, or from the codec's codebooks: quicker on little data."""
     start_from: str | None

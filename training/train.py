@@ -94,6 +94,7 @@ def train_nar(
         max_text=nar.max_text,
         max_frames=nar.max_frames,
         alignment=nar.alignment,
+        expected=nar.expected,
     )
     torch.manual_seed(nar.train.seed)  # of the initial weights
     task = NARTask(NAR(config), nar.train)

@@ -1,7 +1,8 @@
 """Make a model folder out of a training run: its parts, its card, and the voice `nobody`.
 
-`python -m sayso.release runs/tiny src/sayso/assets/tiny`. The model invents nobody's prompt itself,
+`python -m sayso.release runs/mini src/sayso/assets/mini`. The model invents nobody's prompt itself,
 from text alone; its receipt (basis "synthetic") is signed with a key that is thrown away at once.
+AR and NAR are stored in half precision (and computed with in single): half the download.
 """
 
 import json
@@ -10,16 +11,19 @@ from pathlib import Path
 
 import torch
 import typer
+from safetensors.torch import load_file, save_file
 
 from sayso.inference.bundled import issue_bundled_voice
 from sayso.inference.synthesizer import limit_seconds
 from sayso.model.bundle import CARD, Bundle, load_bundle
+from sayso.model.checkpoint import WEIGHTS
 from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text import normalise
 from sayso.training.card import read_card
 from sayso.training.corpora import verify
 from sayso.training.fit import FITTED_ON
+from sayso.training.shards import file_hash
 
 PARTS = ("text", "codec", "ar", "nar")
 INVENTED = "I was never born, and this voice is not the voice of anyone."
@@ -49,6 +53,10 @@ def release(run: Path, out: Path) -> None:
     fitted = json.loads((run / "codec" / FITTED_ON).read_text())
     verify(fitted["corpora"], run / "codec" / FITTED_ON)
     card["codec"] = {**card["codec"], "fitted_on": fitted["corpora"]}
+    for part in ("ar", "nar"):
+        weights = out / part / WEIGHTS
+        save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
+        card["models"][part] |= {"weights_sha256": file_hash(weights), "stored": "float16"}
     (out / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     bundle = load_bundle(out)
     if card["codec"]["identity"] != bundle.codec.identity:
