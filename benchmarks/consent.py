@@ -1,8 +1,8 @@
-"""Measure the consent checks: `python -m benchmarks.consent [speakers cuts wrong genuine natural]`.
+"""Measure the consent checks: `python -m benchmarks.consent [PARTS]`, see `PARTS` below.
 
 Each part prints its figures and puts them into docs/consent.json; `speakers` also draws the DET
 curve. What was measured on what is said in docs/consent.md. Whisper costs about 2 s a call: `wrong`
-makes 200 of them, `genuine` 60, `natural` about 100. Needs ../shared/corpora.
+makes 200 of them, `genuine` and `paused` 60 each, `natural` about 100. Needs ../shared/corpora.
 """
 
 import json
@@ -233,23 +233,22 @@ def wrong() -> dict[str, Any]:
     }
 
 
-def genuine(count: int = 60) -> dict[str, Any]:
+def genuine(count: int = 60, last: bool = False) -> dict[str, Any]:
     """Readings put together from one reader's real words (see readings.py): a lower bound."""
     ears, rng, draw = load_ears(), np.random.default_rng(2), random.Random(2)
     statement = words.tokens(STATEMENT)
     pool = [
         word
-        for word in readings.readable_words(words.word_list())
+        for word in readings.readable_words(words.word_list(), last)
         if words.listen(statement, statement, [word]).found == 0
     ]
     needed = words.words_needed(500)
-    heard, whole, both, errors = 0, 0, 0, []
+    whole, both, errors = 0, 0, []
     for _ in range(count):
         asked = draw.sample(pool, needed)
-        audio = readings.reading(statement, asked, rng)
+        audio = readings.reading(statement, asked, rng, last)
         assert audio is not None
         found = checks.hear_words(checks.Take(Path(), audio, "consent"), statement, asked, ears)
-        heard += found.found
         whole += found.found == needed
         both += found.found == needed and found.statement_wer <= checks.MAX_WER
         errors.append(found.statement_wer)
@@ -261,6 +260,11 @@ def genuine(count: int = 60) -> dict[str, Any]:
         "statement error rate, median": float(np.median(errors)),
         "statement error rate, highest": float(np.max(errors)),
     }
+
+
+def paused() -> dict[str, Any]:
+    """The same from words that end a sentence: said as in a list, before a pause."""
+    return genuine(last=True)
 
 
 def natural() -> dict[str, Any]:
@@ -289,6 +293,7 @@ PARTS = {
     "cuts": cuts,
     "wrong": wrong,
     "genuine": genuine,
+    "paused": paused,
     "natural": natural,
 }
 

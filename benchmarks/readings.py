@@ -19,9 +19,9 @@ from sayso.inference.recording import RATE, Audio
 from sayso.inference.words import pronunciations
 
 KATHLEEN = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "kathleen"
-MARGIN, WORD_MARGIN = 0.01, 0.03  # seconds kept on each side of a phrase, of a single word
+MARGIN = 0.01  # seconds kept on each side of a cut
+LAST_MARGIN = 0.2  # more after a word that ends its sentence: its sound dies away
 FADE = 0.008
-TAKES = 3  # of the longest takes of a word one is drawn: who reads a list does not mumble
 
 
 @cache
@@ -76,27 +76,21 @@ def cuttings(text: list[str], rng: np.random.Generator) -> list[Audio] | None:
     return pieces
 
 
-def _cut(phrase: tuple[str, ...], rng: np.random.Generator) -> Audio | None:
+def _cut(phrase: tuple[str, ...], rng: np.random.Generator, last: bool = False) -> Audio | None:
     width = len(phrase)
     holders = [
         (name, start)
         for name, words in transcripts().items()
-        for start in range(len(words) - width + 1)
+        for start in range(len(words) - width if last else 0, len(words) - width + 1)
         if words[start : start + width] == phrase
     ]
-    order = rng.permutation(len(holders))
-    margin = MARGIN
-    if width == 1:
-        margin = WORD_MARGIN
-        spans = [aligned(name)[start] if aligned(name) else ("", 0, 0) for name, start in holders]
-        longest = np.argsort([begin - end for _, begin, end in spans], kind="stable")[:TAKES]
-        order = rng.permutation(longest)
-    for index in order:
+    for index in rng.permutation(len(holders)):
         name, start = holders[index]
         times = aligned(name)
         if times:
-            first, last = times[start][1] - margin, times[start + width - 1][2] + margin
-            piece = clip(name)[max(0, int(first * RATE)) : int(last * RATE)].copy()
+            begin, end = times[start][1] - MARGIN, times[start + width - 1][2] + MARGIN
+            end += LAST_MARGIN if last else 0.0
+            piece = clip(name)[max(0, int(begin * RATE)) : int(end * RATE)].copy()
             fade = int(FADE * RATE)
             ramp = np.linspace(0, 1, fade, dtype=np.float32)
             piece[:fade] *= ramp
@@ -116,23 +110,29 @@ def room(seconds: float, rng: np.random.Generator) -> Audio:
     return (shaped[: int(seconds * RATE)] * level).astype(np.float32)
 
 
-def reading(statement: list[str], words: list[str], rng: np.random.Generator) -> Audio | None:
-    """A reading of statement and words, with pauses around the words; None if it cannot be had."""
+def reading(
+    statement: list[str], words: list[str], rng: np.random.Generator, last: bool = False
+) -> Audio | None:
+    """A reading of statement and words, with pauses around the words; None if it cannot be had.
+
+    Args:
+        last: Only takes of the words that end a sentence and stand before a pause, as in a list.
+    """
     pieces = cuttings(statement, rng)
-    singles = [cuttings([word], rng) for word in words]
-    if pieces is None or any(single is None for single in singles):
-        return None
+    singles = [_cut((word,), rng, last) for word in words]
     parts = [room(0.3, rng)]
-    for piece in pieces:
+    for piece in pieces or []:
         parts += [piece, room(0.05, rng)]
     for single in singles:
-        parts += [room(0.35, rng), *(single or [])]
+        if pieces is None or single is None:
+            return None
+        parts += [room(0.35, rng), single]
     audio = np.concatenate([*parts, room(0.3, rng)])
     return audio + room(len(audio) / RATE, rng)[: len(audio)]
 
 
-def readable_words(pool: tuple[str, ...]) -> list[str]:
+def readable_words(pool: tuple[str, ...], last: bool = False) -> list[str]:
     """Those of a word list that this reader spoke somewhere and that can be cut out."""
     spoken = {word for words in transcripts().values() for word in words}
     rng = np.random.default_rng(0)
-    return [word for word in pool if word in spoken and _cut((word,), rng) is not None]
+    return [word for word in pool if word in spoken and _cut((word,), rng, last) is not None]

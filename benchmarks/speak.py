@@ -16,7 +16,7 @@ import json
 import re
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from sayso.inference.bundled import issue_corpus_voice
 from sayso.inference.hearing import RATE, Ears, embedding, load_ears
 from sayso.inference.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.model.bundle import BUNDLED
+from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text import normalise
@@ -227,12 +227,18 @@ def main() -> None:
     parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
     parser.add_argument("--model", type=Path, default=BUNDLED)
     parser.add_argument("--most", type=int, default=100, help="sentences, or readers")
-    parser.add_argument("--sampling", default="ras", choices=["ras", "nucleus", "greedy", "random"])
-    parser.add_argument("--top-p", type=float, default=Sampling().top_p)
+    parser.add_argument("--sampling", choices=["ras", "nucleus", "greedy", "random"])
+    parser.add_argument("--top-p", type=float, help="the model's own by default")
     parser.add_argument("--name", default="", help="under which the figures are kept")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    ears, how = load_ears(), Sampling(given.sampling, top_p=given.top_p)
+    ears = load_ears()
+    how = load_bundle(given.model).sampling
+    how = replace(
+        how,
+        method=given.sampling or how.method,
+        top_p=how.top_p if given.top_p is None else given.top_p,
+    )
     file = RESULTS / "speak.json"
     for what in given.what:
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "home") as store:

@@ -70,11 +70,11 @@ def corpus(name: str, split: str) -> list[Utterance]:
     return [u for u in read_corpus(name, CORPORA / name) if split_of(name, u) == split]
 
 
-def speak() -> None:
+def speak(splits: tuple[str, ...] = ("test", "train")) -> None:
     """Marked speech of our model in corpus voices; what is there is not said again."""
     with tempfile.TemporaryDirectory() as home, Store.open(Path(home) / "home") as store:
         speaker = Synthesizer(BUNDLED, store)
-        for split in ("test", "train"):
+        for split in splits:
             folder = RUN / split
             folder.mkdir(parents=True, exist_ok=True)
             for voice, texts in casting(speaker, split):

@@ -34,6 +34,8 @@ WRITABLE = {
     ".ogg": ("OGG", "VORBIS"),
     ".opus": ("OGG", "OPUS"),
 }
+OPUS_LEVEL = 0.65
+"""About 96 kbit/s. At libsndfile's own 35 kbit/s a short sentence may lose a mark."""
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
@@ -122,7 +124,10 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
         raise InputError(f"{subtype} has no rate of {sample_rate} Hz; use one of {rates}.")
     # libsndfile wraps floats above 1 in some subtypes instead of clipping them.
     samples = np.clip(samples, -1.0, 1.0)
-    soundfile.write(str(path), samples, sample_rate, format=format, subtype=subtype)
+    level = OPUS_LEVEL if subtype == "OPUS" else None
+    soundfile.write(
+        str(path), samples, sample_rate, format=format, subtype=subtype, compression_level=level
+    )
 
 
 def _check_file(path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = [  # the authority's names belong to this interface
     "load_anchor",
     "read_manifest",
     "recall_manifest",
+    "sidecar_beside",
     "sidecar_of",
     "sign",
 ]
@@ -141,6 +143,33 @@ def sign(
 def sidecar_of(path: Path) -> Path:
     """Where the manifest of a file that cannot hold one stands: `speech.opus.c2pa`."""
     return Path(path).with_name(Path(path).name + ".c2pa")
+
+
+@contextlib.contextmanager
+def sidecar_beside(produced: Path, out: Path) -> Iterator[None]:
+    """Puts the sidecar of `produced` beside `out` before the block moves `out` there.
+
+    Does nothing for files that hold their manifest. If the block fails, what stood there before
+    comes back; after a crash in it, the manifest stands alone, or beside an older recording whose
+    own is still in the store (`recall_manifest`).
+    """
+    if out.suffix.lower() not in BESIDE:
+        yield
+        return
+    place = sidecar_of(out)
+    try:
+        before = place.read_bytes() if place.exists() else None
+        write_private(place, sidecar_of(produced).read_bytes(), 0o644)
+    except OSError as error:
+        raise MarkError(f"The manifest {place} cannot be written: {error}.") from error
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            place.unlink(missing_ok=True)
+        else:
+            write_private(place, before, 0o644)
+        raise
 
 
 def read_manifest(path: Path, ca: Anchor | None) -> Manifest:

@@ -9,13 +9,25 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import soxr
 import torch
 from torch import Tensor
 
 from sayso.inference.audio import read_audio, write_audio
 from sayso.inference.gate import Gate, Grant
+from sayso.inference.hearing import Ears, load_ears
 from sayso.inference.marks import load_marks
-from sayso.inference.provenance import SIGNED, ensure_ca, keep_manifest, read_manifest, sign
+from sayso.inference.provenance import (
+    BESIDE,
+    SIGNED,
+    ensure_ca,
+    keep_manifest,
+    read_manifest,
+    sidecar_beside,
+    sign,
+)
+from sayso.inference.ranking import best
+from sayso.inference.recording import RATE
 from sayso.inference.store import Store
 from sayso.inference.watermark import PERTH_RATE
 from sayso.inference.weave import payload_of
@@ -32,6 +44,8 @@ SLOWEST_CHARACTERS_PER_SECOND = 7.0
 """Half of a normal reading speed (about 14); slower speech is taken for a loop."""
 FASTEST_CHARACTERS_PER_SECOND = 20.0
 """A sentence that would not fit even when read this fast is refused."""
+MOST_SAMPLES = 20
+"""Of one sentence: all are generated in one batch."""
 GRACE_SECONDS = 1.5
 """Added to every limit, as short texts are read slower."""
 
@@ -77,6 +91,7 @@ class Synthesizer:
         self.ca = ensure_ca(self.store.home / "ca")
         self.gate = Gate(self.store)
         self.bundle: Bundle = load_bundle(model)
+        self.ears: Ears | None = None  # loaded when samples are ranked
 
     def speak(
         self,
@@ -88,20 +103,25 @@ class Synthesizer:
         seed: int = 0,
         sampling: Sampling | None = None,
         alteration: Alteration | None = None,
+        samples: int = 1,
     ) -> Spoken:
-        """Say `text` in an enrolled voice, into the file `out` (.wav, .flac or .mp3).
+        """Say `text` in an enrolled voice, into the file `out` (.wav, .flac, .mp3, .ogg, .opus).
+
+        .ogg and .opus cannot hold a manifest: theirs is written beside them, `OUT.c2pa`.
 
         Args:
             voice: Id of a voice in the store; "nobody" is bundled.
             purpose: What the speech is for; the voice's receipt must allow it.
             user: Who asks; the login name if None.
             seed: Of the random draws; the same seed, text and voice give the same codes.
-            sampling: Repetition aware sampling with the paper's settings if None.
+            sampling: As the model's card says if None; the paper's where it says nothing.
             alteration: Speed, pitch and formants; pitch and formants only if the receipt allows
                 it, and all three only with a WORLD codec.
+            samples: Of each sentence, 1 to 20; the best is kept (Eq. 23, `ranking.best`). More than
+                one needs the `enrol` extra for its recogniser and speaker encoder.
 
         Raises:
-            InputError: The text or the output path cannot be used.
+            InputError: The text, the output path or the number of samples cannot be used.
             RefusedError: The voice's receipt does not allow this call.
             UnfinishedError: The model did not end within the limit.
             MarkError: A mark could not be made, or was not found in the result.
@@ -111,6 +131,10 @@ class Synthesizer:
         check_destination(out)
         spoken = normalise(text)
         alteration = alteration or Alteration()
+        if not 1 <= samples <= MOST_SAMPLES:
+            raise InputError(f"{samples} samples: give 1 to {MOST_SAMPLES}")
+        if samples > 1 and self.ears is None:
+            self.ears = load_ears()
         if not alteration.neutral and not isinstance(self.bundle.codec, WorldCodec):
             raise InputError(
                 "speed, pitch and formants need a model with a WORLD codec; this one has "
@@ -124,7 +148,8 @@ class Synthesizer:
                 f"Voice {voice!r} was enrolled with codec {grant.codec[:12]}, this model has "
                 f"{self.bundle.codec.identity[:12]}: enrol the voice with this model",
             )
-        audio = self._generate(sentences(spoken), grant, seed, sampling or Sampling(), alteration)
+        sampling = sampling or self.bundle.sampling
+        audio = self._generate(sentences(spoken), grant, seed, sampling, alteration, samples)
         marked = self.marks.embed(fit(audio), self.bundle.codec.sample_rate, grant.id)
         with self.store.workspace() as folder:
             plain, produced = folder / f"unsigned{out.suffix}", folder / f"signed{out.suffix}"
@@ -134,7 +159,8 @@ class Synthesizer:
             manifest = sign(plain, produced, self.ca, grant.id, card, out.name, payload)
             plain.unlink()
             score = self._check(produced, grant)
-            ledger_id = self.gate.release(grant, produced, out)
+            with sidecar_beside(produced, out):
+                ledger_id = self.gate.release(grant, produced, out)
             keep_manifest(self.store.home, ledger_id, manifest)  # for a file that loses its own
         seconds = len(audio) / self.bundle.codec.sample_rate
         return Spoken(out, ledger_id, seconds, score)
@@ -146,29 +172,46 @@ class Synthesizer:
         seed: int,
         sampling: Sampling,
         alteration: Alteration,
+        samples: int,
     ) -> Tensor:  # (samples,)
         bundle = self.bundle
         prompt_ids = bundle.tokenizer.encode(normalise(grant.transcript))
+        wanted = [piece for piece in pieces for _ in range(samples)]
         codes, first = bundle.generate(
-            [prompt_ids + bundle.tokenizer.encode(piece) for piece in pieces],
-            [grant.codes] * len(pieces),
-            [self._most_frames(piece, grant) for piece in pieces],
+            [prompt_ids + bundle.tokenizer.encode(piece) for piece in wanted],
+            [grant.codes] * len(wanted),
+            [self._most_frames(piece, grant) for piece in wanted],
             sampling,
             torch.Generator().manual_seed(seed),
-            [len(prompt_ids)] * len(pieces),
+            [len(prompt_ids)] * len(wanted),
         )
-        for piece, row, finished in zip(pieces, codes, first.finished, strict=True):
-            if not finished:
-                seconds = row.shape[1] / bundle.codec.frame_rate
-                raise UnfinishedError(
-                    f"No end within {seconds:.1f} s for {piece[:60]!r}: try another --seed, or "
-                    "shorter sentences"
-                )
-            if not row.shape[1]:
-                raise UnfinishedError(f"Nothing was said for {piece[:60]!r}: try another --seed")
         pause = torch.zeros(int(PAUSE_SECONDS * bundle.codec.sample_rate))
-        parts = [part for row in codes for part in (self._decode(row, alteration), pause)]
+        parts = []
+        for start in range(0, len(wanted), samples):
+            rows = zip(codes[start:], first.finished[start : start + samples], strict=False)
+            ended = [row for row, finished in rows if finished]
+            if not ended:
+                seconds = codes[start].shape[1] / bundle.codec.frame_rate
+                raise UnfinishedError(
+                    f"No end within {seconds:.1f} s for {wanted[start][:60]!r}: try another "
+                    "--seed, or shorter sentences"
+                )
+            takes = [self._decode(row, alteration) for row in ended if row.shape[1]]
+            if not takes:
+                raise UnfinishedError(
+                    f"Nothing was said for {wanted[start][:60]!r}: try another --seed"
+                )
+            parts += [self._best(takes, wanted[start], grant, alteration), pause]
         return torch.cat(parts[:-1])
+
+    def _best(self, takes: list[Tensor], text: str, grant: Grant, alteration: Alteration) -> Tensor:
+        """The take that Eq. 23 prefers, measured against the prompt as altered as the takes are."""
+        if len(takes) == 1 or self.ears is None:
+            return takes[0]
+        prompt = self._decode(grant.codes, alteration)
+        rate = self.bundle.codec.sample_rate
+        heard = [soxr.resample(each.numpy(), rate, RATE) for each in (prompt, *takes)]
+        return takes[best(heard[1:], heard[0], text, self.ears)]
 
     def _decode(self, codes: Tensor, alteration: Alteration) -> Tensor:
         """Codes (K, T) to (samples,), altered in the vocoder's terms."""
@@ -208,8 +251,8 @@ def fit(audio: Tensor) -> Tensor:
 
 def check_destination(out: Path) -> None:
     """InputError unless `out` can become a signed audio file."""
-    if out.suffix.lower() not in SIGNED:
-        raise InputError(f"{out}: the suffix must be one of {', '.join(SIGNED)}")
+    if out.suffix.lower() not in SIGNED + BESIDE:
+        raise InputError(f"{out}: the suffix must be one of {', '.join(SIGNED + BESIDE)}")
     if out.is_dir():
         raise InputError(f"{out} is a folder: give a file name")
     if not out.resolve().parent.is_dir():

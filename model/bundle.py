@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .sampling import Sampling
 from .text import Tokenizer, load_tokenizer
 
 CARD = "card.json"
-BUNDLED = Path(str(files("sayso"))) / "assets" / "tiny"
+BUNDLED = Path(str(files("sayso"))) / "assets" / "mini"
 """The model that ships with the package."""
 
 
@@ -36,6 +36,8 @@ class Bundle:
     card: dict[str, Any]
     card_hash: str
     """sha256 (hex) of `card.json` as it stands on disk."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How this model speaks best, by its card; the paper's if that says nothing."""
 
     def generate(
         self,
@@ -138,4 +140,9 @@ def load_bundle(folder: Path = BUNDLED) -> Bundle:
                 f"{folder}: {name} is {got}, text and codec beside it need {wanted}: "
                 "these parts are not of one training"
             )
-    return Bundle(folder, tokenizer, codec, ar, nar, card, hashlib.sha256(raw).hexdigest())
+    try:
+        sampling = Sampling(**card.get("sampling", {}))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CARD}: sampling is no Sampling ({error})") from None
+    digest = hashlib.sha256(raw).hexdigest()
+    return Bundle(folder, tokenizer, codec, ar, nar, card, digest, sampling)

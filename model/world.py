@@ -23,10 +23,16 @@ from torch import Tensor, nn
 
 from .checkpoint import load_module, save_module
 from .codec import check_audio, check_codes, fingerprint
+from .errors import InputError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pyworld asks pkg_resources for its version
-    import pyworld as _pyworld
+    try:
+        import pyworld as _pyworld
+    except ImportError as error:
+        raise InputError(
+            f"pyworld (vocoder) cannot be imported ({error}): pip install pyworld 'setuptools<81'"
+        ) from None
 
 pyworld: Any = _pyworld  # its functions are compiled and carry no types
 

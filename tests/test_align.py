@@ -17,11 +17,12 @@ from sayso.model.text import Phonemes, normalise
 from sayso.model.world import WorldCodec, WorldConfig, analyse
 from sayso.training.align import align_tokens, first_frames, pointers, spoken_words
 from sayso.training.card import read_card
-from sayso.training.copies import MARK, VOICES, altered_speaker
+from sayso.training.copies import VOICES, altered_speaker
 from sayso.training.data import Batches
 from sayso.training.fit import fit_world
 from sayso.training.prepare import Filters, prepare
 from sayso.training.readers import read_corpus
+from sayso.training.shards import COPY
 from sayso.training.tokens import open_tokens
 from sayso.training.train import train_ar, train_nar
 from training_fixtures import TEXT_SIZE, rows, small_recipe, write_tokens
@@ -166,11 +167,11 @@ def test_copies_are_the_same_words_by_speakers_who_do_not_exist(kathleen, phonem
         for each in (tmp_path / "one", tmp_path / "two")
     )
     assert one == two  # what is random hangs on names alone
-    originals = [row for id, row in one.items() if MARK not in id]
+    originals = [row for id, row in one.items() if COPY not in id]
     assert len(originals) == 8
-    assert {row["split"] for row in one.values() if MARK in row["id"]} == {"train"}
+    assert {row["split"] for row in one.values() if COPY in row["id"]} == {"train"}
     for row in originals:
-        copies = [copy for id, copy in one.items() if id.startswith(row["id"] + MARK)]
+        copies = [copy for id, copy in one.items() if id.startswith(row["id"] + COPY)]
         assert len(copies) == (0 if row["split"] == "validation" else 2)
         for copy in copies:
             ratio = copy["frames"] / row["frames"]
@@ -178,6 +179,7 @@ def test_copies_are_the_same_words_by_speakers_who_do_not_exist(kathleen, phonem
             assert copy["speaker"] != row["speaker"]
             assert copy["codes"] != row["codes"]
             np.testing.assert_allclose(copy["starts"], np.array(row["starts"]) * ratio, atol=1.5)
+    assert open_tokens([tmp_path / "one"], ["kathleen"]).recorded.sum() == len(originals)
 
 
 def test_a_voice_of_copies_is_the_same_in_all_its_sentences():

@@ -99,8 +99,10 @@ def test_real_speech_is_heard_higher_and_shorter(kathleen):
 def test_speak_takes_them_and_says_so_where_it_cannot(tmp_path, monkeypatch):
     """nobody's receipt allows it; a codec that does not know the terms refuses."""
     speaker = Synthesizer(store=Store.open(tmp_path / "home"))
-    plain = speaker.speak("Yes.", "nobody", tmp_path / "a.wav")
-    faster = speaker.speak("Yes.", "nobody", tmp_path / "b.wav", alteration=Alteration(1.6, 3.0))
+    plain = speaker.speak("Yes, it rains.", "nobody", tmp_path / "a.wav")
+    faster = speaker.speak(
+        "Yes, it rains.", "nobody", tmp_path / "b.wav", alteration=Alteration(1.6, 3.0)
+    )
     assert faster.seconds == pytest.approx(plain.seconds / 1.6, abs=0.03)
     assert faster.watermark_score > 0.5
 
@@ -109,5 +111,5 @@ def test_speak_takes_them_and_says_so_where_it_cannot(tmp_path, monkeypatch):
 
     object.__setattr__(speaker.bundle, "codec", Other())
     with pytest.raises(InputError, match="need a model with a WORLD codec"):
-        speaker.speak("Yes.", "nobody", tmp_path / "c.wav", alteration=Alteration(1.6))
+        speaker.speak("Yes, it rains.", "nobody", tmp_path / "c.wav", alteration=Alteration(1.6))
     assert not (tmp_path / "c.wav").exists()

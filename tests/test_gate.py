@@ -251,7 +251,7 @@ def test_the_clock_may_not_run_back(gate: Gate, clock: Clock):
 def test_the_bundled_voice_installs_once_and_stays_revoked(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    folder = tmp_path / "assets" / "tiny" / "voices" / "nobody"
+    folder = tmp_path / "assets" / "mini" / "voices" / "nobody"
     bundled.issue_bundled_voice(folder, CODES, "Made up.", "codec")
     with pytest.raises(RefusedError, match="issuer-unknown"):
         bundled.install_bundled_voice(store, folder)  # not the package's own

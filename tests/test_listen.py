@@ -1,6 +1,7 @@
 """Samples while a model trains: through the gate, marked, and only where a prompt may be used."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import soundfile
@@ -33,7 +34,7 @@ def recipe(kathleen, tmp_path_factory):
     Phonemes().save(base / "text")
     filters = Filters(held_out_every=2)
     prepare("kathleen", kathleen, base / "tokens", codec, Phonemes(), filters, limit=12)
-    more = {"ar__train__steps": 2, "nar__train__steps": 2, "ar__train__warm_up": 0}
+    more: dict[str, Any] = {"ar__train__steps": 2, "nar__train__steps": 2, "ar__train__warm_up": 0}
     more |= {"ar__max_frames": 1400, "nar__max_frames": 1400, "ar__max_text": 256}
     more |= {"nar__max_text": 256, "nar__train__warm_up": 0, "ar__train__frames": 1400}
     more |= {"nar__train__frames": 1400, "data__join_seconds": 0.0}

@@ -31,8 +31,8 @@ def test_the_wheel_has_one_top_level_name_and_the_model(wheel):
         "sayso/model/ar.py",
         "sayso/training/corpora.yaml",
         "sayso/inference/gate.py",
-        "sayso/assets/tiny/ar/model.safetensors",
-        "sayso/assets/tiny/voices/nobody/receipt.jws",
+        "sayso/assets/mini/ar/model.safetensors",
+        "sayso/assets/mini/voices/nobody/receipt.jws",
     ):
         assert needed in names
 

@@ -46,7 +46,7 @@ def unreleased(home: Path) -> list[str]:
     return [name for name in files(home / "work") if not name.endswith(".lock")]
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".ogg", ".opus"])
 def test_what_leaves_carries_both_marks_and_stands_in_the_ledger(speaker, home, tmp_path, suffix):
     out = tmp_path / f"said{suffix}"
     spoken = speaker.speak(TEXT, "nobody", out)
@@ -118,6 +118,24 @@ def test_an_utterance_without_end_is_an_error_not_a_file(speaker, tmp_path, monk
     assert not (tmp_path / "no.wav").exists()
 
 
+def test_a_sidecar_stays_with_its_recording_when_the_next_one_fails(speaker, home, tmp_path):
+    out = tmp_path / "said.opus"
+    first = speaker.speak(TEXT, "nobody", out)
+    assert files(tmp_path)[-2:] == ["said.opus", "said.opus.c2pa"]
+
+    def fail(*_):
+        raise RefusedError("voice-revoked", "withdrawn while it spoke")
+
+    speaker.gate.release = fail
+    with pytest.raises(RefusedError, match="withdrawn"):
+        speaker.speak(TEXT, "nobody", out)
+    with pytest.raises(RefusedError, match="withdrawn"):
+        speaker.speak(TEXT, "nobody", tmp_path / "new.opus")
+    assert not (tmp_path / "new.opus.c2pa").exists()
+    assert detect(out, home).manifest.ledger_id == first.ledger_id
+    assert detect(out, home).manifest.state == "trusted"
+
+
 def test_a_mark_that_is_not_found_again_stops_the_file(speaker, tmp_path, monkeypatch):
     """The watermark is lost on the way: the re-read file decides, not the intention."""
     monkeypatch.setattr(speaker.marks, "embed", lambda audio, rate, ledger_id: audio)
@@ -156,7 +174,8 @@ def test_without_the_watermark_package_nothing_speaks(home, tmp_path, package):
         env={"SAYSO_HOME": str(home), "PATH": "/usr/bin:/bin"},
     )
     assert done.returncode == 1
-    assert "watermark" in done.stderr
+    assert package in done.stderr
+    assert "pip install" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "no.wav").exists()
 

@@ -26,12 +26,14 @@ def write_card(run: Path, name: str, part: str, tokens: Tokens, figures: dict[st
     Raises:
         CheckpointError: The other model of the run was trained on other token files.
     """
+    hours = tokens.frames / tokens.codec["frame_rate"] / 3600
     source = {
         "corpora": tokens.corpora,
         "tokens": tokens.manifests,
         "codec": tokens.codec,
         "tokenizer": tokens.tokenizer,
-        "hours": round(float(tokens.frames.sum()) / tokens.codec["frame_rate"] / 3600, 3),
+        "hours": round(float(hours.sum()), 3),
+        "hours_recorded": round(float(hours[tokens.recorded].sum()), 3),  # the rest: altered copies
     }
     card: dict[str, Any] = {"name": name, **source, "models": {}}
     if (run / CARD).is_file():

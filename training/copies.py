@@ -15,8 +15,8 @@ from sayso.model.codec import Codec
 from sayso.model.errors import InputError
 from sayso.model.world import WorldCodec, analyse
 
-MARK = "~copy"
-"""Between the id of an utterance and the number of its copy."""
+from .shards import COPY
+
 VOICES = 40
 """Alterations of each recorded speaker and copy: few enough that a voice has several sentences."""
 SEMITONES, RESONANCES, SPEEDS = 4.0, (0.86, 1.16), (0.88, 1.15)
@@ -25,7 +25,7 @@ SEMITONES, RESONANCES, SPEEDS = 4.0, (0.86, 1.16), (0.88, 1.15)
 def altered_speaker(utterance: str, speaker: str, copy: int) -> tuple[str, Alteration]:
     """Who says copy number `copy` of an utterance, and how that voice differs: always the same."""
     voice = int(hashlib.sha256(utterance.encode()).hexdigest(), 16) % VOICES
-    name = f"{speaker}{MARK}{copy}.{voice}"
+    name = f"{speaker}{COPY}{copy}.{voice}"
     random = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
     pitch, formant, speed = random.uniform(
         [-SEMITONES, RESONANCES[0], SPEEDS[0]], [SEMITONES, RESONANCES[1], SPEEDS[1]]
@@ -49,7 +49,7 @@ def altered_rows(
         speaker, alteration = altered_speaker(row["id"], row["speaker"], copy)
         codes = codec.quantize(alter(features, codec.config, alteration))  # (K, T)
         starts = np.rint(row["starts"] / alteration.speed).astype(np.int32)
-        made = {"id": f"{row['id']}{MARK}{copy}", "speaker": speaker, "frames": codes.shape[1]}
+        made = {"id": f"{row['id']}{COPY}{copy}", "speaker": speaker, "frames": codes.shape[1]}
         rows.append(
             row | made | {"starts": starts, "codes": codes.flatten().to(torch.int16).numpy()}
         )

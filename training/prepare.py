@@ -30,9 +30,9 @@ from sayso.model.text import Tokenizer, normalise
 
 from . import corpora
 from .align import align_tokens
-from .copies import MARK, altered_rows
+from .copies import altered_rows
 from .readers import Utterance, read_corpus
-from .shards import FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, write_json
+from .shards import COPY, FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, write_json
 from .split import held_out
 
 CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped
@@ -262,7 +262,7 @@ def _write_manifest(out: Path, plan: dict[str, Any], paths: list[Path], expected
             counts[split]["utterances"] += 1
             counts[split]["frames"] += frames
         shards.append({"file": path.name, "rows": table.num_rows, "sha256": file_hash(path)})
-    read = sum(MARK not in id for id in ids)
+    read = sum(COPY not in id for id in ids)
     if read + len(left_out) != expected:
         raise CorpusError(f"{out}: {expected} utterances, but {read} in shards; prepare anew")
     rate = plan["codec"]["frame_rate"]

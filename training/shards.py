@@ -11,6 +11,8 @@ import pyarrow as pa
 FORMAT = 2
 MANIFEST, PLAN = "manifest.json", "plan.json"
 SPLITS = ("train", "validation")
+COPY = "~copy"
+"""Between the id of an utterance, or its speaker, and the number of an altered copy."""
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from sayso.model.errors import CorpusError, InputError
 
 from . import corpora
-from .shards import FORMAT, MANIFEST, SCHEMA, SPLITS, file_hash, write_json
+from .shards import COPY, FORMAT, MANIFEST, SCHEMA, SPLITS, file_hash, write_json
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Tokens:
     text_size: np.ndarray  # (N,) text tokens
     speaker: np.ndarray  # (N,) number of the speaker
     split: np.ndarray  # (N,) index into SPLITS
+    recorded: np.ndarray  # (N,) bool: no altered copy
     aligned: bool
     codec: dict[str, Any]  # as in the manifest
     tokenizer: dict[str, Any]  # as in the manifest
@@ -196,6 +197,7 @@ def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
         text_size=np.array(text_size),
         speaker=np.unique(np.array(speaker), return_inverse=True)[1],
         split=np.array(split),
+        recorded=np.array([COPY not in who for who in speaker]),
         aligned=first["aligned"],
         codec=first["codec"],
         tokenizer=first["tokenizer"],

@@ -223,8 +223,9 @@ def _train(
                 if _better(row.get("validation_loss"), progress.best):
                     progress.best = row["validation_loss"]
                     _export(fabric, run, part, recipe.name, tokens, task, average, row)
-                    for name, path in hear(progress.step).items() if log and hear else ():
-                        log.audio(name, path, progress.step)
+                    if log is not None and hear is not None:
+                        for name, path in hear(progress.step).items():
+                            log.audio(name, path, progress.step)
                 clock.restart()
             if log is not None:
                 log.write(row)

@@ -40,18 +40,22 @@ for name, group in (
 def speak(
     voice: Annotated[str, typer.Option(help="Id of an enrolled voice; `nobody` is bundled.")],
     text: Annotated[str, typer.Option(help="What to say.")],
-    out: Annotated[Path, typer.Option(help="File to write: .wav, .flac or .mp3.")],
+    out: Annotated[Path, typer.Option(help="File to write: .wav, .flac, .mp3, .ogg or .opus.")],
     purpose: Annotated[str, typer.Option(help="What for; the receipt must allow it.")] = "research",
     user: Annotated[str | None, typer.Option(help="Who asks; the login name by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
     top_p: Annotated[
-        float, typer.Option(help="Probability mass of nucleus sampling, 0 to 1.")
-    ] = 0.8,
+        float | None,
+        typer.Option(help="Probability mass of nucleus sampling, 0 to 1; by default the model's."),
+    ] = None,
     speed: Annotated[float, typer.Option(help="Twice as fast at 2.")] = 1.0,
     pitch: Annotated[float, typer.Option(help="Semitones up; the receipt must allow it.")] = 0.0,
     formant: Annotated[
         float, typer.Option(help="Resonances times this: apparent size; the receipt must allow it.")
     ] = 1.0,
+    samples: Annotated[
+        int, typer.Option(help="Samples of each sentence; the best is kept (extra: enrol).")
+    ] = 1,
     model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
 ) -> None:
     """Say a text in an enrolled voice, into a marked file."""
@@ -62,12 +66,12 @@ def speak(
     from sayso.model.sampling import Sampling
 
     try:
-        sampling = Sampling(top_p=top_p)
+        sampling = None if top_p is None else Sampling(top_p=top_p)
     except ValueError as error:
         raise InputError(f"--top-p: {error}") from None
     alteration = Alteration(speed, pitch, formant)
     synthesizer = Synthesizer(model or BUNDLED)
-    spoken = synthesizer.speak(text, voice, out, purpose, user, seed, sampling, alteration)
+    spoken = synthesizer.speak(text, voice, out, purpose, user, seed, sampling, alteration, samples)
     print(
         f"{spoken.path}: {spoken.seconds:.2f} s, watermark found ({spoken.watermark_score:.2f}), "
         f"C2PA signed, ledger {spoken.ledger_id}"

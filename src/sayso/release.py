@@ -7,6 +7,7 @@ AR and NAR are stored in half precision (and computed with in single): half the 
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -38,14 +39,14 @@ def invent(bundle: Bundle, text: str) -> tuple[torch.Tensor, int]:
     limit = int(limit_seconds(text) * bundle.codec.frame_rate)
     for seed in range(MOST_SEEDS):
         generator = torch.Generator().manual_seed(seed)
-        codes, first = bundle.generate([ids], [nothing], [limit], Sampling(), generator, [0])
+        codes, first = bundle.generate([ids], [nothing], [limit], bundle.sampling, generator, [0])
         if bool(first.finished[0]) and codes[0].shape[1] >= bundle.codec.frame_rate:
             return codes[0], seed
     raise UnfinishedError(f"no seed below {MOST_SEEDS} ended within {limit} frames")
 
 
-def release(run: Path, out: Path) -> None:
-    """Copy the run's parts to `out` and give it the voice `nobody`."""
+def release(run: Path, out: Path, top_p: float = Sampling().top_p) -> None:
+    """Copy the run's parts to `out`, with how it speaks best, and give it the voice `nobody`."""
     for part in PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
         shutil.copytree(run / part, out / part)
@@ -53,6 +54,7 @@ def release(run: Path, out: Path) -> None:
     fitted = json.loads((run / "codec" / FITTED_ON).read_text())
     verify(fitted["corpora"], run / "codec" / FITTED_ON)
     card["codec"] = {**card["codec"], "fitted_on": fitted["corpora"]}
+    card["sampling"] = asdict(Sampling(top_p=top_p))
     for part in ("ar", "nar"):
         weights = out / part / WEIGHTS
         save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
