@@ -53,11 +53,20 @@ def cut_prompt(audio: Audio, text: str) -> tuple[float, str]:
     """Where the last `PROMPT_SECONDS` of whole words begin, in seconds, and what they say.
 
     All of a recording that is shorter than that is kept.
+
+    Raises:
+        InputError: The words cannot be aligned with the audio, or all of them are said earlier.
     """
     length = len(audio) / RATE
     if length <= PROMPT_SECONDS:
         return 0.0, text
     words = text.split()
     starts = word_starts(audio, words)
-    first = next(i for i, start in enumerate(starts) if length - start + MARGIN <= PROMPT_SECONDS)
+    late = [i for i, start in enumerate(starts) if length - start + MARGIN <= PROMPT_SECONDS]
+    if not late:
+        raise InputError(
+            f"no word begins in the last {PROMPT_SECONDS:g} s of the recording: record again, or "
+            "give --prompt"
+        )
+    first = late[0]
     return starts[first] - MARGIN, " ".join(words[first:])

@@ -13,7 +13,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import readings
-from sayso.inference import checks, enrol, ledger, words
+from sayso.inference import alignment, checks, enrol, ledger, words
 from sayso.inference.audio import resample
 from sayso.inference.enrol import Session, finish_enrolment, start_enrolment
 from sayso.inference.gate import Gate
@@ -307,6 +307,14 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
 
 
 # --- the parts ---
+
+
+def test_a_long_silence_behind_the_words_leaves_no_prompt():
+    spoken = kathleen(1)
+    late = np.concatenate([spoken, np.zeros(9 * RATE, np.float32)])
+    text = " ".join(readings.transcripts()[next(iter(readings.transcripts()))])
+    with pytest.raises(InputError, match="no word begins in the last 8 s"):
+        alignment.cut_prompt(late, text)
 
 
 def test_a_consent_without_a_prompt_in_it_is_logged_as_refused(
