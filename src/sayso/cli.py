@@ -398,13 +398,18 @@ def train_text(
     print(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
 
 
+RecipeFile = Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")]
+Listen = Annotated[
+    bool, typer.Option("--listen", help="Marked samples of held-out prompts to TensorBoard.")
+]
+
+
 @train.command("ar")
 def train_ar(
-    recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = True,
-    listen: Annotated[
-        bool, typer.Option("--listen", help="Marked samples of held-out prompts to TensorBoard.")
-    ] = False,
+    recipe: RecipeFile,
+    resume: Resume = True,
+    listen: Listen = False,
 ) -> None:
     """Train the AR model of a recipe."""
     from sayso.listen import listener
@@ -417,11 +422,9 @@ def train_ar(
 
 @train.command("nar")
 def train_nar(
-    recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = True,
-    listen: Annotated[
-        bool, typer.Option("--listen", help="Marked samples of held-out prompts to TensorBoard.")
-    ] = False,
+    recipe: RecipeFile,
+    resume: Resume = True,
+    listen: Listen = False,
 ) -> None:
     """Train the NAR model of a recipe."""
     from sayso.listen import listener
