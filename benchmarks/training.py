@@ -53,7 +53,7 @@ def llama(size: Size) -> nn.Module:
         intermediate_size=size.feed_forward * 2 // 3,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
-        attention_dropout=size.dropout,
+        attention_dropout=0.0,  # ours has none either
         max_position_embeddings=8192,
         tie_word_embeddings=True,
         use_cache=False,
