@@ -3,7 +3,7 @@
     python -m benchmarks.speak kathleen nobody readers --corpora ../shared/corpora
     python -m benchmarks.speak kathleen --model runs/mini/release --sampling greedy --most 20
 
-Every sentence goes through `Synthesizer.speak` in a store of its own, one sample each, seed 0, and
+Every sentence goes through `Synthesizer.speak` in a store of its own, seed 0, and
 Whisper tiny.en writes down what it hears. `kathleen` and `nobody` say Kathleen's kept-out sentences
 and benchmarks/sentences.txt; each of 20 kept-out readers of LibriSpeech says five sentences of the
 other kept-out readers' text, as its corpus receipt allows no other. Figures are printed and kept in
@@ -63,6 +63,14 @@ class Said:
     own: np.ndarray = field(default_factory=lambda: np.zeros(256, np.float32))
 
 
+@dataclass(frozen=True)
+class How:
+    """How each sentence is spoken."""
+
+    sampling: Sampling
+    samples: int
+
+
 def kept_out(corpus: str, root: Path) -> list[Utterance]:
     return [u for u in read_corpus(corpus, root) if held_out(u.id, HELD_OUT_EVERY[corpus])]
 
@@ -105,7 +113,7 @@ def say(
     ears: Ears,
     voice: str,
     text: str,
-    sampling: Sampling,
+    how: How,
     prompt: Path | None = None,
     recording: Path | None = None,
 ) -> Said:
@@ -113,7 +121,9 @@ def say(
     out = speaker.store.home / "said.wav"
     start = time.perf_counter()
     try:
-        spoken = speaker.speak(text, voice, out, purpose="benchmark", sampling=sampling)
+        spoken = speaker.speak(
+            text, voice, out, purpose="benchmark", sampling=how.sampling, samples=how.samples
+        )
     except UnfinishedError:
         return Said(voice, text)
     said = Said(voice, text, finished=True, seconds=spoken.seconds)
@@ -147,7 +157,7 @@ def sentences(root: Path, most: int) -> list[tuple[str, Path | None]]:
     return [*mixed, *own[len(recorded) * step :]][:most]
 
 
-def run(what: str, speaker: Synthesizer, ears: Ears, corpora: Path, most: int, how: Sampling):
+def run(what: str, speaker: Synthesizer, ears: Ears, corpora: Path, most: int, how: How):
     """All sentences of one kind of voice; yields what came of each."""
     if what == "nobody":
         for text, recording in sentences(corpora / "kathleen", most):
@@ -229,16 +239,18 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=100, help="sentences, or readers")
     parser.add_argument("--sampling", choices=["ras", "nucleus", "greedy", "random"])
     parser.add_argument("--top-p", type=float, help="the model's own by default")
+    parser.add_argument("--samples", type=int, default=1, help="of which Eq. 23 keeps one")
     parser.add_argument("--name", default="", help="under which the figures are kept")
     given = parser.parse_args()
     torch.set_num_threads(1)
     ears = load_ears()
-    how = load_bundle(given.model).sampling
-    how = replace(
-        how,
-        method=given.sampling or how.method,
-        top_p=how.top_p if given.top_p is None else given.top_p,
+    sampling = load_bundle(given.model).sampling
+    sampling = replace(
+        sampling,
+        method=given.sampling or sampling.method,
+        top_p=sampling.top_p if given.top_p is None else given.top_p,
     )
+    how = How(sampling, given.samples)
     file = RESULTS / "speak.json"
     for what in given.what:
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "home") as store:
@@ -248,7 +260,8 @@ def main() -> None:
                 said.append(each)
                 print(f"{each.voice}: {each.text!r} -> {each.heard!r}", flush=True)
             row = figures(said, ears, store.home)
-        row |= {"card": speaker.bundle.card_hash[:16], "sampling": [how.method, how.top_p]}
+        row["card"] = speaker.bundle.card_hash[:16]
+        row["sampling"] = [sampling.method, sampling.top_p, given.samples]
         print(what, json.dumps(row, indent=1))
         known = json.loads(file.read_text()) if file.exists() else {}
         write(file.name, known | {given.name or what: row})

@@ -249,6 +249,23 @@ def test_group_size_one_goes_into_groups(tmp_path):
         train_ar(recipe, report=lambda line: None)
 
 
+@pytest.mark.parametrize("export", ["best", "last"])
+def test_the_weights_of_the_best_or_of_the_last_validation_are_exported(export, tmp_path):
+    """At a rate so high that the validation loss rises."""
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    more: dict[str, Any] = {"ar__train__steps": 30, "ar__train__validate_every": 5}
+    more |= {"ar__train__peak_rate": 3.0, "ar__train__warm_up": 29, "ar__train__export": export}
+    train_ar(small_recipe(tmp_path / "run", tokens, **more), report=lambda line: None)
+    with (tmp_path / "run" / "logs" / "ar.csv").open() as file:
+        log = [row for row in csv.DictReader(file) if row["validation_loss"]]
+    losses = {int(row["step"]): float(row["validation_loss"]) for row in log}
+    best = min(losses, key=lambda step: losses[step])
+    assert best < 30
+    card = read_card(tmp_path / "run")["models"]["ar"]
+    assert card["step"] == (best if export == "best" else 30)
+    assert card["validation_loss"] == pytest.approx(losses[card["step"]], abs=1e-3)
+
+
 CODECS = {"codec-mini.yaml"}  # trained in test_neural_codec.py
 RECIPES = sorted(
     str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.name not in CODECS

@@ -110,11 +110,14 @@ class Optimisation:
     compile: bool
     """Whether to torch.compile the model's loss."""
     validate_every: int
-    """Steps between validations; the best weights are exported."""
+    """Steps between validations, after which weights may be exported."""
     save_every: int
     """Steps between checkpoints."""
     keep: int
     """Newest checkpoints that are kept."""
+    export: Literal["best", "last"]
+    """Which weights become the model: of the lowest validation loss, or the newest. A small model
+    on little data reads better still while its validation loss already rises (docs/log.md)."""
     patience: int
     """Non-finite steps in a row, each skipped and counted, before the run stops."""
 

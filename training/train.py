@@ -44,7 +44,7 @@ class DivergedError(SaysoError):
 def train_ar(
     recipe: Recipe, resume: bool = True, report: Report = print, hear: Hear | None = None
 ) -> Path:
-    """Trains the AR model of a recipe and exports its best weights to ``RUN/ar``.
+    """Trains the AR model of a recipe and exports its weights to ``RUN/ar``.
 
     Args:
         recipe: Settings; its token folders must be prepared.
@@ -80,7 +80,7 @@ def train_ar(
 def train_nar(
     recipe: Recipe, resume: bool = True, report: Report = print, hear: Hear | None = None
 ) -> Path:
-    """Trains the NAR model of a recipe and exports its best weights to ``RUN/nar``.
+    """Trains the NAR model of a recipe and exports its weights to ``RUN/nar``.
 
     Arguments and errors as :func:`train_ar`.
     """
@@ -220,8 +220,10 @@ def _train(
                 row.update(clock.figures())
                 row.update(validate(fabric, model, task, batches, average))
                 report(_line(part, row))
-                if _better(row.get("validation_loss"), progress.best):
+                better = _better(row.get("validation_loss"), progress.best)
+                if better:
                     progress.best = row["validation_loss"]
+                if better or (settings.export == "last" and math.isfinite(loss)):
                     _export(fabric, run, part, recipe.name, tokens, task, average, row)
                     if log is not None and hear is not None:
                         for name, path in hear(progress.step).items():
