@@ -36,6 +36,8 @@ class Walk(NamedTuple):
     """(B,)"""
     age: Tensor
     """(B,) groups for which it has stood there."""
+    stayed: Tensor
+    """(B,) the chance that a drawn pointer would have stood there for so long."""
 
 
 def sample_group(
@@ -72,13 +74,30 @@ def last_codes(codes: Tensor, lengths: Tensor, window: int) -> Tensor:
 
 
 def step_on(
-    walk: Walk, hidden: Tensor, lengths: Tensor, model: AR, generator: torch.Generator
+    walk: Walk,
+    hidden: Tensor,
+    lengths: Tensor,
+    model: AR,
+    sampling: Sampling,
+    generator: torch.Generator,
 ) -> Walk:
-    """Draw how far each pointer moves, from what is known before the group just drawn."""
+    """How far each pointer moves, from what is known before the group just drawn."""
     assert model.move is not None
     chances = allowed(model.move(hidden).float(), walk.pointer, lengths).softmax(-1)
-    move = torch.multinomial(chances, 1, generator=generator)[:, 0]
-    return Walk(walk.pointer + move, torch.where(move > 0, 0, walk.age + 1))
+    stayed = walk.stayed * chances[:, 0]
+    if sampling.stay is None:
+        move = torch.multinomial(chances, 1, generator=generator)[:, 0]
+    else:
+        # Drawn lengths scatter widely around the likely ones, as each step is a draw of its own.
+        onward = chances[:, 1:]
+        goes = (stayed < sampling.stay) & (onward.sum(1) > 0)  # at the last token it stays
+        move = torch.where(goes, 1 + onward.argmax(1), 0)
+    moved = move > 0
+    return Walk(
+        walk.pointer + move,
+        torch.where(moved, 0, walk.age + 1),
+        torch.where(moved, torch.ones_like(stayed), stayed),
+    )
 
 
 @torch.inference_mode()
@@ -125,7 +144,11 @@ def generate_ar(
     finished = torch.zeros(B, dtype=torch.bool, device=text.device)
     capacity = text.shape[1] + 2 + codes.shape[1] // G + int(steps.max())
     cache = Cache(model.config.size, B, capacity, model.bos) if cached else None
-    walk = None if said is None else Walk(said, torch.zeros_like(said))
+    walk = (
+        None
+        if said is None
+        else Walk(said, torch.zeros_like(said), torch.ones(B, device=said.device))
+    )
     # Guides of <bos> and of every group read so far; the newest tells what the next group says.
     guide = None if walk is None else first_guide(model, text, text_lengths, lengths, walk)
     trail: list[Tensor] = []  # pointers of the groups drawn, each (B,)
@@ -148,7 +171,7 @@ def generate_ar(
         latest = None
         if walk is not None and guide is not None:
             trail.append(walk.pointer)
-            walk = step_on(walk, hidden, text_lengths, model, generator)
+            walk = step_on(walk, hidden, text_lengths, model, sampling, generator)
             latest = model.guide(text, text_lengths, walk.pointer[:, None], walk.age[:, None])
             if cache is None:
                 guide = put_guide(guide, 1 + lengths // G, latest, running)

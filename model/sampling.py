@@ -27,6 +27,10 @@ class Sampling:
     """t_r: a code that makes up a larger share of the window than this is drawn again."""
     temperature: float = 1.0
     """Divides the logits; the paper's is 1."""
+    stay: float | None = None
+    """For models with `alignment` only, and so not in VALL-E 2: the pointer moves on once the
+    chance that a drawn one would have stayed for so long is below this; 0.5 gives every phoneme
+    its median length. None draws each move."""
 
     def __post_init__(self):
         if self.method not in ("ras", "nucleus", "random", "greedy"):
@@ -39,6 +43,8 @@ class Sampling:
             raise ValueError(f"threshold {self.threshold} is below 0")
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature} is not above 0; use method greedy")
+        if self.stay is not None and not 0 < self.stay < 1:
+            raise ValueError(f"stay {self.stay} is outside (0, 1)")
 
 
 def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:

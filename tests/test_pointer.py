@@ -55,10 +55,11 @@ def test_the_pointer_never_leaves_the_text():
     logits = allowed(torch.zeros(3, FARTHEST + 1), torch.tensor([4, 5, 0]), torch.tensor([5, 5, 9]))
     assert logits.isfinite().sum(1).tolist() == [2, 1, FARTHEST + 1]
     model = make_ar()
-    walk = Walk(torch.tensor([4, 5, 0]), torch.tensor([0, 3, 1]))
+    walk = Walk(torch.tensor([4, 5, 0]), torch.tensor([0, 3, 1]), torch.ones(3))
     for seed in range(20):
         hidden = torch.randn(3, 16, generator=seeded(seed))
-        after = step_on(walk, hidden, torch.tensor([5, 5, 9]), model, seeded(seed))
+        how = Sampling(stay=None if seed % 2 else 0.9)
+        after = step_on(walk, hidden, torch.tensor([5, 5, 9]), model, how, seeded(seed))
         assert (after.pointer >= walk.pointer).all()
         assert (after.pointer <= torch.tensor([5, 5, 9])).all()
         assert after.pointer[1] == 5 and after.age[1] == 4
@@ -75,6 +76,24 @@ def test_loss_reads_pointers_and_predicts_their_moves(G):
     assert not torch.isclose(loss.summed, other.summed)
     unknown = model.loss(text, text_lengths, codes, lengths, torch.full_like(pointer, NONE))
     assert unknown.aside == 0
+
+
+def test_with_stay_the_pointer_moves_once_it_would_more_likely_have_gone():
+    model = make_ar()
+    assert model.move is not None
+    torch.nn.init.zeros_(model.move.weight)
+    with torch.no_grad():  # .6 to stay, .3 to go one on, .1 to go three on
+        chances = torch.tensor([0.6, 0.3, 0, 0.1, 0, 0, 0, 0])
+        model.move.bias.copy_(chances.log())
+    walk, lengths = Walk(*torch.zeros(2, 1, dtype=torch.long), torch.ones(1)), torch.tensor([3])
+    found = []
+    for _ in range(9):
+        walk = step_on(walk, torch.zeros(1, 16), lengths, model, Sampling(stay=0.5), seeded())
+        found.append((int(walk.pointer), int(walk.age)))
+    # .6 is still above .5, .36 is not; and at the last token there is nowhere to go.
+    assert found == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (3, 3)]
+    with pytest.raises(ValueError, match="stay 1"):
+        Sampling(stay=1)
 
 
 @pytest.mark.parametrize("G", [1, 2])
@@ -94,11 +113,11 @@ def test_what_lies_behind_the_pointers_reach_changes_nothing_but_through_attenti
 
 
 @pytest.mark.parametrize("G", [1, 2, 4])
-@pytest.mark.parametrize("method", ["greedy", "ras"])
-def test_cached_decoding_equals_naive_token_for_token(G, method):
-    model = make_ar(G)
+@pytest.mark.parametrize("method, stay", [("greedy", None), ("ras", None), ("ras", 0.5)])
+def test_cached_decoding_equals_naive_token_for_token(G, method, stay):
+    model, sampling = make_ar(G), Sampling(method, stay=stay)
     fast, slow = (
-        generate_ar(model, *inputs(3), Sampling(method), seeded(), cached=cached, said=SAID)
+        generate_ar(model, *inputs(3), sampling, seeded(), cached=cached, said=SAID)
         for cached in (True, False)
     )
     assert torch.equal(fast.codes, slow.codes)
