@@ -19,9 +19,10 @@ from .card import read_card
 def start_from(model: AR | NAR, folder: Path) -> None:
     """Copies the weights of a model folder (``RUN/ar`` or ``RUN/nar``) into a new model.
 
-    An AR model of group size 1 may go into any G: a group starts as the mean of its codes, every
-    code of a group is first predicted as the one code was, and group n stands where its first
-    frame stood.
+    An AR model may go into a multiple of its group size: a group starts as the mean of the groups
+    it joins, its codes are first predicted as theirs were, and group n stands where its first frame
+    stood. It may go into group size 1, too, without its group layers, so that the code table has to
+    learn anew what it is in one.
 
     Raises:
         CheckpointError: The folder is not a model, or its run has no card.
@@ -31,15 +32,14 @@ def start_from(model: AR | NAR, folder: Path) -> None:
     read_card(folder.parent)
     if isinstance(model, AR):
         source = load_module(folder, AR, ARConfig)
-        G = model.config.group_size
-        if source.config.group_size not in (1, G):
+        old, new = source.config.group_size, model.config.group_size
+        if new % old and new != 1:
             raise InputError(
-                f"{folder} has group size {source.config.group_size}; only 1 or {G} can go into {G}"
+                f"{folder} has group size {old}, good for 1 and multiples of {old}, not for {new}"
             )
-        stride = G // source.config.group_size
-        theirs = replace(source.config, group_size=G)
+        theirs = replace(source.config, group_size=new)
     else:
-        source, stride = load_module(folder, NAR, NARConfig), 1
+        source, old, new = load_module(folder, NAR, NARConfig), 1, 1
         theirs = replace(source.config, expected=model.config.expected)  # no weights
     ours = model.config
     size = replace(theirs.size, dropout=ours.size.dropout)  # dropout has no weights
@@ -50,12 +50,14 @@ def start_from(model: AR | NAR, folder: Path) -> None:
     own = model.state_dict()
     with torch.no_grad():
         for name, value in own.items():
-            if name in ("text_position.weight", "code_position.weight"):
-                _copy_positions(value, weights[name], stride if name[0] == "c" else 1)
-            elif name in weights:
+            if name == "text_position.weight":
+                _copy_positions(value, weights[name], 1, 1)
+            elif name == "code_position.weight":
+                _copy_positions(value, weights[name], old, new)
+            elif name in weights and value.shape == weights[name].shape:
                 value.copy_(weights[name])
-        if stride > 1 and isinstance(model, AR):
-            _as_one_code(model)
+        if new > old and isinstance(model, AR) and isinstance(source, AR):
+            _join_groups(model, source)
 
 
 @torch.no_grad()
@@ -83,21 +85,24 @@ def start_from_codebooks(model: AR | NAR, codec: Codec, seed: int) -> None:
         table.weight[: len(book)] = book @ projection * (INIT_STD / deviation)
 
 
-def _copy_positions(target: torch.Tensor, source: torch.Tensor, stride: int) -> None:
-    """Row 0 (<bos>) stays; row n is where frame 1 + (n - 1) * stride was; others keep theirs."""
-    rows = 1 + torch.arange(len(target) - 1) * stride if stride > 1 else torch.arange(len(target))
-    if stride > 1:
-        rows = torch.cat([torch.zeros(1, dtype=torch.long), rows])
+def _copy_positions(target: torch.Tensor, source: torch.Tensor, old: int, new: int) -> None:
+    """Row 0 (<bos>) stays; group n of `new` frames stands where its first frame did among groups
+    of `old`; rows beyond the source keep theirs."""
+    rows = 1 + torch.arange(len(target) - 1) * new // old
+    rows = torch.cat([torch.zeros(1, dtype=torch.long), rows])
     rows = rows[rows < len(source)]
     target[: len(rows)] = source[rows]
 
 
-def _as_one_code(model: AR) -> None:
-    """Group layers that treat each code of a group as group size 1 did."""
-    G, D = model.config.group_size, model.config.size.width
-    eye = torch.eye(D)
-    assert isinstance(model.group_embedding, nn.Linear)
-    assert isinstance(model.group_prediction, nn.Linear)
-    model.group_embedding.weight.copy_(eye.repeat(1, G) / G)
-    model.group_prediction.weight.copy_(eye.repeat(G, 1))
-    model.group_prediction.bias.zero_()
+def _join_groups(model: AR, source: AR) -> None:
+    """Group layers that treat the codes of several old groups as these were treated."""
+    old, new, D = source.config.group_size, model.config.group_size, model.config.size.width
+    embed, predict, bias = torch.eye(D), torch.eye(D), torch.zeros(D)
+    if source.group_embedding is not None and source.group_prediction is not None:
+        embed, predict = source.group_embedding.weight, source.group_prediction.weight
+        bias = source.group_prediction.bias
+    times = new // old
+    assert model.group_embedding is not None and model.group_prediction is not None
+    model.group_embedding.weight.copy_(embed.repeat(1, times) / times)
+    model.group_prediction.weight.copy_(predict.repeat(times, 1))
+    model.group_prediction.bias.copy_(bias.repeat(times))
