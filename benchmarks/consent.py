@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from benchmarks import readings
 from sayso.inference import checks, words
 from sayso.inference.audio import resample
-from sayso.inference.hearing import Ears, embedding, load_ears, one_speaker
+from sayso.inference.hearing import (
+    STRETCH,
+    Ears,
+    embedding,
+    least_alike,
+    load_ears,
+    one_speaker,
+    same_speaker,
+)
 from sayso.inference.recording import (
     RATE,
     Audio,
@@ -79,7 +87,10 @@ def speakers() -> dict[str, Any]:
         for name, part in voices.items()
         if len(part) >= 4
     }
-    kathleen = _kathleen_pairs(ears)
+    kathleen = _kathleen(ears)
+    own = np.array([embedding(part) for part in kathleen])
+    alike = (own @ own.T)[np.triu_indices(len(own), 1)].astype(np.float64)
+    least = np.array([least_alike(a, b) for a in kathleen for b in kathleen if a is not b])
     figures: dict[str, Any] = {"readers": len(names), "limit": checks.MIN_SAME_SPEAKER}
     curves = {}
     for label, kept in (
@@ -105,20 +116,21 @@ def speakers() -> dict[str, Any]:
             "genuine refused at the limit": float((same < checks.MIN_SAME_SPEAKER).mean()),
         }
     figures["Kathleen, 20 s against 20 s"] = {
-        "pairs": len(kathleen),
-        "lowest": float(kathleen.min()),
-        "refused at the limit": float((kathleen < checks.MIN_SAME_SPEAKER).mean()),
+        "pairs": len(alike),
+        "lowest": float(alike.min()),
+        "refused at the limit": float((alike < checks.MIN_SAME_SPEAKER).mean()),
+        "refused for a part": float((least < checks.MIN_STRETCH).mean()),
     }
     _draw(curves)
-    return figures | {"one speaker": _one_speaker(list(voices.values()))}
+    both = list(voices.values())
+    return figures | {"one speaker": _one_speaker(both), "mixed prompts": _mixed(both)}
 
 
-def _kathleen_pairs(ears: Ears) -> NDArray[np.float64]:
+def _kathleen(ears: Ears) -> list[NDArray[np.float32]]:
     names = list(readings.transcripts())[::6]
     groups = [names[start : start + 6] for start in range(0, len(names) - 5, 6)]
     audio = [np.concatenate([readings.clip(name) for name in group]) for group in groups[:20]]
-    own = np.array([embedding(ears.voices(part)) for part in audio])
-    return (own @ own.T)[np.triu_indices(len(own), 1)].astype(np.float64)
+    return [ears.voices(part) for part in audio]
 
 
 def _one_speaker(voices: list[NDArray[np.float32]]) -> dict[str, float]:
@@ -134,6 +146,30 @@ def _one_speaker(voices: list[NDArray[np.float32]]) -> dict[str, float]:
         "limit": checks.MIN_ONE_SPEAKER,
         "one speaker refused": float((one < checks.MIN_ONE_SPEAKER).mean()),
         "two speakers accepted": float((np.array(two) >= checks.MIN_ONE_SPEAKER).mean()),
+    }
+
+
+def _mixed(voices: list[NDArray[np.float32]]) -> dict[str, float]:
+    """Prompts that go on in another's voice (2.4 s at least), against the first one's consent."""
+    rng = np.random.default_rng(0)
+    long = [windows for windows in voices if len(windows) >= 14]
+    own = [(windows[: len(windows) // 2], windows[len(windows) // 2 + 1 :]) for windows in long]
+    mean, least = [], []
+    for _ in range(1500):
+        first, second = rng.choice(len(long), 2, replace=False)
+        consent, rest = own[first]
+        share = int(rng.integers(STRETCH, len(rest) + 1))
+        prompt = np.concatenate([rest, long[second][:share]])
+        mean.append(same_speaker(consent, prompt))
+        least.append(least_alike(consent, prompt))
+    passed = np.array(mean) >= checks.MIN_SAME_SPEAKER
+    whole = np.array([least_alike(consent, rest) for consent, rest in own])
+    return {
+        "mixtures": len(mean),
+        "accepted by the mean alone": float(passed.mean()),
+        "accepted": float((passed & (np.array(least) >= checks.MIN_STRETCH)).mean()),
+        "one voice": len(own),
+        "one voice refused": float((whole < checks.MIN_STRETCH).mean()),
     }
 
 

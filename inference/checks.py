@@ -35,6 +35,7 @@ END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
 MAX_WER = 0.50  # of the statement; names and rare words are what recognisers miss
 MIN_ONE_SPEAKER = 0.80
 MIN_SAME_SPEAKER = 0.80  # 1 % of men pass for each other at .777, of women at .789: the stricter
+MIN_STRETCH = 0.72  # of any 2.4 s of a prompt: 1 % of Kathleen's are below, no mixture is above
 MAX_FLAT = 50.0  # ms of samples that stand still
 MAX_CLICK = 20.0
 MIN_QUALITY = 2.0  # DNSMOS, overall, of 5
@@ -205,7 +206,7 @@ def check_speakers(
     consent: NDArray[np.float32], prompt: NDArray[np.float32] | None
 ) -> Iterator[Verdict]:
     """That one person reads the consent, and that the prompt is the same person's voice."""
-    one = hearing.one_speaker(consent)
+    one = hearing.one_speaker(consent) if len(consent) else 0.0
     yield Verdict(
         _check("one speaker", one, MIN_ONE_SPEAKER, "cosine of the least fitting 3 s"),
         one >= MIN_ONE_SPEAKER,
@@ -214,12 +215,22 @@ def check_speakers(
     )
     if prompt is not None:
         alike = hearing.same_speaker(consent, prompt) if len(prompt) else 0.0
+        least = hearing.least_alike(consent, prompt) if len(prompt) else 0.0
         yield Verdict(
             _check("prompt and consent alike", alike, MIN_SAME_SPEAKER, "cosine"),
             alike >= MIN_SAME_SPEAKER,
             "prompt-speaker",
             f"The prompt does not sound like the person who consents (score {alike:.2f}): both "
             "must be the same speaker's.",
+        )
+        yield Verdict(
+            _check(
+                "prompt and consent alike throughout", least, MIN_STRETCH, "least fitting 2.4 s"
+            ),
+            least >= MIN_STRETCH,
+            "prompt-speaker",
+            f"A part of the prompt does not sound like the person who consents (score {least:.2f}):"
+            " only the speaker may be heard in it.",
         )
 
 

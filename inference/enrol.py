@@ -5,11 +5,15 @@ made of them within two minutes, checks it (checks.py), and takes the voice into
 session is used up by its first recording, whatever comes of it.
 """
 
+import contextlib
 import dataclasses
 import getpass
 import hashlib
+import math
 import re
 import secrets
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,19 +26,23 @@ from sayso.inference.alignment import cut_prompt
 from sayso.inference.audio import read_audio
 from sayso.inference.bundled import pack_codes
 from sayso.inference.checks import Take, read_take
+from sayso.inference.gate import MAX_NAME
 from sayso.inference.hearing import Ears, embedding, load_ears
 from sayso.inference.ledger import Entry
 from sayso.inference.marks import Marks, load_marks
+from sayso.inference.provenance import sidecar_of
 from sayso.inference.receipt import ANY, Check, Receipt, Scope, codes_digest, issue
 from sayso.inference.store import Store
 from sayso.inference.words import draw_words, tokens
 from sayso.model.codec import Codec
-from sayso.model.errors import InputError, RefusedError, StoreError
+from sayso.model.errors import InputError, RefusedError
 from sayso.model.text import normalise
 
 VALID_SECONDS = 120.0
 MAX_DAYS = 366
 MAX_FILE = 256 * 2**20  # bytes; recordings are kept, encrypted
+MAX_PROMPT_TEXT = 1000  # characters: 30 s read fast hold 600
+NAME = re.compile(r"[\w .,:;&@/()'\u2019+-]{1,60}")  # one line, no control characters
 SPEAKABLE = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .'\u2019-]){0,59}")
 
 
@@ -91,10 +99,12 @@ def start_enrolment(
     for name, value in [("speaker", speaker), *(("purpose", purpose) for purpose in purposes)]:
         if not SPEAKABLE.fullmatch(value):
             raise InputError(f"The {name} {value[:80]!r} cannot be read aloud: letters, 1 to 60.")
-    if not re.search(r"[^\W_]", controller) or len(controller) > 60:
+    if not NAME.fullmatch(controller) or not re.search(r"[^\W_]", controller):
         raise InputError(f"The controller {controller[:80]!r} is no name: 1 to 60 characters.")
     if not purposes or not users or ANY in users or not all(user.strip() for user in users):
         raise InputError("Name each purpose and each user: a person's consent is never for all.")
+    if any(len(user) > MAX_NAME or not user.isprintable() for user in users):
+        raise InputError(f"A user's name has 1 to {MAX_NAME} characters that can be shown.")
     if not 1 <= days <= MAX_DAYS:
         raise InputError(f"{days} days: a consent holds 1 to {MAX_DAYS} days.")
     if any(limit is not None and limit < 1 for limit in (max_characters, max_uses)):
@@ -116,6 +126,7 @@ def start_enrolment(
         "words": list(words),
         "until": until,
         "scope": dataclasses.asdict(scope),
+        "steady": round(store.steady(), 3),
     }
     with store.transaction():
         store.check()
@@ -152,47 +163,93 @@ def finish_enrolment(
         raise InputError(
             "Give --prompt and --prompt-text together: VALL-E reads what a prompt says."
         )
-    arrived = store.now()  # before the models load: they are no fault of the speaker's
-    _session(store, session, arrived)
-    take = read_take(consent, "consent")
-    other = None if prompt is None else read_take(prompt, "prompt")
-    hashes = {shot.name: _file_hash(shot.path) for shot in (take, other) if shot is not None}
-    marks = marks or load_marks(store.home)
-    ears = ears or load_ears()
-    with store.transaction():  # one recording only, and it counts from here
-        store.check()
-        started = _session(store, session, arrived)
-        used = {"session": session, "recordings": hashes}
-        used["fingerprint"] = recording.pack(recording.fingerprint(take.audio))
-        store.append("session-used", session, used)
-    passed = _examine(store, started, take, other, hashes, ears, marks)
-    return _take_in(store, started, take, other, prompt_text, hashes, passed, codec, ears)
+    if prompt_text is not None and (
+        len(prompt_text) > MAX_PROMPT_TEXT or not normalise(prompt_text).strip()
+    ):
+        raise InputError(
+            f"The prompt's text has {len(prompt_text)} characters; 1 to {MAX_PROMPT_TEXT} that can "
+            "be read are taken."
+        )
+    arrived = store.now(), store.steady()  # the models' loading is no fault of the speaker's
+    with _refusal_logged(store, session):
+        _session(store, session, *arrived)
+    with store.workspace() as folder:
+        # What is checked is what is kept: a file could be exchanged between two readings of it.
+        take = _copy(consent, "consent", folder)
+        other = None if prompt is None else _copy(prompt, "prompt", folder)
+        takes = [shot for shot in (take, other) if shot is not None]
+        hashes = {shot.name: hashlib.sha256(shot.path.read_bytes()).hexdigest() for shot in takes}
+        marks = marks or load_marks(store.home)
+        ears = ears or load_ears()
+        with _refusal_logged(store, session), store.transaction():
+            store.check()
+            started = _session(store, session, *arrived)
+            used = {"session": session, "recordings": hashes}
+            used["fingerprint"] = recording.pack(recording.fingerprint(take.audio))
+            store.append("session-used", session, used)  # one recording only: it counts from here
+        try:
+            passed = _examine(store, started, take, other, hashes, ears, marks)
+            return _take_in(store, started, take, other, prompt_text, hashes, passed, codec, ears)
+        except RefusedError:
+            raise
+        except Exception as error:  # the session is used up: the ledger must say what became of it
+            _refused(store, started, "broken-off", type(error).__name__, [], hashes)
+            raise
 
 
-def _session(store: Store, session: str, now: float) -> Entry:
-    """The session's first row; RefusedError (logged) unless it waits for its recording."""
+def _copy(path: Path, name: str, folder: Path) -> Take:
+    """Read a recording from a copy of our own; InputError when it is no readable audio."""
+    path = Path(path)
+    copy = folder / f"{name}{path.suffix}"
+    try:
+        for source, target in ((path, copy), (sidecar_of(path), sidecar_of(copy))):
+            if source is path or source.exists():
+                if source.stat().st_size > MAX_FILE:
+                    raise InputError(
+                        f"{path} is larger than {MAX_FILE >> 20} MiB: give a shorter recording."
+                    )
+                shutil.copyfile(source, target)
+    except (OSError, shutil.Error) as error:
+        why = getattr(error, "strerror", None) or "it is no file"
+        raise InputError(f"{path} cannot be read ({why}).") from None
+    try:
+        return read_take(copy, name)
+    except InputError as error:
+        raise InputError(str(error).replace(str(copy), str(path))) from None
+
+
+def _session(store: Store, session: str, now: float, steady: float) -> Entry:
+    """The session's first row; RefusedError unless it waits for its recording."""
     with store.readable():
         started = ledger.entries(store.database, "session-started", session) if session else []
         used = ledger.entries(store.database, "session-used", session) if session else []
-    code = message = ""
+    again = " Start a new session."
     if not started:
-        code, message = "session-unknown", f"There is no session {session[:80]!r}: start one."
-    elif used:
-        code, message = "session-used", "A session takes one recording, and this one had it."
-    elif now > ledger.seconds(started[0].time) + VALID_SECONDS:
-        age = now - ledger.seconds(started[0].time)
-        code = "session-expired"
-        message = f"The words were shown {age:.0f} s ago and count for {VALID_SECONDS:.0f} s."
-    if code:
-        refusal = RefusedError(code, message + " Start a new session.")
-        if store.database.in_transaction:
-            raise refusal
+        message = f"There is no session {session[:80]!r}: start one."
+        raise RefusedError("session-unknown", message)
+    if used:
+        message = "A session takes one recording, and this one had it."
+        raise RefusedError("session-used", message + again)
+    # By the clock, and by one that cannot be set back; after a restart that one stands below.
+    age = now - ledger.seconds(started[0].time)
+    since = steady - started[0].content.get("steady", -math.inf)
+    if age > VALID_SECONDS or not -1.0 <= since <= VALID_SECONDS:
+        message = f"The words were shown {max(age, since):.0f} s ago and count for"
+        raise RefusedError("session-expired", f"{message} {VALID_SECONDS:.0f} s.{again}")
+    return started[0]
+
+
+@contextlib.contextmanager
+def _refusal_logged(store: Store, session: str) -> Iterator[None]:
+    """Logs a refusal of the session itself, outside of whatever transaction it came up in."""
+    try:
+        yield
+    except RefusedError as refusal:
         with store.transaction():
             named = session[:80].encode("utf-8", "replace").decode()
-            details = {"session": named, "code": code, "checks": []}
+            details = {"session": named, "code": refusal.code, "checks": []}
             store.append("enrol-refused", f"e-{secrets.token_hex(16)}", details)
-        raise refusal
-    return started[0]
+        raise
 
 
 def _examine(
@@ -280,7 +337,7 @@ def _take_in(
         key, now, anchor = store.signing_key(), store.now(), vars(store.check())
     receipt = Receipt(
         record_id=f"c-{secrets.token_hex(16)}",
-        voice=f"{slug}-{secrets.token_hex(3)}",
+        voice=_fresh_name(store, slug),
         basis="consent",
         principal=asked["speaker"],
         controller=asked["controller"],
@@ -302,10 +359,16 @@ def _take_in(
     for take in (consent, prompt):
         if take is not None:
             secret[f"{take.name}-recording"] = take.path.read_bytes()
-            if hashlib.sha256(secret[f"{take.name}-recording"]).hexdigest() != hashes[take.name]:
-                raise StoreError(f"{take.path} changed while it was checked: start a new session.")
     store.enrol(receipt.voice, receipt.record_id, token, secret)
     return Enrolment(receipt.voice, receipt, token)
+
+
+def _fresh_name(store: Store, slug: str) -> str:
+    """A voice's id that was never used: enrolling under one that was would replace its voice."""
+    while True:
+        name = f"{slug}-{secrets.token_hex(3)}"
+        if store.voice(name) is None:
+            return name
 
 
 def spoken_date(time: float) -> str:
@@ -313,12 +376,6 @@ def spoken_date(time: float) -> str:
     date = datetime.fromtimestamp(time, timezone.utc)
     ending = {1: "st", 2: "nd", 3: "rd"}.get(date.day % 10 if date.day // 10 != 1 else 0, "th")
     return normalise(f"the {date.day}{ending} of {date:%B}, {date.year}").strip(" .")
-
-
-def _file_hash(path: Path) -> str:
-    if path.stat().st_size > MAX_FILE:
-        raise InputError(f"{path} is larger than {MAX_FILE >> 20} MiB: give a shorter recording.")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_embedding(data: bytes) -> np.ndarray:

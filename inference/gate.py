@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from sayso.inference import keys, ledger
 from sayso.inference.bundled import bundled_folders, install_bundled_voice
+from sayso.inference.provenance import BESIDE, keep_manifest, sidecar_of
 from sayso.inference.receipt import ANY, Receipt, codes_digest
 from sayso.inference.receipt import read as read_receipt
 from sayso.inference.store import Store, Voice
@@ -37,6 +37,7 @@ class Grant:
     """Leave to make one recording of one text in one voice.
 
     Args:
+        text: What may be spoken; another text is another grant.
         codes: The prompt, (K, T) int64, made by the codec whose identity is `codec`.
         transcript: What the prompt says.
         may_alter: Whether pitch and formants may be changed.
@@ -47,6 +48,7 @@ class Grant:
     receipt_id: str
     purpose: str
     user: str
+    text: str
     codes: Tensor
     transcript: str
     may_alter: bool
@@ -82,29 +84,30 @@ class Gate:
         text: str,
         language: str = "en",
         altered: bool = False,
+        codec: str | None = None,
     ) -> Grant:
         """Ask to speak `text` in `voice`: a grant, or RefusedError with a reason code.
 
-        `altered` asks to change its pitch or formants, too.
+        `altered` asks to change its pitch or formants, too. `codec` is the identity of the codec
+        that is to decode it; None asks for the prompt alone.
 
         Codes: text-unusable, voice-unknown, voice-revoked, receipt-signature, receipt-malformed,
         receipt-mismatch, receipt-expired, scope-purpose, scope-user, scope-language, scope-alter,
-        scope-text, quota-uses, quota-characters, prompt-changed. A store that cannot be trusted
-        raises StoreError.
+        scope-text, codec-mismatch, quota-uses, quota-characters, prompt-changed. A store that
+        cannot be trusted raises StoreError.
         """
         asked = {"voice": _short(voice), "purpose": _short(purpose), "user": _short(user)}
         salt = secrets.token_hex(32)
-        digest = hashlib.sha256(bytes.fromhex(salt) + text.encode(errors="replace")).hexdigest()
         asked |= {
             "language": _short(language),
             "text_salt": salt,
-            "text_commitment": digest,
+            "text_commitment": ledger.commit_to(salt, _clean(text)),
             "altered": altered,
         }
         with self.store.transaction():
             self.store.check()
             try:
-                found, receipt = self._allowed(voice, purpose, user, text, language, altered)
+                found, receipt = self._allowed(voice, purpose, user, text, language, altered, codec)
                 codes = self._prompt(found, receipt)
             except RefusedError as refusal:
                 refused = refusal
@@ -124,19 +127,24 @@ class Gate:
             receipt_id=receipt.record_id,
             purpose=purpose,
             user=user,
+            text=text,
             codes=codes,
             transcript=receipt.transcript,
             may_alter=scope.may_alter,
             codec=receipt.codec,
         )
 
-    def release(self, grant: Grant, produced: Path, destination: Path) -> str:
+    def release(
+        self, grant: Grant, produced: Path, destination: Path, manifest: bytes = b""
+    ) -> str:
         """Let one recording out: log it, then move it into place; whole or not at all.
 
         Args:
             grant: From `authorise`; it is used up.
             produced: The finished file, marks and all; it is gone afterwards.
             destination: Where it goes; a file there is replaced.
+            manifest: Its C2PA manifest: kept in the store for a file that loses its own, and put
+                beside one that cannot hold it (`sidecar_of`).
         Returns:
             The ledger id, which is `grant.id`.
         Raises:
@@ -158,6 +166,10 @@ class Gate:
                 raise refused
             try:
                 digest = _stage(produced, staged)
+                if manifest:
+                    keep_manifest(self.store.home, grant.id, manifest)
+                    if destination.suffix.lower() in BESIDE:
+                        _write(sidecar_of(staged), manifest)
                 with self.store.transaction():
                     details = {
                         "voice": grant.voice,
@@ -167,6 +179,8 @@ class Gate:
                         "path": str(destination),
                         "sha256": digest,
                     }
+                    if manifest:
+                        details["manifest_sha256"] = hashlib.sha256(manifest).hexdigest()
                     self.store.append("released", grant.id, details)
             finally:  # the ledger decides which way it goes, here as after a crash
                 with self.store.transaction():
@@ -210,9 +224,16 @@ class Gate:
             return self._receipt(found)
 
     def _allowed(
-        self, voice: str, purpose: str, user: str, text: str, language: str, altered: bool
+        self,
+        voice: str,
+        purpose: str,
+        user: str,
+        text: str,
+        language: str,
+        altered: bool,
+        codec: str | None,
     ) -> tuple[Voice, Receipt]:
-        if not text.strip() or len(text) > MAX_TEXT:
+        if not text.strip() or len(text) > MAX_TEXT or text != _clean(text):
             raise RefusedError(
                 "text-unusable", f"A text of {len(text)} characters cannot be spoken."
             )
@@ -257,6 +278,12 @@ class Gate:
         if scope.texts is not None and hashlib.sha256(text.encode()).hexdigest() not in scope.texts:
             raise RefusedError(
                 "scope-text", f"The receipt of {voice!r} allows only the sentences of its corpus."
+            )
+        if codec is not None and codec != receipt.codec:
+            raise RefusedError(
+                "codec-mismatch",
+                f"Voice {voice!r} was enrolled with codec {receipt.codec[:12]}, this model has "
+                f"{codec[:12]}: enrol the voice with this model",
             )
         self._within_quota(receipt, len(text), now)
         return found, receipt
@@ -336,6 +363,8 @@ class Gate:
                 not grant.id
                 or given is None
                 or any(given.content[key] != value for key, value in named.items())
+                or ledger.commit_to(given.content["text_salt"], _clean(grant.text))
+                != given.content["text_commitment"]
             ):
                 raise RefusedError("grant-unknown", f"The gate never gave the grant {grant.id!r}.")
             if any(entry.event == "released" for entry in events):
@@ -374,13 +403,21 @@ def _short(name: str) -> str:
 def _stage(produced: Path, staged: Path) -> str:
     """Copy a finished file beside its destination, through to the disk; returns its SHA-256."""
     try:
-        with open(produced, "rb") as source, open(staged, "xb") as target:
-            shutil.copyfileobj(source, target)
+        data = produced.read_bytes()
+    except OSError as error:
+        raise InputError(f"{produced} cannot be read ({error.strerror}).") from None
+    _write(staged, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        with open(path, "xb") as target:
+            target.write(data)
             target.flush()
             os.fsync(target.fileno())
-        return hashlib.sha256(staged.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(
-            f"{error.filename or staged} cannot be read or written ({error.strerror}): choose a "
-            "folder that exists and may be written to."
+            f"{path} cannot be written ({error.strerror}): choose a folder that exists and may be "
+            "written to."
         ) from None

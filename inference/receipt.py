@@ -24,6 +24,7 @@ KIND = "sayso-receipt"
 SCHEMA = "ISO/IEC TS 27560:2023 + sayso-receipt/1"
 ANY = "*"  # in a scope: any purpose or any user; never issued for a person's purposes
 Basis = Literal["consent", "synthetic", "corpus"]
+MAX_BYTES = 16 * 2**20  # of a receipt's file; a corpus receipt lists its sentences' hashes
 LAWFUL_BASIS = {
     "consent": "consent",
     "synthetic": "none: no person's data",
@@ -205,7 +206,8 @@ def parse(payload: bytes) -> Receipt:
             source=extra["source"],
         )
         same = keys.canonical(receipt.payload()) == payload
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        seconds(receipt.issued), seconds(receipt.expires)  # they are times
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         same = False
     if not same:
         raise RefusedError("receipt-malformed", f"This is no receipt of the kind {SCHEMA!r}.")
@@ -217,18 +219,31 @@ def verify_receipt(path: Path, public: str) -> Receipt:
 
     Expiry is not judged here: compare `expires` with the day that matters. Revocation cannot be
     known offline: ask the controller, or look for the record in the controller's ledger.
+
+    Args:
+        public: One or more keys, as `sayso receipt key` prints them: an issuer changes its key.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RefusedError("receipt-malformed", f"{path} is too large to be a receipt.")
         token = path.read_bytes().decode("ascii").removesuffix("\n")
     except OSError as error:
         raise StoreError(f"The receipt {path} cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
         raise RefusedError("receipt-signature", f"{path} is not a receipt: not ASCII.") from None
-    return read(token, keys.load_public(public))
+    known = keys.load_publics(public)
+    try:
+        kid = keys.key_id(token)
+    except keys.SignatureError as error:
+        raise RefusedError("receipt-signature", f"The receipt is not good: {error}.") from None
+    return read(token, known.get(kid, next(iter(known.values()))))
 
 
 def kantara(receipt: Receipt) -> dict:
-    """The receipt's facts in the fields of a Kantara Consent Receipt 1.1 (unsigned view)."""
+    """The receipt's facts in the fields of a Kantara Consent Receipt 1.1 (unsigned view).
+
+    Kantara knows consents only: a receipt of another basis has the consent type "NONE" here.
+    """
     return {
         "version": "KI-CR-v1.1.0",
         "jurisdiction": "",
@@ -246,8 +261,8 @@ def kantara(receipt: Receipt) -> dict:
                 "purposes": [
                     {
                         "purpose": purpose,
-                        "consentType": "EXPLICIT",
-                        "piiCategory": ["biometric"],
+                        "consentType": "EXPLICIT" if receipt.basis == "consent" else "NONE",
+                        "piiCategory": [] if receipt.basis == "synthetic" else ["biometric"],
                         "primaryPurpose": True,
                         "termination": receipt.expires,
                         "thirdPartyDisclosure": False,

@@ -4,7 +4,9 @@
     ledger.head        the last signed head: rows cut from the ledger's end are missed by it
     keys/<kid>.pem     the signing key (Ed25519)
     keys/voices/*.key  one random AES-256 key per enrolled voice; overwriting it deletes the voice
-    work/, ca/, lock   unreleased audio, the C2PA authority, the lock between processes
+    ca/, marks/        the C2PA authority and the keyed mark's key; the ledger has their hashes
+    manifests/*.c2pa   the manifest of each output, likewise
+    work/, lock        unreleased audio, the lock between processes
 
 Every change is one SQLite transaction (synchronous=FULL). What cannot be in it (a key file, a moved
 WAV) comes before or after it and is finished or undone at the next `Store.open`, whatever moment a
@@ -13,6 +15,7 @@ process died at. AES-GCM as in NIST SP 800-38D.
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -34,6 +37,7 @@ from . import keys, ledger, upkeep
 from .upkeep import RESTORE
 
 LOCK_SECONDS = 60.0
+RECORD_ID = re.compile(r"c-[A-Za-z0-9_-]{1,64}")
 CLOCK_SLACK = 300.0  # seconds the clock may step back before the ledger says no
 
 
@@ -53,25 +57,40 @@ class Voice:
 class Store:
     """An open store. Use one per thread and open it anew after a fork; `close` it or use `with`."""
 
-    def __init__(self, home: Path, database: sqlite3.Connection, clock: Callable[[], float]):
+    def __init__(
+        self,
+        home: Path,
+        database: sqlite3.Connection,
+        clock: Callable[[], float],
+        steady: Callable[[], float],
+    ):
         self.home = home
         self.database = database
         self.clock = clock
+        self.steady = steady
         self.lock = FileLock(home / "lock", timeout=LOCK_SECONDS)
         self._signing: Ed25519PrivateKey | None = None
         self._head: ledger.Head | None = None
 
     @classmethod
-    def open(cls, home: Path | None = None, clock: Callable[[], float] = time.time) -> "Store":
+    def open(
+        cls,
+        home: Path | None = None,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] | None = None,
+    ) -> "Store":
         """Open the store, creating it on first use, and finish or undo what a killed process left.
 
         Args:
             home: The folder; None is SAYSO_HOME, else the platform's user data folder.
             clock: Seconds since 1970.
+            steady: Seconds that nobody can set back; if None since boot, or as `clock` if given.
         Raises:
             StoreError: Naming the file that is unreadable, changed or missing, and the remedy.
         """
         home = default_home() if home is None else home
+        if steady is None:
+            steady = upkeep.since_boot if clock is time.time else clock
         try:
             for folder in (home, home / "keys", home / "keys" / "voices", home / "work"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,11 +98,12 @@ class Store:
             raise StoreError(
                 f"The store folder {home} cannot be made ({error.strerror}): set SAYSO_HOME."
             ) from None
+        upkeep.check_folder(home)
         with _locked(FileLock(home / "lock", timeout=LOCK_SECONDS), home):
             fresh = not (home / "sayso.db").exists()
             if fresh and (home / "ledger.head").exists():
                 raise StoreError(f"{home / 'sayso.db'} is missing, and it was there. {RESTORE}")
-            store = cls(home, _connect(home / "sayso.db"), clock)
+            store = cls(home, _connect(home / "sayso.db"), clock, steady)
             try:
                 with store.readable():
                     tables = store.database.execute("SELECT count(*) FROM sqlite_master")
@@ -123,24 +143,29 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, one writer at a time on the machine; the new head is saved after."""
-        with self.readable():
-            self._head = None
-            self.database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self.database.execute("COMMIT")
-            except BaseException:
-                if self.database.in_transaction:
-                    self.database.execute("ROLLBACK")
-                raise
-        if self._head is not None:
-            token = ledger.sign_head(self._head, self.signing_key())
-            keys.replace_file(self.home / "ledger.head", token.encode())
+        """All or nothing, one writer at a time on the machine; the new head is saved after.
+
+        The lock is held until the head is saved, or a slower process would save an older one over
+        it, and rows cut from the end would not be missed.
+        """
+        with self.exclusive():
+            with self.readable():
+                self._head = None
+                self.database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    self.database.execute("COMMIT")
+                except BaseException:
+                    if self.database.in_transaction:
+                        self.database.execute("ROLLBACK")
+                    raise
+            if self._head is not None:
+                token = ledger.sign_head(self._head, self.signing_key())
+                keys.replace_file(self.home / "ledger.head", token.encode())
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """The lock for steps that touch files as well as the database; wraps a `transaction`."""
+        """The lock for steps that touch files as well as the database; may be taken twice."""
         with _locked(self.lock, self.home):
             yield
 
@@ -181,11 +206,12 @@ class Store:
         """Bring in a new signing key and destroy the old one; old receipts stay verifiable."""
         with self.exclusive():
             old = keys.thumbprint(self.signing_key().public_key())
-            fresh = keys.create_key(self.home / "keys")
+            fresh = keys.create_key(self.home / "keys", keys.next_passphrase())
             kid = keys.thumbprint(fresh.public_key())
             with self.transaction():
                 content = {"kid": kid, "public": keys.public_pem(fresh), "leaves": old}
                 self.append("key-rotated", kid, content)
+                self._signing = fresh  # it may be locked with another passphrase than the old one
             keys.destroy(self.home / "keys" / f"{old}.pem")
         return kid
 
@@ -225,6 +251,8 @@ class Store:
                 a fresh key of this voice alone.
             issuer: PEM of a bundled voice's issuer, else "".
         """
+        if not RECORD_ID.fullmatch(record_id):
+            raise StoreError(f"{record_id[:80]!r} cannot be a record's id: it names a file.")
         voice_key = AESGCM.generate_key(256)
         sealed = {kind: _seal(voice_key, record_id, kind, data) for kind, data in secret.items()}
         content = {
@@ -293,6 +321,7 @@ class Store:
         path = self.voice_key_path(voice.record_id)
         try:
             data = path.read_bytes()
+            keys.check_private(path)
         except OSError as error:
             raise StoreError(
                 f"The voice key {path} cannot be read ({error.strerror}). {RESTORE}"

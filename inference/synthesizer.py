@@ -13,6 +13,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from sayso.inference import upkeep
 from sayso.inference.audio import read_audio, write_audio
 from sayso.inference.gate import Gate, Grant
 from sayso.inference.hearing import Ears, load_ears
@@ -21,9 +22,7 @@ from sayso.inference.provenance import (
     BESIDE,
     SIGNED,
     ensure_ca,
-    keep_manifest,
     read_manifest,
-    sidecar_beside,
     sign,
 )
 from sayso.inference.ranking import best
@@ -33,7 +32,7 @@ from sayso.inference.watermark import PERTH_RATE
 from sayso.inference.weave import payload_of
 from sayso.model.alter import Alteration, alter
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
-from sayso.model.errors import InputError, MarkError, RefusedError, UnfinishedError
+from sayso.model.errors import InputError, MarkError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text import normalise
 from sayso.model.world import WorldCodec, synthesise
@@ -89,6 +88,7 @@ class Synthesizer:
         # Marks before the model: without them there is nothing this class may do.
         self.marks = load_marks(self.store.home)
         self.ca = ensure_ca(self.store.home / "ca")
+        upkeep.vouch(self.store)
         self.gate = Gate(self.store)
         self.bundle: Bundle = load_bundle(model)
         self.ears: Ears | None = None  # loaded when samples are ranked
@@ -141,13 +141,14 @@ class Synthesizer:
                 f"{type(self.bundle.codec).__name__}"
             )
         user = user if user is not None else getpass.getuser()
-        grant = self.gate.authorise(voice, purpose, user, text, altered=alteration.changes_voice)
-        if grant.codec != self.bundle.codec.identity:
-            raise RefusedError(
-                "codec-mismatch",
-                f"Voice {voice!r} was enrolled with codec {grant.codec[:12]}, this model has "
-                f"{self.bundle.codec.identity[:12]}: enrol the voice with this model",
-            )
+        grant = self.gate.authorise(
+            voice,
+            purpose,
+            user,
+            text,
+            altered=alteration.changes_voice,
+            codec=self.bundle.codec.identity,
+        )
         sampling = sampling or self.bundle.sampling
         audio = self._generate(sentences(spoken), grant, seed, sampling, alteration, samples)
         marked = self.marks.embed(fit(audio), self.bundle.codec.sample_rate, grant.id)
@@ -159,9 +160,7 @@ class Synthesizer:
             manifest = sign(plain, produced, self.ca, grant.id, card, out.name, payload)
             plain.unlink()
             score = self._check(produced, grant)
-            with sidecar_beside(produced, out):
-                ledger_id = self.gate.release(grant, produced, out)
-            keep_manifest(self.store.home, ledger_id, manifest)  # for a file that loses its own
+            ledger_id = self.gate.release(grant, produced, out, manifest)
         seconds = len(audio) / self.bundle.codec.sample_rate
         return Spoken(out, ledger_id, seconds, score)
 

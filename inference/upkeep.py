@@ -3,9 +3,12 @@
 Every check reads the tables as they are; nothing is remembered from an earlier check.
 """
 
+import hashlib
 import os
+import secrets
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,8 @@ from filelock import FileLock, Timeout
 from sayso.model.errors import StoreError
 
 from . import keys, ledger
+from .authority import LEAF_DAYS
+from .provenance import kept_path, sidecar_of
 
 if TYPE_CHECKING:
     from .store import Store
@@ -25,6 +30,9 @@ SCHEMA = (
     "PRIMARY KEY (record, kind)) STRICT",
     "CREATE TABLE journal (grant_id TEXT PRIMARY KEY, destination TEXT NOT NULL) STRICT",
 )
+LEAF = "ca/leaf.pem"
+KEPT = ("marks/weave.key", "ca/root.pem", "ca/root.key", LEAF)
+"""What lies beside the database and must not change."""
 RESTORE = "Restore the whole folder from a backup, or start a new store with another SAYSO_HOME."
 
 
@@ -33,7 +41,7 @@ def create(store: "Store") -> None:
     database = store.database
     for leftover in (store.home / "keys").glob("*.pem"):  # of a first use that died before this
         keys.destroy(leftover)
-    key = keys.create_key(store.home / "keys")
+    key = keys.create_key(store.home / "keys", keys.passphrase())
     kid = keys.thumbprint(key.public_key())
     content = {"kid": kid, "public": keys.public_pem(key)}
     database.execute("BEGIN IMMEDIATE")
@@ -43,6 +51,21 @@ def create(store: "Store") -> None:
     database.execute(f"PRAGMA user_version = {VERSION}")
     database.execute("COMMIT")
     keys.replace_file(store.home / "ledger.head", ledger.sign_head(head, key).encode())
+
+
+def since_boot() -> float:
+    """Seconds since this machine started, asleep or awake: setting the clock does not change it."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+def check_folder(home: Path) -> None:
+    """StoreError if others may put files into the store's folder in place of ours."""
+    mode = home.stat().st_mode & 0o777
+    if os.name == "posix" and mode & 0o022:
+        raise StoreError(
+            f"The store folder {home} may be written by other users (mode {mode:o}): chmod 700 it."
+        )
 
 
 def check_ledger(store: "Store", signatures: bool, old: str | None = None) -> ledger.Head:
@@ -70,7 +93,7 @@ def check_ledger(store: "Store", signatures: bool, old: str | None = None) -> le
 
 
 def verify(store: "Store", old: str | None = None) -> ledger.Head:
-    """Check all that a store holds: pages, ledger, every signature, keys, sealed data."""
+    """Check all that a store holds: pages, ledger, signatures, keys, sealed data, other files."""
     path = store.home / "sayso.db"
     with store.readable():
         for problem in store.database.execute("PRAGMA integrity_check"):
@@ -89,6 +112,7 @@ def verify(store: "Store", old: str | None = None) -> ledger.Head:
         found = set(store.database.execute("SELECT record, kind FROM sealed"))
         if found != expected:
             raise StoreError(f"{path}: it holds sealed data of no voice. {RESTORE}")
+        _check_files(store)
     return head
 
 
@@ -98,6 +122,8 @@ def recover(store: "Store") -> None:
     for path in (store.home / "keys" / "voices").glob("*.key"):
         if path.stem not in kept:
             keys.destroy(path)
+    for path in store.home.glob(".ledger.head.*"):  # heads that were not put in place
+        path.unlink()
     kid = keys.thumbprint(store.signing_key().public_key())
     for path in (store.home / "keys").glob("*.pem"):
         if path.stem != kid:
@@ -114,15 +140,75 @@ def recover(store: "Store") -> None:
         folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
+def vouch(store: "Store") -> None:
+    """Put the hashes of the marks' key and the signing authority into the ledger, once.
+
+    A flipped bit in that key would go unseen, and no earlier mark be found any more. A leaf
+    certificate that was renewed at its time is put in anew.
+
+    Raises:
+        StoreError: One of them is no longer the file that the ledger knows.
+    """
+    known = {entry.content["file"]: entry for entry in _kept_files(store)}
+    fresh = {}
+    for name in KEPT:
+        path = store.home / name
+        if not path.is_file():
+            continue
+        digest, entry = _digest(path), known.get(name)
+        if entry is not None and entry.content["sha256"] != digest:
+            age = store.now() - ledger.seconds(entry.time)
+            if name != LEAF or age < (LEAF_DAYS - 2) * 86400:
+                raise StoreError(f"{path} was changed. {RESTORE}")
+        if entry is None or entry.content["sha256"] != digest:
+            fresh[name] = digest
+    if fresh:
+        with store.transaction():
+            store.check()
+            for name, digest in fresh.items():
+                content = {"file": name, "sha256": digest}
+                store.append("file-kept", f"f-{secrets.token_hex(16)}", content)
+
+
+def _kept_files(store: "Store") -> list[ledger.Entry]:
+    with store.readable():
+        return ledger.entries(store.database, "file-kept")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_files(store: "Store") -> None:
+    """That the files beside the database are those that the ledger knows."""
+    expected = {store.home / e.content["file"]: e.content["sha256"] for e in _kept_files(store)}
+    for entry in ledger.entries(store.database, "released"):
+        if "manifest_sha256" in entry.content:
+            expected[kept_path(store.home, entry.id)] = entry.content["manifest_sha256"]
+    for path, digest in expected.items():
+        try:
+            same = _digest(path) == digest
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error.strerror}). {RESTORE}") from None
+        if not same:
+            raise StoreError(f"{path} was changed. {RESTORE}")
+
+
 def settle(store: "Store", grant_id: str, destination: Path) -> None:
     """End one journalled release: moved into place if the ledger has it, else undone."""
     staged = staging_path(destination, grant_id)
+    pairs = ((sidecar_of(staged), sidecar_of(destination)), (staged, destination))
     if ledger.entries(store.database, "released", grant_id):
-        if staged.exists():
-            os.replace(staged, destination)
-            keys.sync_folder(destination.parent)
+        for source, target in pairs:
+            if source.exists():
+                os.replace(source, target)
+                keys.sync_folder(target.parent)
     else:
-        staged.unlink(missing_ok=True)
+        for source, _ in pairs:
+            source.unlink(missing_ok=True)
+        kept = kept_path(store.home, grant_id)
+        for path in (kept, kept.with_name(f".{kept.name}.new")):
+            path.unlink(missing_ok=True)
     store.database.execute("DELETE FROM journal WHERE grant_id = ?", (grant_id,))
 
 

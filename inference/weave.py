@@ -204,7 +204,7 @@ def ensure_key(file: Path) -> bytes:
     file = Path(file)
     try:
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = file.with_name(f".{file.name}.{os.getpid()}")
             handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as out:

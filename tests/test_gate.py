@@ -114,6 +114,8 @@ def test_every_refusal_has_its_code_and_its_row(gate: Gate, clock: Clock):
     assert refused(gate, user="bob") == "scope-user"
     assert refused(gate, language="de") == "scope-language"
     assert refused(gate, text="  ") == "text-unusable"
+    assert refused(gate, text="H\udcffi") == "text-unusable"
+    assert refused(gate, codec="another") == "codec-mismatch"
     assert refused(gate, text="x" * 101) == "quota-characters"
     assert refused(gate, voice="\udcff" * 300, user="\udcff") == "voice-unknown"
     clock.now += 86400
@@ -145,6 +147,8 @@ def test_characters_add_up(gate: Gate):
         ({"id": ""}, "grant-unknown"),
         ({"voice": "nobody"}, "grant-unknown"),
         ({"purpose": "advertising"}, "grant-unknown"),
+        ({"text": "Something else."}, "grant-unknown"),
+        ({"receipt_id": "c-eve"}, "grant-unknown"),
     ],
 )
 def test_a_forged_grant_is_refused(gate: Gate, tmp_path: Path, change: dict, code: str):
@@ -212,7 +216,7 @@ def test_revoking_a_stranger_is_an_error(gate: Gate):
 
 
 def test_receipt_of_a_foreign_key_is_refused(gate: Gate):
-    other = keys.create_key(gate.store.home / "keys" / "voices")
+    other = keys.create_key(gate.store.home / "keys" / "voices", None)
     receipt = replace(gate.receipt("vera"), voice="eve", kid=keys.thumbprint(other.public_key()))
     gate.store.enrol("eve", "c-eve", issue(receipt, other), {"codes": pack_codes(CODES)})
     assert refused(gate, voice="eve") == "receipt-signature"

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sayso.inference import bundled, keys, ledger
+from sayso.inference import bundled, keys, ledger, upkeep
+from sayso.inference.authority import ensure_ca
 from sayso.inference.gate import Gate
+from sayso.inference.keyed import load_keyed
 from sayso.inference.receipt import Scope, kantara, verify_receipt
 from sayso.inference.store import Store
 from sayso.model.errors import RefusedError, SaysoError, StoreError
@@ -24,14 +26,16 @@ SCOPE = Scope(purposes=("research",), users=("ada",))
 TABLES = ("ledger", "details", "sealed", "journal")
 
 
-def speak(store: Store, voice: str, folder: Path, name: str) -> str:
+def speak(store: Store, voice: str, folder: Path, name: str, suffix: str = ".wav") -> str:
     """One real grant and release of a small file."""
     gate = Gate(store)
     grant = gate.authorise(voice, "research", "ada", "Hello.")
     with store.workspace() as work:
         produced = work / "signed.wav"
         produced.write_bytes(b"RIFF" + name.encode() * 500)
-        return gate.release(grant, produced, folder / f"{name}.wav")
+        return gate.release(
+            grant, produced, folder / f"{name}{suffix}", b"manifest of " + name.encode()
+        )
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -56,6 +60,9 @@ def build(home: Path) -> None:
     with Store.open(home) as store:
         register(store, "vera", SCOPE)
         register(store, "zoe", SCOPE)
+        load_keyed(home)
+        ensure_ca(home / "ca")
+        upkeep.vouch(store)
         speak(store, "vera", home.parent, "out")
         store.rotate_key()
         Gate(store).revoke("zoe")
@@ -129,7 +136,7 @@ def files(home: Path) -> list[str]:
 def test_a_flipped_bit_in_any_file_is_found_and_named(used: Path, tmp_path_factory, data):
     names = files(used)
     kinds = {name.split("/")[0] if "/" not in name else name.rsplit("/", 1)[0] for name in names}
-    assert kinds == {"sayso.db", "ledger.head", "keys", "keys/voices"}
+    assert kinds == {"sayso.db", "ledger.head", "keys", "keys/voices", "ca", "marks", "manifests"}
     name = data.draw(st.sampled_from(names))
     size = (used / name).stat().st_size
     place = data.draw(st.integers(0, size - 1))
@@ -306,7 +313,7 @@ def test_kill_at_fifty_moments_leaves_all_or_nothing(tmp_path: Path):
         store = Store.open(home)
         register(store, f"v{turn}", SCOPE)
         for number in range(2):
-            speak(store, f"v{turn}", out, f"{turn}-{number}")
+            speak(store, f"v{turn}", out, f"{turn}-{number}", (".wav", ".opus")[number])
         Gate(store).revoke(f"v{turn}")
         store.close()
 
@@ -326,8 +333,13 @@ def test_kill_at_fifty_moments_leaves_all_or_nothing(tmp_path: Path):
             released = {
                 entry.content["path"] for entry in ledger.entries(store.database, "released")
             }
-            assert {str(path) for path in out.iterdir()} == released
+            beside = {f"{path}.c2pa" for path in released if path.endswith(".opus")}
+            assert {str(path) for path in out.iterdir()} == released | beside
+            kept = {path.name for path in (home / "manifests").glob("*")}
+            rows = ledger.entries(store.database, "released")
+            assert kept == {f"{row.id}.c2pa" for row in rows}
             assert not list((home / "work").iterdir())
+            assert not list(home.glob(".*"))
             voices = store.voices()
             kept = {f"{voice.record_id}.key" for voice in voices if not voice.revoked}
             assert {path.name for path in (home / "keys" / "voices").iterdir()} == kept
