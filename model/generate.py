@@ -12,7 +12,7 @@ from torch import Tensor
 from .ar import AR, clip_to_groups
 from .nar import NAR
 from .pointer import NONE, allowed
-from .sampling import EMPTY, Sampling, sample
+from .sampling import EMPTY, Sampling, guided, sample
 from .transformer import Cache
 
 
@@ -126,8 +126,8 @@ def generate_ar(
             start to walk behind them and may not end before the last token.
 
     Raises:
-        ValueError: Text, prompt and limit are more than the model's positions hold, or `said` is
-            missing or not wanted.
+        ValueError: Text, prompt and limit are more than the model's positions hold, or `said` or
+            guidance is missing or not wanted.
     """
     G = model.config.group_size
     codes, lengths = clip_to_groups(prompt, prompt_lengths, G)
@@ -138,31 +138,39 @@ def generate_ar(
         raise ValueError(f"prompt and limit are {total} frames, {model.config.max_frames} fit")
     if (said is None) == model.config.alignment:
         raise ValueError(f"alignment is {model.config.alignment}: said must fit it")
+    if said is None and sampling.guidance:
+        raise ValueError(f"guidance {sampling.guidance} needs a model with alignment")
 
     B = len(text)
     start, new = lengths, torch.zeros_like(lengths)  # prompt frames, groups drawn so far
     finished = torch.zeros(B, dtype=torch.bool, device=text.device)
     capacity = text.shape[1] + 2 + codes.shape[1] // G + int(steps.max())
-    cache = Cache(model.config.size, B, capacity, model.bos) if cached else None
-    walk = (
-        None
-        if said is None
-        else Walk(said, torch.zeros_like(said), torch.ones(B, device=said.device))
-    )
-    # Guides of <bos> and of every group read so far; the newest tells what the next group says.
-    guide = None if walk is None else first_guide(model, text, text_lengths, lengths, walk)
+    # With guidance every row is read twice, the second time without being told where it is.
+    times = 2 if sampling.guidance else 1
+    cache = Cache(model.config.size, times * B, capacity, model.bos) if cached else None
+    walk = guide = None
+    if said is not None:
+        walk = Walk(said, torch.zeros_like(said), torch.ones(B, device=said.device))
+        # Of <bos> and of every group read so far; the newest tells what the next group says.
+        guide = first_guide(model, text, text_lengths, lengths, walk)
+        guide = with_unaware(model, guide, times)
     trail: list[Tensor] = []  # pointers of the groups drawn, each (B,)
     hidden = None
     while bool((~finished & (new < steps)).any()):
-        if cache is None:
-            hidden = at_end(model.read(text, text_lengths, codes, lengths, guide), lengths // G)
-        elif hidden is None:
-            hidden = model.prefill(text, text_lengths, codes, lengths, cache, guide)
+        if cache is None or hidden is None:
+            state = [each.repeat(times, 1) for each in (text, codes)]
+            sizes = [each.repeat(times) for each in (text_lengths, lengths)]
+            if cache is None:
+                hidden = model.read(state[0], sizes[0], state[1], sizes[1], guide)
+                hidden = at_end(hidden, sizes[1] // G)
+            else:
+                hidden = model.prefill(state[0], sizes[0], state[1], sizes[1], cache, guide)
+        logits = model.predict(hidden)
+        if sampling.guidance:
+            logits = guided(logits[:B], logits[B:], sampling.guidance)
         history = last_codes(codes, lengths, sampling.window)
         early = None if walk is None else walk.pointer < text_lengths
-        group, ended = sample_group(
-            model.predict(hidden), history, model, sampling, generator, early
-        )
+        group, ended = sample_group(logits, history, model, sampling, generator, early)
         running = ~finished & (new < steps)
         finished = finished | (running & ended)
         running = running & ~ended
@@ -171,12 +179,15 @@ def generate_ar(
         latest = None
         if walk is not None and guide is not None:
             trail.append(walk.pointer)
-            walk = step_on(walk, hidden, text_lengths, model, sampling, generator)
+            walk = step_on(walk, hidden[:B], text_lengths, model, sampling, generator)
             latest = model.guide(text, text_lengths, walk.pointer[:, None], walk.age[:, None])
+            latest = with_unaware(model, latest, times)
             if cache is None:
-                guide = put_guide(guide, 1 + lengths // G, latest, running)
+                place = (1 + lengths // G).repeat(times)
+                guide = put_guide(guide, place, latest, running.repeat(times))
         if cache is not None:  # rows that have ended go on with a group that nobody reads
-            hidden = model.decode(group, 1 + lengths // G, cache, latest)
+            number = (1 + lengths // G).repeat(times)
+            hidden = model.decode(group.repeat(times, 1), number, cache, latest)
         lengths = lengths + G * running
     frames = lengths - start
     result = codes.new_zeros(B, int(frames.max()))
@@ -196,6 +207,13 @@ def first_guide(
     number = torch.arange(int(groups.max()) + 1, device=text.device)
     pointer = torch.where(number == groups[:, None], walk.pointer[:, None], NONE)
     return model.guide(text, text_lengths, pointer, torch.zeros_like(pointer))
+
+
+def with_unaware(model: AR, guide: Tensor, times: int) -> Tensor:
+    """For `times` 2, guides (B, N, D) and behind them as many that tell nothing: (2 * B, N, D)."""
+    if times == 1 or model.pointer is None:
+        return guide
+    return torch.cat([guide, model.pointer.none.expand_as(guide)])
 
 
 def put_guide(guide: Tensor, place: Tensor, latest: Tensor, running: Tensor) -> Tensor:

@@ -31,6 +31,9 @@ class Sampling:
     """For models with `alignment` only, and so not in VALL-E 2: the pointer moves on once the
     chance that a drawn one would have stayed for so long is below this; 0.5 gives every phoneme
     its median length. None draws each move."""
+    guidance: float = 0.0
+    """For models with `alignment` only, and not in VALL-E 2: how much further the logits go away
+    from what the model would say if it were not told where it is in the text (`guided`)."""
 
     def __post_init__(self):
         if self.method not in ("ras", "nucleus", "random", "greedy"):
@@ -45,11 +48,23 @@ class Sampling:
             raise ValueError(f"temperature {self.temperature} is not above 0; use method greedy")
         if self.stay is not None and not 0 < self.stay < 1:
             raise ValueError(f"stay {self.stay} is outside (0, 1)")
+        if not 0 <= self.guidance < float("inf"):
+            raise ValueError(f"guidance {self.guidance} is below 0 or not finite")
 
 
 def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """(B, V) logits to probabilities, in fp32."""
     return torch.softmax(logits.float() / temperature, -1)
+
+
+def guided(logits: Tensor, unaware: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans, arXiv:2207.12598) on logits (..., V).
+
+    `unaware` are the logits of the same model without what it should heed. Guidance 0 gives the
+    log probabilities of `logits`.
+    """
+    aware, unaware = logits.float().log_softmax(-1), unaware.float().log_softmax(-1)
+    return aware + guidance * (aware - unaware)
 
 
 def without(p: Tensor, code: int) -> Tensor:

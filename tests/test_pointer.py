@@ -113,9 +113,18 @@ def test_what_lies_behind_the_pointers_reach_changes_nothing_but_through_attenti
 
 
 @pytest.mark.parametrize("G", [1, 2, 4])
-@pytest.mark.parametrize("method, stay", [("greedy", None), ("ras", None), ("ras", 0.5)])
-def test_cached_decoding_equals_naive_token_for_token(G, method, stay):
-    model, sampling = make_ar(G), Sampling(method, stay=stay)
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling("greedy"),
+        Sampling("ras"),
+        Sampling("ras", stay=0.5),
+        Sampling("ras", guidance=0.8),
+        Sampling("greedy", stay=0.5, guidance=2),
+    ],
+)
+def test_cached_decoding_equals_naive_token_for_token(G, sampling):
+    model = make_ar(G)
     fast, slow = (
         generate_ar(model, *inputs(3), sampling, seeded(), cached=cached, said=SAID)
         for cached in (True, False)
@@ -125,6 +134,34 @@ def test_cached_decoding_equals_naive_token_for_token(G, method, stay):
     assert fast.pointer is not None and slow.pointer is not None
     assert torch.equal(fast.pointer, slow.pointer)
     assert fast.pointer.shape == fast.codes.shape
+
+
+def test_guidance_moves_away_from_what_is_said_without_the_pointer():
+    model, (text, text_lengths, prompt, lengths, limits) = make_ar(1), inputs(3)
+    aware = Sampling("greedy", guidance=1e-6)
+    plain = generate_ar(model, *inputs(3), Sampling("greedy"), seeded(), said=SAID)
+    assert torch.equal(
+        plain.codes, generate_ar(model, *inputs(3), aware, seeded(), said=SAID).codes
+    )
+    # One step by hand: the first code of row 0, alone in its batch.
+    one = text[:1, : int(text_lengths[0])], text_lengths[:1], prompt[:1], lengths[:1]
+    pointer = torch.full((1, prompt.shape[1] + 1), NONE)
+    ignorant = model.guide(one[0], one[1], pointer, torch.zeros_like(pointer))
+    pointer[:, int(lengths[0])] = SAID[0]
+    knowing = model.guide(one[0], one[1], pointer, torch.zeros_like(pointer))
+    end = int(lengths[0])
+    with torch.inference_mode():
+        logits = [model(*one, guide)[:, end, 0] for guide in (knowing, ignorant)]
+    logits = [each.index_fill(1, torch.tensor([model.eos_id]), -torch.inf) for each in logits]
+    wanted = (4 * torch.log_softmax(logits[0], 1) - 3 * torch.log_softmax(logits[1], 1))[
+        :, : model.eos_id
+    ].argmax(1)
+    strong = generate_ar(
+        model, *one, limits[:1], Sampling("greedy", guidance=3), seeded(), said=SAID[:1]
+    )
+    assert strong.codes[0, 0] == wanted[0]
+    with pytest.raises(ValueError, match="guidance"):
+        Sampling(guidance=-1)
 
 
 def test_the_pointer_starts_behind_the_prompts_text_and_only_goes_on():

@@ -9,6 +9,7 @@ from sayso.model.sampling import (
     EMPTY,
     Sampling,
     draw,
+    guided,
     nucleus,
     probabilities,
     repetition,
@@ -63,6 +64,14 @@ def test_draw_follows_the_distribution_and_the_seed():
 def test_draw_never_takes_an_impossible_code():
     p = torch.tensor([[0.0, 1.0, 0.0]]).expand(1000, 3)
     assert draw(p, seeded()).unique().tolist() == [1]
+
+
+def test_guidance_by_hand():
+    aware, unaware = torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[0.7, 0.2, 0.1]])
+    found = probabilities(guided(aware.log(), unaware.log() + 5, 2.0))
+    wanted = aware**3 / unaware**2
+    assert torch.allclose(found, wanted / wanted.sum())
+    assert torch.allclose(probabilities(guided(aware.log(), unaware.log(), 0.0)), aware)
 
 
 def test_without_renormalises():
