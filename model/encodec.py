@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .checkpoint import CONFIG, build, load_weights, read_config, save_module
 from .codec import check_audio, check_codes, fingerprint
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 
 PRETRAINED = "encodec_24khz"
 PRETRAINED_FILE = "encodec_24khz-d7cc33bc.th"  # the name carries the start of its sha256
@@ -163,6 +163,27 @@ class EncodecCodec(nn.Module):
         """All entries, (K, codebook_size, dimension)."""
         layers = (cast(VectorQuantization, layer) for layer in self.quantizer.vq.layers)
         return torch.stack([cast(Tensor, layer.codebook).float() for layer in layers])
+
+
+def published_codec(folder: Path, decoder: str = "encodec") -> EncodecCodec:
+    """Make `folder` the published EnCodec, 8 codebooks (6 kbps), as the paper has it.
+
+    Raises:
+        InputError: No such decoder.
+        CheckpointError: The published weights are neither here nor to be downloaded.
+    """
+    try:
+        config = EncodecConfig(source=PRETRAINED, decoder=decoder)
+    except ValueError as error:
+        raise InputError(f"{error}: encodec or vocos") from None
+    if (folder / CONFIG).exists():
+        raise InputError(f"{folder} holds a codec already: give another folder")
+    EncodecCodec(config).save(folder)
+    try:
+        return EncodecCodec.load(folder)
+    except CheckpointError:
+        (folder / CONFIG).unlink()
+        raise
 
 
 class VocosDecoder(nn.Module):

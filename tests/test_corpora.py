@@ -1,9 +1,16 @@
 """The allow-list of corpora: what is on it, what it refuses, and that entries cannot be edited."""
 
-import pytest
+import json
+import re
+from dataclasses import replace
 
-from sayso.model.errors import CorpusError
+import pytest
+from typer.testing import CliRunner
+
+from sayso.cli import app
+from sayso.model.errors import CorpusError, RefusedError
 from sayso.training import corpora
+from sayso.training.shards import file_hash
 
 
 def test_every_allowed_corpus_states_licence_basis_and_attribution():
@@ -13,8 +20,11 @@ def test_every_allowed_corpus_states_licence_basis_and_attribution():
     for entry in allowed.values():
         assert entry.licence and entry.basis and entry.attribution and entry.version
         assert entry.url.startswith("https://")
-        assert entry.checksum is None or ":" in entry.checksum
-    assert "emilia" in refused and refused["emilia"].reason
+        for line in (entry.checksum or "").splitlines():
+            assert re.fullmatch(r"\S+ (sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})", line)
+        assert "training" in entry.uses
+    assert {"emilia", "gigaspeech", "voxceleb"} <= set(refused)
+    assert all(entry.reason for entry in refused.values())
 
 
 @pytest.mark.parametrize("name, word", [("emilia", "refused"), ("my-scrape", "not on the list")])
@@ -45,3 +55,44 @@ def test_a_broken_list_is_a_clear_error(tmp_path):
     path.write_text("allowed: [{name: a}]\nrefused: []\n")
     with pytest.raises(CorpusError, match="not a list of corpora"):
         corpora.read_list(path)
+
+
+def test_archives_are_compared_with_the_checksums(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"whole")
+    (tmp_path / "b.tar.gz").write_bytes(b"whole, too")
+    known = [
+        f"a.tar.gz sha256:{file_hash(tmp_path / 'a.tar.gz')}",
+        f"b.tar.gz md5:{file_hash(tmp_path / 'b.tar.gz', 'md5')}",
+        f"c.tar.gz sha256:{'0' * 64}",  # not downloaded
+    ]
+    corpus = replace(corpora.get("vctk"), checksum="\n".join(known))
+    assert corpora.check_archives(corpus, tmp_path) == ["a.tar.gz", "b.tar.gz"]
+    (tmp_path / "b.tar.gz").write_bytes(b"cut")
+    with pytest.raises(CorpusError, match=r"b\.tar\.gz of vctk; download it anew"):
+        corpora.check_archives(corpus, tmp_path)
+    with pytest.raises(CorpusError, match="none of the archives"):
+        corpora.check_archives(corpus, tmp_path / "elsewhere")
+    with pytest.raises(CorpusError, match="no checksums of hifi-tts"):
+        corpora.check_archives(corpora.get("hifi-tts"), tmp_path)
+
+
+def test_the_command_lists_shows_and_checks(tmp_path, kathleen):
+    def sayso(*arguments: str):
+        return CliRunner().invoke(app, ["corpora", *arguments])
+
+    listed = sayso("list").output.splitlines()
+    allowed, refused = corpora.read_list()
+    assert [line.split(":")[0] for line in listed] == [*allowed, *refused]
+    assert "refused: speech scraped" in listed[len(allowed)]
+    shown = json.loads(sayso("show", "kathleen").output)
+    assert shown == corpora.get("kathleen").to_json()
+    assert isinstance(sayso("show", "my-scrape").exception, RefusedError)
+    found = sayso("check", str(kathleen), "--corpus", "kathleen").output
+    assert "1132 utterances of 1 speakers of kathleen, 0 recordings missing" in found
+    (tmp_path / "metadata.tsv").write_text("id\ttext\na\tHello.\n")
+    lost = sayso("check", str(tmp_path), "--corpus", "kathleen").exception
+    assert isinstance(lost, CorpusError) and "a.flac is missing" in str(lost)
+    (tmp_path / "VCTK-Corpus-0.92.zip").write_bytes(b"half")
+    wrong = sayso("check", str(tmp_path), "--corpus", "vctk").exception
+    assert isinstance(wrong, CorpusError) and "download it anew" in str(wrong)
+    assert "'emilia' is refused" in str(sayso("check", ".", "--corpus", "emilia").exception)

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from sayso.model.codec import load_codec
-from sayso.model.encodec import EncodecCodec, EncodecConfig
-from sayso.model.errors import CorpusError, InputError
+from sayso.model.encodec import PRETRAINED_FILE, EncodecCodec, EncodecConfig, published_codec
+from sayso.model.errors import CheckpointError, CorpusError, InputError
 from sayso.training.neural_codec import (
     Balancer,
     CodecRecipe,
@@ -115,9 +115,24 @@ def test_thirty_steps_bring_unheard_sound_nearer(recipe, kathleen, tmp_path):
     assert distance(30) < 0.8 * distance(1)
 
 
+def test_published_weights_that_are_not_them_leave_no_codec(tmp_path):
+    (tmp_path / PRETRAINED_FILE).write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match=r"not d7cc33bc: fetch it anew"):
+        published_codec(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [PRETRAINED_FILE]
+    with pytest.raises(InputError, match="encodec or vocos"):
+        published_codec(tmp_path, "hifigan")
+    EncodecCodec(SMALL).save(tmp_path)
+    with pytest.raises(InputError, match="holds a codec already"):
+        published_codec(tmp_path)
+
+
 def test_unlisted_corpora_and_bad_recipes_are_refused(recipe, tmp_path):
     with pytest.raises(CorpusError, match="emilia"):
         train_codec(recipe, {"emilia": tmp_path}, tmp_path / "run")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no GPU here: set it to cpu"):
+            train_codec(dataclasses.replace(recipe, accelerator="cuda"), {}, tmp_path / "run")
     text = (CONFIGS / "codec-mini.yaml").read_text()
     for old, new, word in (
         ("batch: 32 ", "batch: 0 ", "batch"),

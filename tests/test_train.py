@@ -12,25 +12,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
+from benchmarks.training import libritts_lengths, padding
+from sayso.cli import app
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import load_module
 from sayso.model.errors import CheckpointError, CorpusError, InputError
 from sayso.model.nar import NAR, NARConfig
-from sayso.training import commands, train
-from sayso.training.card import read_card
+from sayso.training import commands, corpora, train
+from sayso.training.card import read_card, share
 from sayso.training.data import Batches, ahead
-from sayso.training.readers import read_corpus
-from sayso.training.recipe import read_recipe
+from sayso.training.recipe import parse_overrides, read_recipe
+from sayso.training.state import read_state, save_state
 from sayso.training.tasks import ARTask, rate_factor
 from sayso.training.tokens import open_tokens
 from sayso.training.train import DivergedError, train_ar, train_nar
 from training_fixtures import (
     CONFIGS,
     SMALL,
+    TEXT_SIZE,
     edit_manifest,
     processes,
     rows,
@@ -207,6 +212,86 @@ def test_an_edited_card_is_refused_by_name(tmp_path):
         read_card(run)
 
 
+def test_a_checkpoint_whose_corpora_were_edited_is_refused_by_name(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(20))
+    run = tmp_path / "run"
+    train_ar(small_recipe(run, tokens, ar__train__steps=3), report=lambda line: None)
+    state = last_state(run, "ar")
+    tensors, head = read_state(state)
+    entry = head["corpora"][0]
+    for edited, word in (
+        ([], "names no corpus"),
+        ([{**entry, "name": "emilia"}], "'emilia' is refused"),
+        ([{**entry, "uses": ["training"]}], "kathleen.*differs from the list in uses"),
+        ([entry, corpora.get("vctk").to_json()], "another corpora"),
+    ):
+        save_state(state, tensors, {**head, "corpora": edited})
+        with pytest.raises((CorpusError, InputError), match=word):
+            train_ar(small_recipe(run, tokens, ar__train__steps=6), report=lambda line: None)
+
+
+def test_tensorboard_shows_everything(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    run = tmp_path / "run"
+    more = {"nar__train__steps": 20, "nar__train__validate_every": 10}
+    train_nar(small_recipe(run, tokens, **more), report=lambda line: None)
+    events = EventAccumulator(str(run / "tensorboard" / "nar"))
+    events.Reload()
+    shown = set(events.Tags()["scalars"])
+    assert {f"loss/codebook {k}" for k in (1, 2, 3)} <= shown
+    assert {f"validation/codebook {k}" for k in (1, 2, 3)} <= shown
+    once = {"text_gain", "validation_loss", "frames_per_second", "matmul_share", "loader_share"}
+    each = {"gradient_norm", "rate", "skipped", "minutes"}
+    assert once | each <= shown
+    assert [event.step for event in events.Scalars("text_gain")] == [10, 20]
+    assert [event.step for event in events.Scalars("gradient_norm")] == list(range(1, 21))
+
+
+def test_one_nar_serves_every_group_size(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(20))
+    more: dict[str, Any] = {"ar__train__steps": 3, "nar__train__steps": 3}
+    for name, group_size in (("one", 1), ("two", 2)):
+        recipe = small_recipe(tmp_path / name, tokens, ar__group_size=group_size, **more)
+        train_ar(recipe, report=lambda line: None)
+    one, two = tmp_path / "one", tmp_path / "two"
+    with pytest.raises(CheckpointError, match="names no nar"):
+        share(two, one)
+    train_nar(small_recipe(one, tokens, **more), report=lambda line: None)
+    share(two, one)
+    card = read_card(two)
+    assert set(card["models"]) == {"ar", "nar"}
+    weights = [read_card(run)["models"]["nar"]["weights_sha256"] for run in (one, two)]
+    assert weights[0] == weights[1]
+    assert load_module(two / "ar", AR, ARConfig).config.group_size == 2
+    with pytest.raises(CheckpointError, match="of its own"):
+        share(two, one)
+    other = write_tokens(tmp_path / "other", rows(20))
+    edit_manifest(other, tokenizer={"identity": "u" * 64, "kind": "bpe", "size": TEXT_SIZE})
+    train_ar(small_recipe(tmp_path / "x", other, **more), report=lambda line: None)
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        share(tmp_path / "x", one)
+
+
+def test_the_command_takes_other_settings_and_names_what_is_wrong(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(20))
+    own = {**SMALL, "run": str(tmp_path / "run"), "data.tokens": [str(tokens)]}
+    own |= {"ar.train.steps": 5, "ar.train.peak_rate": 1e-4}
+
+    def run(**changes):
+        given = ["train", "ar", "--recipe", str(CONFIGS / "tiny.yaml")]
+        return CliRunner().invoke(app, [*given, "--set", json.dumps({**own, **changes})])
+
+    done = run()
+    assert done.exit_code == 0 and "ar step 5" in done.output, done.exception
+    assert "stepz" in str(run(**{"ar.train.stepz": 5}).exception)
+    if not torch.cuda.is_available():
+        lost = run(**{"ar.train.accelerator": "cuda", "run": str(tmp_path / "gpu")}).exception
+        assert isinstance(lost, InputError) and "1 x cuda cannot be had here" in str(lost)
+    assert parse_overrides("{ar.train.peak_rate: 1e-4}") == {"ar.train.peak_rate": 1e-4}
+    with pytest.raises(InputError, match="--set 'nothing'"):
+        parse_overrides("nothing")
+
+
 def test_another_recipe_does_not_continue_a_run(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", rows(20))
     run = tmp_path / "run"
@@ -215,6 +300,14 @@ def test_another_recipe_does_not_continue_a_run(tmp_path):
         train_ar(small_recipe(run, tokens, ar__size__layers=2), report=lambda line: None)
     with pytest.raises(InputError, match="already holds"):
         train_ar(small_recipe(run, tokens), resume=False, report=lambda line: None)
+
+
+def test_a_run_without_held_out_utterances_does_not_start(tmp_path):
+    made = [{**row, "split": "train"} for row in rows(20)]
+    tokens = write_tokens(tmp_path / "tokens", made)
+    with pytest.raises(InputError, match="nothing is held out"):
+        train_ar(small_recipe(tmp_path / "run", tokens), report=lambda line: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_truncated_checkpoint_is_a_clear_error(tmp_path):
@@ -227,7 +320,7 @@ def test_a_truncated_checkpoint_is_a_clear_error(tmp_path):
         train_ar(small_recipe(run, tokens), report=lambda line: None)
 
 
-def test_group_size_one_goes_into_groups(tmp_path):
+def test_group_sizes_go_into_each_other(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", rows(80))
     more = {"ar__size__width": 32, "ar__size__dropout": 0.0}
     one = small_recipe(tmp_path / "one", tokens, ar__group_size=1, ar__train__steps=200, **more)
@@ -241,11 +334,21 @@ def test_group_size_one_goes_into_groups(tmp_path):
         train_ar(recipe, report=lambda line: None)
         losses[start is None] = read_card(tmp_path / name)["models"]["ar"]["validation_loss"]
     assert losses[False] < losses[True] - 0.1
-    with pytest.raises(InputError, match="group size 2"):
-        folder = str(tmp_path / "two-True" / "ar")
+    start = str(tmp_path / "two-False" / "ar")
+    for G in (1, 4):  # and two goes into one and four
         recipe = small_recipe(
-            tmp_path / "x", tokens, ar__group_size=4, ar__start_from=folder, **more
+            tmp_path / f"from-two-{G}",
+            tokens,
+            ar__group_size=G,
+            ar__start_from=start,
+            ar__train__steps=30,
+            **more,
         )
+        train_ar(recipe, report=lambda line: None)
+        loss = read_card(tmp_path / f"from-two-{G}")["models"]["ar"]["validation_loss"]
+        assert loss < losses[True] - 0.1
+    recipe = small_recipe(tmp_path / "x", tokens, ar__group_size=3, ar__start_from=start, **more)
+    with pytest.raises(InputError, match="group size 2"):
         train_ar(recipe, report=lambda line: None)
 
 
@@ -264,6 +367,13 @@ def test_the_weights_of_the_best_or_of_the_last_validation_are_exported(export, 
     card = read_card(tmp_path / "run")["models"]["ar"]
     assert card["step"] == (best if export == "best" else 30)
     assert card["validation_loss"] == pytest.approx(losses[card["step"]], abs=1e-3)
+    kept = tmp_path / "run" / "checkpoints" / "ar"
+    _, head = read_state(kept / "best.safetensors")
+    assert head["progress"]["step"] == best
+    assert [path.name for path in sorted(kept.iterdir())] == [
+        "best.safetensors",
+        "step-00000030.safetensors",
+    ]
 
 
 CODECS = {"codec-mini.yaml"}  # trained in test_neural_codec.py
@@ -404,76 +514,70 @@ def test_batches_made_ahead_are_the_same_and_errors_come_through():
         next(made)
 
 
-def run_on_two(tmp_path, tokens, strategy):
+def run_on_two(tmp_path, tokens, part, strategy, accumulation):
     """Trains 20 steps with two processes of torchrun; the losses of the log."""
-    text = (CONFIGS / "tiny.yaml").read_text()
-    recipe = tmp_path / "two.yaml"
-    recipe.write_text(text)
-    own = {**SMALL, "run": str(tmp_path / strategy), "data.tokens": [str(tokens)], **TWENTY}
-    own.update({"ar.train.devices": 2, "ar.train.strategy": strategy})
+    own = settings_of_twenty(tmp_path / strategy, tokens, part)
+    own |= {f"{part}.train.devices": 2, f"{part}.train.strategy": strategy}
+    own[f"{part}.train.accumulation"] = accumulation
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "-m", "sayso.training", "ar", "--recipe", str(recipe)]
-    command += ["--set", json.dumps(own)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    command += ["--nproc-per-node=2", "-m", "sayso.training", part]
+    command += ["--recipe", str(CONFIGS / "tiny.yaml"), "--set", json.dumps(own)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return losses(tmp_path / strategy)
+    return losses(tmp_path / strategy, part)
 
 
-def losses(run):
-    with (run / "logs" / "ar.csv").open() as lines:
+def losses(run, part="ar"):
+    with (run / "logs" / f"{part}.csv").open() as lines:
         return [float(row["loss"]) for row in csv.DictReader(lines)]
 
 
-TWENTY = {
-    **{"ar.train.steps": 20, "ar.train.save_every": 10, "ar.train.validate_every": 10},
-    **{"ar.size.dropout": 0.0, "data.join_seconds": 2.0, "ar.train.accumulation": 1},
-    "ar.train.ema": 0.9,
-}
+def settings_of_twenty(run, tokens, part):
+    own = {"steps": 20, "save_every": 10, "validate_every": 10, "ema": 0.9}
+    own = {**SMALL, **{f"{part}.train.{key}": value for key, value in own.items()}}
+    own |= {f"{part}.size.dropout": 0.0, "data.join_seconds": 2.0}
+    return {**own, "run": str(run), "data.tokens": [str(tokens)]}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy, start", [("ddp", 0), ("fsdp", 0), ("fsdp", 10)])
-def test_two_processes_follow_the_trajectory_of_one(tmp_path, strategy, start):
+@pytest.mark.parametrize(
+    "part, strategy, start, accumulation",
+    [("ar", "ddp", 0, 2), ("nar", "ddp", 0, 1), ("ar", "fsdp", 0, 2), ("ar", "fsdp", 10, 1)],
+)
+def test_two_processes_follow_the_trajectory_of_one(tmp_path, part, strategy, start, accumulation):
     tokens = write_tokens(tmp_path / "tokens", rows(60))
-    own = {**SMALL, "run": str(tmp_path / "one"), "data.tokens": [str(tokens)], **TWENTY}
-    recipe = read_recipe(CONFIGS / "tiny.yaml", {**own, "ar.train.accumulation": 2})
-    train_ar(recipe, report=lambda line: None)
+    own = settings_of_twenty(tmp_path / "one", tokens, part)
+    own[f"{part}.train.accumulation"] = 2 * accumulation
+    recipe = read_recipe(CONFIGS / "tiny.yaml", own)
+    {"ar": train_ar, "nar": train_nar}[part](recipe, report=lambda line: None)
     if start:  # the checkpoint of one process, continued on two
-        state = Path("checkpoints") / "ar" / f"step-{start:08d}.safetensors"
+        state = Path("checkpoints") / part / f"step-{start:08d}.safetensors"
         (tmp_path / strategy / state).parent.mkdir(parents=True)
         shutil.copy(tmp_path / "one" / state, tmp_path / strategy / state)
-    one, two = losses(tmp_path / "one")[start:], run_on_two(tmp_path, tokens, strategy)
+    one = losses(tmp_path / "one", part)[start:]
+    two = run_on_two(tmp_path, tokens, part, strategy, accumulation)
     assert len(one) == len(two) == 20 - start
     assert two == pytest.approx(one, rel=1e-5)
-    states = [load_file(last_state(tmp_path / name, "ar")) for name in ("one", strategy)]
+    states = [load_file(last_state(tmp_path / name, part)) for name in ("one", strategy)]
     for name, value in states[0].items():
         assert torch.allclose(value, states[1][name], rtol=1e-3, atol=1e-5), name
 
 
 def test_padding_wastes_less_than_a_tenth_on_real_lengths(tmp_path, kathleen):
-    """LibriTTS is cut from the same readings as the clips, at sentences: lengths scaled to 5.6 s.
-
-    5.6 s is LibriTTS's mean (585 h, 375,000 utterances; Zen et al. 2019).
-    """
-    clips = kathleen.parent / "librispeech-clips"
-    seconds = [soundfile.info(u.path).duration for u in read_corpus("librispeech-clips", clips)]
-    random = np.random.default_rng(0)
-    drawn = random.choice(seconds, 20_000) * random.uniform(0.05, 1.0, 20_000)
-    frames = (drawn * 5.6 / drawn.mean() * 75).astype(int).clip(20, 2990)
+    frames = libritts_lengths(kathleen.parent / "librispeech-clips", 20_000)
     tokens = open_tokens([write_tokens(tmp_path / "t", rows(8))], ["kathleen"])
     one = np.ones(len(frames), dtype=int)
     many = replace(
         tokens, frames=frames, text_size=one, speaker=one * 0, split=one * 0, folder=one * 0
     )
-    for join, most in ((0.0, 0.1), (12.0, 0.1)):
+    for join in (0.0, 12.0):
         batches = Batches(many, 6000, 1, 600, 3000, join)
-        epoch = batches.epoch(1)
-        sizes = [[int(frames[list(m)].sum()) for m in batch] for batch in epoch]
-        padded = sum(max(size) * len(size) for size in sizes)
-        used = sum(map(sum, sizes))
+        epoch = batches.epoch(0)
+        used = sum(int(frames[list(m)].sum()) for batch in epoch for m in batch)
         assert used == frames.sum()
-        assert 1 - used / padded < most
-        assert np.mean([max(size) * len(size) for size in sizes]) > 0.85 * 6000  # batches are full
+        assert padding(batches) < 0.1
+        sizes = [len(b) * max(int(frames[list(m)].sum()) for m in b) for b in epoch]
+        assert max(sizes) <= 6000 and np.mean(sizes) > 0.85 * 6000  # batches are full
 
 
 def test_check_finds_what_was_changed(tmp_path, capsys):

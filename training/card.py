@@ -1,13 +1,14 @@
 """The card beside a model's weights: what it was trained on, on what basis, how far, how well."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from sayso.model.errors import CheckpointError, CorpusError
 
 from . import corpora
-from .shards import file_hash, write_json
+from .shards import file_hash, unique, write_json
 from .tokens import Tokens
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
@@ -28,7 +29,7 @@ def write_card(run: Path, name: str, part: str, tokens: Tokens, figures: dict[st
     """
     hours = tokens.frames / tokens.codec["frame_rate"] / 3600
     source = {
-        "corpora": tokens.corpora,
+        "corpora": list(tokens.corpora),
         "tokens": tokens.manifests,
         "codec": tokens.codec,
         "tokenizer": tokens.tokenizer,
@@ -46,15 +47,47 @@ def write_card(run: Path, name: str, part: str, tokens: Tokens, figures: dict[st
             )
         card["models"] = others
         if others:  # a corpus that went into either model stays on the card
-            known = {entry["name"] for entry in card["corpora"]}
-            card["corpora"] = card["corpora"] + [
-                entry for entry in old["corpora"] if entry["name"] not in known
-            ]
-            card["tokens"] = {**old["tokens"], **card["tokens"]}
+            _join(card, old)
     weights = file_hash(run / part / WEIGHTS)
     trained_on = [entry["name"] for entry in tokens.corpora]
     card["models"][part] = {"weights_sha256": weights, "trained_on": trained_on, **figures}
     write_json(run / CARD, card)
+
+
+def share(run: Path, other: Path, part: str = "nar") -> None:
+    """Takes one model of another run into a run: one NAR serves an AR of any group size.
+
+    Args:
+        run: Folder of the run that has none.
+        other: Folder of the run that trained it.
+        part: ``nar`` or ``ar``.
+
+    Raises:
+        CheckpointError: The other run has none, this one has one, or they have not the same codec
+            and tokenizer.
+        CorpusError: A card names a corpus that is not listed, or was edited.
+    """
+    card, theirs = read_card(run), read_card(other)
+    if part not in theirs["models"]:
+        raise CheckpointError(f"{other / CARD} names no {part}; it has {list(theirs['models'])}")
+    if (run / part).exists() or part in card["models"]:
+        raise CheckpointError(f"{run} has a {part} of its own; move it away first")
+    for key in ("codec", "tokenizer"):
+        if card[key] != theirs[key]:
+            raise CheckpointError(f"{other} was trained with another {key} than {run}")
+    copy = run / f".{part}.{unique()}"
+    shutil.copytree(other / part, copy)
+    copy.rename(run / part)
+    _join(card, theirs)
+    card["models"][part] = {**theirs["models"][part], "from": theirs["name"]}
+    write_json(run / CARD, card)
+
+
+def _join(card: dict[str, Any], other: dict[str, Any]) -> None:
+    """Puts corpora and token files of another card onto this one, too."""
+    known = {entry["name"] for entry in card["corpora"]}
+    card["corpora"] += [entry for entry in other["corpora"] if entry["name"] not in known]
+    card["tokens"] = {**other["tokens"], **card["tokens"]}
 
 
 def read_card(run: Path, replaced: str | None = None) -> dict[str, Any]:

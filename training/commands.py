@@ -2,30 +2,33 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import auto_cli
+from torch.multiprocessing import ProcessExitedException
 
 from sayso.model.codec import load_codec
-from sayso.model.errors import InputError, SaysoError
+from sayso.model.errors import CorpusError, InputError, SaysoError
 from sayso.model.text import load_tokenizer
 
 from . import corpora, train
+from .bar import Bar
 from .card import CARD, read_card
+from .corpora import Corpus
 from .prepare import Filters, process_rank
 from .prepare import prepare as prepare_corpus
+from .readers import read_corpus
 from .recipe import Recipe, read_recipe
 from .shards import MANIFEST
 from .tokens import open_tokens
 
 
 def prepare(
-    recipe: Path,
     corpus: str,
     root: Path,
+    recipe: Path | None = None,
     out: Path | None = None,
     limit: int | None = None,
     processes: int = 1,
@@ -33,13 +36,18 @@ def prepare(
     """Makes the token files of one corpus.
 
     Args:
-        recipe: The recipe file, such as configs/tiny.yaml.
         corpus: Name of the corpus, as on the list.
         root: The unpacked corpus.
+        recipe: The recipe file; configs/CORPUS.yaml if not given.
         out: Token folder; the recipe's, if it has only one.
         limit: Only the first so many utterances.
         processes: Processes on this machine, where torchrun or SLURM does not start them.
     """
+    if recipe is None:
+        corpora.get(corpus)
+        recipe = Path("configs") / f"{corpus}.yaml"
+        if not recipe.is_file():
+            raise InputError(f"there is no {recipe} here: name a recipe with --recipe")
     settings = read_recipe(recipe)
     if corpus not in settings.data.corpora:
         raise InputError(f"corpus {corpus!r} is not in {recipe} ({settings.data.corpora})")
@@ -52,15 +60,22 @@ def prepare(
         return
     if world > 1:
         raise InputError("either --processes or torchrun, not both")
-    torch.multiprocessing.start_processes(  # type: ignore[attr-defined]
-        _prepare_part, (settings, corpus, root, out, limit, processes), nprocs=processes
-    )
+    try:
+        torch.multiprocessing.start_processes(  # type: ignore[attr-defined]
+            _prepare_part, (settings, corpus, root, out, limit, processes), nprocs=processes
+        )
+    except ProcessExitedException as error:
+        raise InputError(f"prepare stopped: {error}; give the command again to go on") from None
 
 
 def _prepare_part(
     rank: int, recipe: Recipe, corpus: str, root: Path, out: Path, limit: int | None, world: int
 ) -> None:
-    _prepare(recipe, corpus, root, out, limit, rank, world)
+    try:
+        _prepare(recipe, corpus, root, out, limit, rank, world)
+    except SaysoError as error:
+        _say(f"prepare {rank + 1}/{world}: {error}")
+        sys.exit(1)
 
 
 def _prepare(
@@ -80,40 +95,48 @@ def _prepare(
             f"{recipe.text.folder} holds {tokenizer.kind}, the recipe asks for {recipe.text.kind}"
         )
 
-    started = time.monotonic()
-
-    def report(done: int, shards: int, hours: float) -> None:
-        left = (time.monotonic() - started) / done * (shards - done) / 60
-        _say(
-            f"prepare {rank}/{world}: shard {done} of {shards}, {hours:.3f} h, {left:.0f} min left"
+    with Bar(rank, world) as bar:
+        complete = prepare_corpus(
+            corpus,
+            root,
+            out,
+            codec,
+            tokenizer,
+            Filters(data.min_seconds, data.max_seconds, data.held_out(corpus)),
+            align=data.align,
+            copies=data.copies,
+            limit=limit,
+            rank=rank,
+            world=world,
+            report=bar.report,
         )
-
-    complete = prepare_corpus(
-        corpus,
-        root,
-        out,
-        codec,
-        tokenizer,
-        Filters(data.min_seconds, data.max_seconds, data.held_out(corpus)),
-        align=data.align,
-        copies=data.copies,
-        limit=limit,
-        rank=rank,
-        world=world,
-        report=report,
+    if not complete:
+        _say(
+            f"prepare {rank + 1}/{world}: done; other processes have shards left. If none is "
+            "running any more, give the command again"
+        )
+        return
+    open_tokens([out], [corpus])  # checks all, and makes the arrays that training maps
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    hours = {split: count["seconds"] / 3600 for split, count in manifest["counts"].items()}
+    left_out = ", ".join(f"{n} {why}" for why, n in manifest["left_out"]["reasons"].items())
+    _say(
+        f"prepare: {out / MANIFEST} is complete: {hours['train']:.2f} h to train on, "
+        f"{hours['validation']:.2f} h held out; left out: {left_out or 'nothing'}"
     )
-    if complete:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        left_out = ", ".join(f"{n} {why}" for why, n in manifest["left_out"]["reasons"].items())
-        _say(f"prepare: {out / MANIFEST} is complete; left out: {left_out or 'nothing'}")
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, corpus: str | None = None) -> None:
     """Checks a token folder or a run: corpora against the list, files against their hashes.
 
     Args:
         folder: Made by prepare (``manifest.json``) or by training (``card.json``).
+        corpus: The folder is this corpus as published: its archives, against the checksums of
+            the list, or unpacked, read as prepare reads it.
     """
+    if corpus is not None:
+        _check_corpus(corpora.get(corpus), folder)
+        return
     if (folder / MANIFEST).is_file():
         tokens = open_tokens([folder], corpora.names())
         listed, hours = tokens.corpora, tokens.frames.sum() / tokens.codec["frame_rate"] / 3600
@@ -124,10 +147,27 @@ def check(folder: Path) -> None:
         _say(f"{folder}: {', '.join(card['models'])}, weights as on the card")
     else:
         raise InputError(
-            f"{folder} has neither {MANIFEST} nor {CARD}; give a token folder or a run"
+            f"{folder} has neither {MANIFEST} nor {CARD}; give a token folder or a run, or say "
+            "with --corpus which corpus it is"
         )
     for entry in listed:
         _say(f"{entry['name']}: {entry['licence']}; {entry['basis']}; {', '.join(entry['uses'])}")
+
+
+def _check_corpus(corpus: Corpus, folder: Path) -> None:
+    archives = {line.split()[0] for line in (corpus.checksum or "").splitlines()}
+    if any((folder / name).is_file() for name in archives):
+        for name in corpora.check_archives(corpus, folder):
+            _say(f"{folder / name}: as on the list")
+        return
+    found = read_corpus(corpus.name, folder)
+    missing = [u.path for u in found if not u.path.is_file()]
+    _say(
+        f"{folder}: {len(found)} utterances of {len({u.speaker for u in found})} speakers of "
+        f"{corpus.name}, {len(missing)} recordings missing"
+    )
+    if missing:
+        raise CorpusError(f"{missing[0]} is missing; unpack {corpus.name} anew")
 
 
 def ar(recipe: Path, resume: bool = True, set: dict[str, Any] | None = None) -> None:

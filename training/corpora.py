@@ -25,7 +25,7 @@ class Corpus:
     basis: str
     url: str
     checksum: str | None
-    """Of the published archives, a line ``FILE sha256:hex`` each; None if none is known to us."""
+    """Of the published archives, a line ``FILE sha256:hex`` (or md5) each; None: none known."""
     attribution: str
     uses: tuple[str, ...]
 
@@ -69,17 +69,29 @@ def read_list(path: Path = LIST) -> tuple[dict[str, Corpus], dict[str, Refused]]
     return {entry.name: entry for entry in allowed}, {entry.name: entry for entry in refused}
 
 
-def check_archive(corpus: Corpus, archive: Path) -> None:
-    """Compares a downloaded archive with the checksum of the list.
+def check_archives(corpus: Corpus, folder: Path) -> list[str]:
+    """Compares the downloaded archives in a folder with the checksums of the list.
+
+    Returns:
+        The names of those found, all of them whole.
 
     Raises:
-        CorpusError: It differs, or the list has no checksum for a file of this name.
+        CorpusError: The list has no checksums of this corpus, none of its archives is there, or
+            one of them differs.
     """
-    known = dict(line.split(" sha256:") for line in (corpus.checksum or "").splitlines())
-    if archive.name not in known:
-        raise CorpusError(f"{corpus.name}: the list has no checksum of {archive.name}")
-    if not archive.is_file() or file_hash(archive) != known[archive.name]:
-        raise CorpusError(f"{archive} is not the {archive.name} of {corpus.name}; download it anew")
+    known = dict(line.split() for line in (corpus.checksum or "").splitlines())
+    if not known:
+        raise CorpusError(f"the list has no checksums of {corpus.name}: nothing to compare with")
+    found = [name for name in known if (folder / name).is_file()]
+    if not found:
+        raise CorpusError(f"{folder} holds none of the archives of {corpus.name}: {sorted(known)}")
+    for name in found:
+        kind, expected = known[name].split(":")
+        if file_hash(folder / name, kind) != expected:
+            raise CorpusError(
+                f"{folder / name} is not the {name} of {corpus.name}; download it anew"
+            )
+    return found
 
 
 def names() -> list[str]:

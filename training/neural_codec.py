@@ -185,6 +185,8 @@ def train_codec(
         InputError: There is too little speech, or `out` holds a run of another recipe.
         SaysoError: The loss stayed non-finite.
     """
+    if recipe.accelerator == "cuda" and not torch.cuda.is_available():
+        raise InputError("accelerator is cuda, and PyTorch finds no GPU here: set it to cpu")
     entries = [corpora.get(name).to_json() for name in roots]
     utterances = [
         u

@@ -32,7 +32,7 @@ from . import corpora
 from .align import align_tokens
 from .copies import altered_rows
 from .readers import Utterance, read_corpus
-from .shards import COPY, FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, write_json
+from .shards import COPY, FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, unique, write_json
 from .split import held_out
 
 CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped
@@ -52,10 +52,17 @@ class Unusable(Exception):
 
 
 def process_rank() -> tuple[int, int]:
-    """Rank and number of the processes that prepare together (torchrun, SLURM, or one)."""
+    """Rank and number of the processes that prepare together (torchrun, SLURM, or one).
+
+    Raises:
+        InputError: SLURM was asked for tasks in a way that Lightning does not take.
+    """
     for environment in (TorchElasticEnvironment, SLURMEnvironment):
         if environment.detect():
-            running = environment()
+            try:
+                running = environment()
+            except RuntimeError as error:
+                raise InputError(str(error)) from error
             return running.global_rank(), running.world_size()
     return 0, 1
 
@@ -152,7 +159,7 @@ def _write_shard(
         except Unusable as reason:
             left_out.append({"id": utterance.id, "reason": str(reason)})
     write_json(path.with_suffix(".json"), left_out)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{unique()}")
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, compression="zstd")
     os.replace(part, path)
 
@@ -168,7 +175,7 @@ def prepare(
     limit: int | None = None,
     rank: int = 0,
     world: int = 1,
-    report: Callable[[int, int, float], None] | None = None,
+    report: Callable[[int, int, int, float], None] | None = None,
     align: bool = False,
     copies: int = 0,
 ) -> bool:
@@ -184,7 +191,8 @@ def prepare(
         shard_size: Utterances per shard.
         limit: Take only the first so many utterances, for trials.
         rank: This process, of `world` that prepare together into the same folder.
-        report: Called after each shard with shards done, shards in all, hours done.
+        report: Called after each shard with shards made by this call, shards done, shards in all
+            (each of this process) and hours done.
         align: Find where each text token is said; needs phonemes.
         copies: Altered copies of each training utterance; needs a WORLD codec.
 
@@ -233,14 +241,15 @@ def prepare(
 
     chunks = [utterances[i : i + shard_size] for i in range(0, len(utterances), shard_size)]
     paths = [out / f"shard-{index:05d}.parquet" for index in range(len(chunks))]
-    frames = 0
+    made = frames = 0
     mine = [index for index in range(len(chunks)) if index % world == rank]
     for done, index in enumerate(mine, start=1):
         if not paths[index].is_file():
             _write_shard(paths[index], chunks[index], make)
+            made += 1
         frames += int(np.sum(pq.read_table(paths[index], columns=["frames"])["frames"]))
         if report is not None:
-            report(done, len(mine), frames / codec.frame_rate / 3600)
+            report(made, done, len(mine), frames / codec.frame_rate / 3600)
     if not all(path.is_file() for path in paths):
         return False
     _write_manifest(out, plan, paths, len(utterances))
@@ -276,3 +285,5 @@ def _write_manifest(out: Path, plan: dict[str, Any], paths: list[Path], expected
         "shards": shards,
     }
     write_json(out / MANIFEST, manifest)
+    for half in out.glob(".shard-*"):  # what killed runs left
+        half.unlink(missing_ok=True)

@@ -34,7 +34,8 @@ def read_corpus(name: str, root: Path) -> list[Utterance]:
         name: Name on the list of consented corpora.
         root: The unpacked corpus, as its publisher lays it out: the folder that holds
             train-clean-100 (LibriTTS, LibriSpeech), wav48_silence_trimmed (VCTK), metadata.csv
-            (LJSpeech), the manifests (Hi-Fi TTS), train (MLS), train.tsv (Common Voice).
+            (LJSpeech), the manifests (Hi-Fi TTS), train (MLS), train.tsv (Common Voice), the
+            recordings (Joe).
 
     Raises:
         CorpusError: The corpus is not listed, has no reader, or `root` does not look like it.
@@ -75,7 +76,17 @@ def _reader(name: str) -> Callable[[Path], Iterator[Utterance]]:
             return _mls
         case "common-voice":
             return _common_voice
+        case "joe":
+            return _joe
     raise CorpusError(f"{name} is listed but has no reader yet: add one to training/readers.py")
+
+
+def _said(path: Path) -> str:
+    """What a text file says; nothing if it cannot be read, which prepare lists and counts."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _rows(path: Path, *columns: str) -> Iterator[list[str]]:
@@ -102,8 +113,7 @@ def _libritts(root: Path) -> Iterator[Utterance]:
     for path in root.glob("train-*/*/*/*.wav"):
         text = path.with_name(f"{path.stem}.normalized.txt")
         if text.is_file():  # a few recordings of LibriTTS-R were left without one
-            said = text.read_text(encoding="utf-8").strip()
-            yield Utterance(path.stem, path.parts[-3], said, path)
+            yield Utterance(path.stem, path.parts[-3], _said(text), path)
 
 
 def _librispeech(root: Path) -> Iterator[Utterance]:
@@ -124,7 +134,7 @@ def _vctk(root: Path) -> Iterator[Utterance]:
         id = path.stem.removesuffix("_mic1")
         text = root / "txt" / path.parent.name / f"{id}.txt"
         if text.is_file():  # p315 was published without texts
-            yield Utterance(id, path.parent.name, text.read_text(encoding="utf-8").strip(), path)
+            yield Utterance(id, path.parent.name, _said(text), path)
 
 
 def _ljspeech(root: Path) -> Iterator[Utterance]:
@@ -156,3 +166,18 @@ def _common_voice(root: Path) -> Iterator[Utterance]:
     """train.tsv with client_id, path and sentence; clips/PATH."""
     for speaker, path, text in _rows(root / "train.tsv", "client_id", "path", "sentence"):
         yield Utterance(Path(path).stem, speaker, text, root / "clips" / path)
+
+
+def _joe(root: Path) -> Iterator[Utterance]:
+    """ID.txt with the text beside each ID.flac or ID.webm.
+
+    The layout of Nabu Casa's archives as Matcha-TTS reads them (matcha/utils/data/nabucasa.py,
+    80b66ea); we had no copy of Joe. libsndfile
+    cannot decode WebM: a WAV or FLAC file made from it, in the same place, is taken instead.
+    """
+    for text in root.rglob("*.txt"):
+        made = [text.with_suffix(ending) for ending in (".flac", ".wav", ".webm")]
+        for path in [each for each in made if each.is_file()][:1]:
+            if path.suffix == ".webm":
+                raise ValueError(f"{path.name}: make a FLAC of each: ffmpeg -i A.webm A.flac")
+            yield Utterance(text.stem, "joe", _said(text), path)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -219,3 +219,17 @@ def read_recipe(path: Path | str, overrides: dict[str, object] | None = None) ->
         return Recipe(**vars(parser.instantiate_classes(config)))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """Values by dotted key out of ``{ar.train.steps: 20, run: runs/other}``, as YAML.
+
+    Raises:
+        InputError: It is not that.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--set", type=dict[str, Any])
+    try:
+        return parser.parse_args(["--set", text]).set
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise InputError(f"--set {text!r}: write '{{ar.train.steps: 20}}'") from error

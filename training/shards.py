@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,21 @@ SCHEMA = pa.schema(
 )
 
 
+def unique() -> str:
+    """A name no other process has: two machines that share a disk may share process ids."""
+    return uuid.uuid4().hex[:16]
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON to a temporary name and renames it into place."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{unique()}")
     part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    digest = hashlib.sha256()
+def file_hash(path: Path, kind: str = "sha256") -> str:
+    """Hash of a file, hex."""
+    digest = hashlib.new(kind)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

@@ -81,7 +81,7 @@ def prune(folder: Path, keep: int) -> None:
     """Removes all but the newest `keep` checkpoints, and what killed runs left half written."""
     for path in sorted(folder.glob("step-*.safetensors"))[:-keep]:
         path.unlink()
-    for path in folder.glob(".step-*"):
+    for path in folder.glob(".*.safetensors.*"):
         path.unlink()
 
 

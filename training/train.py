@@ -142,6 +142,11 @@ def _train(
         recipe.data.join_seconds,
         recipe.ar.group_size,
     )
+    if not len(batches.validation):
+        raise InputError(
+            f"nothing is held out of {', '.join(recipe.data.tokens)}: no weights could be chosen; "
+            "lower data.held_out_every, or take more of the corpus, and prepare it anew"
+        )
     if config.alignment and not tokens.aligned:
         raise InputError("alignment: true needs aligned tokens; prepare them with data.align: true")
     fabric = start_fabric(settings)
@@ -216,6 +221,7 @@ def _train(
             row["level"] = 0 if part == "ar" else taken[0].level
             row.update(rate=optimizer.param_groups[0]["lr"], gradient_norm=norm)
             row["skipped"] = progress.skipped
+            better, due = False, over or progress.step % settings.save_every == 0
             if over or progress.step % settings.validate_every == 0:
                 row.update(clock.figures())
                 row.update(validate(fabric, model, task, batches, average))
@@ -231,11 +237,13 @@ def _train(
                 clock.restart()
             if log is not None:
                 log.write(row)
-            if over or progress.step % settings.save_every == 0:
+            if due or better:
                 tensors = collect(task, optimizer, average)
-                if first:
-                    path = folder / f"step-{progress.step:08d}.safetensors"
+                names = [f"step-{progress.step:08d}"] * due + ["best"] * better
+                for name in names if first else ():
+                    path = folder / f"{name}.safetensors"
                     save_state(path, tensors, header(progress, **made_from))
+                if first:
                     prune(folder, settings.keep)
                 fabric.barrier()
     if log is not None:

@@ -331,19 +331,26 @@ def corpora_show(corpus: Annotated[str, typer.Argument(help="Name of a corpus.")
 
 @corpora.command("check")
 def corpora_check(
-    folder: Annotated[Path, typer.Argument(help="A token folder, or a run with a card.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A token folder, a run with a card, or a corpus as published.")
+    ],
+    corpus: Annotated[
+        str | None, typer.Option(help="The folder holds this corpus: its archives, or unpacked.")
+    ] = None,
 ) -> None:
-    """Check token files or weights against the list of corpora and their hashes."""
+    """Check token files, weights or a corpus against the list of corpora and their hashes."""
     from sayso.training import commands
 
-    commands.check(folder)
+    commands.check(folder, corpus)
 
 
 @app.command()
 def prepare(
-    recipe: Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")],
     corpus: Annotated[str, typer.Option(help="Name of the corpus, as on the list.")],
     root: Annotated[Path, typer.Option(help="The unpacked corpus.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Such as configs/tiny.yaml; else configs/CORPUS.yaml.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Token folder; the recipe's.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many utterances.")] = None,
     processes: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
@@ -351,13 +358,15 @@ def prepare(
     """Make the token files of one corpus."""
     from sayso.training import commands
 
-    commands.prepare(recipe, corpus, root, out, limit, processes)
+    commands.prepare(corpus, root, recipe, out, limit, processes)
 
 
 @train.command("codec")
 def train_codec(
-    root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder for the codec.")],
+    root: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Train an EnCodec: configs/codec-mini.yaml. Else WORLD.")
     ] = None,
@@ -366,10 +375,23 @@ def train_codec(
         list[str] | None,
         typer.Option(help="NAME=N: one utterance in N is kept out of a WORLD codec; else 47."),
     ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(help="Train nothing: Meta's EnCodec, decoded by `encodec` or by `vocos`."),
+    ] = None,
 ) -> None:
     """Make a codec from corpora, without their held-out utterances: WORLD, or an EnCodec."""
+    from sayso.model.errors import InputError
     from sayso.training.fit import fit_codec
 
+    if published is not None:
+        from sayso.model.encodec import published_codec
+
+        made = published_codec(out, published)
+        print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
+        return
+    if not root:
+        raise InputError("a codec is made from corpora: give --root NAME=FOLDER, or --published")
     if config is not None:
         from sayso.training.neural_codec import read_codec_recipe, train_codec
 
@@ -404,19 +426,24 @@ Listen = Annotated[
     bool, typer.Option("--listen", help="Marked samples of held-out prompts to TensorBoard.")
 ]
 
+Changes = Annotated[
+    str, typer.Option("--set", help="Other settings for this run: '{ar.train.steps: 1000}'.")
+]
+
 
 @train.command("ar")
 def train_ar(
     recipe: RecipeFile,
     resume: Resume = True,
     listen: Listen = False,
+    changes: Changes = "{}",
 ) -> None:
     """Train the AR model of a recipe."""
     from sayso.listen import listener
-    from sayso.training.recipe import read_recipe
+    from sayso.training.recipe import parse_overrides, read_recipe
     from sayso.training.train import train_ar
 
-    settings = read_recipe(recipe)
+    settings = read_recipe(recipe, parse_overrides(changes))
     train_ar(settings, resume, hear=listener(settings) if listen else None)
 
 
@@ -425,14 +452,27 @@ def train_nar(
     recipe: RecipeFile,
     resume: Resume = True,
     listen: Listen = False,
+    changes: Changes = "{}",
 ) -> None:
     """Train the NAR model of a recipe."""
     from sayso.listen import listener
-    from sayso.training.recipe import read_recipe
+    from sayso.training.recipe import parse_overrides, read_recipe
     from sayso.training.train import train_nar
 
-    settings = read_recipe(recipe)
+    settings = read_recipe(recipe, parse_overrides(changes))
     train_nar(settings, resume, hear=listener(settings) if listen else None)
+
+
+@train.command("share")
+def train_share(
+    run: Annotated[Path, typer.Option(help="Run whose NAR is missing.")],
+    nar_of: Annotated[Path, typer.Option(help="Run that trained one.")],
+) -> None:
+    """Give a run the NAR of another: one NAR serves an AR of any group size."""
+    from sayso.training.card import share
+
+    share(run, nar_of)
+    print(f"{run / 'nar'}: from {nar_of}")
 
 
 def parse_roots(pairs: list[str]) -> dict[str, Path]:
