@@ -206,7 +206,8 @@ def parse(payload: bytes) -> Receipt:
             source=extra["source"],
         )
         same = keys.canonical(receipt.payload()) == payload
-        seconds(receipt.issued), seconds(receipt.expires)  # they are times
+        for time in (receipt.issued, receipt.expires):
+            seconds(time)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         same = False
     if not same:

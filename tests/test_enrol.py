@@ -1,7 +1,9 @@
 """Enrolment: a genuine reading gets a receipt; every other recording its own reason code."""
 
 import json
+import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from sayso.inference import alignment, checks, enrol, ledger, words
 from sayso.inference.audio import resample
 from sayso.inference.enrol import Session, finish_enrolment, start_enrolment
 from sayso.inference.gate import Gate
-from sayso.inference.hearing import Ears, load_ears
+from sayso.inference.hearing import Ears, load_ears, same_speaker
 from sayso.inference.marks import Marks, load_marks
 from sayso.inference.microphone import record
 from sayso.inference.provenance import ensure_ca, sign
@@ -275,6 +277,101 @@ def test_another_speakers_prompt(store, tmp_path, ears, marks):
     assert code == "prompt-speaker"
 
 
+def test_a_prompt_that_goes_on_in_anothers_voice(store, tmp_path, ears, marks):
+    """As a whole it is like the speaker: more than half of it is hers."""
+    consent = save(tmp_path / "c.wav", kathleen(6))
+    mixed = np.concatenate([kathleen(3, start=10), natural()[: 4 * RATE]])
+    voices = [ears.voices(audio) for audio in (kathleen(6), mixed)]
+    assert same_speaker(*voices) > checks.MIN_SAME_SPEAKER
+    prompt = save(tmp_path / "p.wav", mixed)
+    code = refusal(
+        store, begin(store), consent, ears=ears, marks=marks, prompt=prompt, prompt_text="words"
+    )
+    assert code == "prompt-speaker"
+    last = ledger.entries(store.database)[-1].content["checks"][-1]
+    assert last["name"] == "prompt and consent alike throughout"
+
+
+# --- one who uses the installation as it is, and means ill ---
+
+
+def test_setting_the_clock_back_does_not_lengthen_a_session(tmp_path: Path):
+    clock, steady = Clock(), Clock()
+    with Store.open(tmp_path / "home", clock, steady) as store:
+        for passed in (121.0, -1000.0):  # the second: the machine was started again
+            session = begin(store)
+            steady.now += passed
+            assert refusal(store, session, tmp_path / "none.wav") == "session-expired"
+
+
+def test_two_recordings_at_once_of_one_session(store: Store, tmp_path: Path, ears, marks):
+    """Both find it unused; one gets it, and the other's refusal is logged, too."""
+    session, home = begin(store), store.home
+    path = save(tmp_path / "a.wav", np.zeros(10 * RATE, np.float32))
+    codes: list[str] = []
+    ready = threading.Barrier(3)
+
+    def work() -> None:
+        with Store.open(home, store.clock) as own:
+            ready.wait()
+            with pytest.raises(RefusedError) as caught:
+                finish_enrolment(own, session.id, path, None, ears=ears, marks=marks)  # type: ignore[arg-type]
+            codes.append(caught.value.code)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    with store.exclusive():  # until both have looked whether it is unused
+        time.sleep(1.0)
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == ["session-used", "silent"]
+    rows = ledger.entries(store.database, "enrol-refused")
+    assert sorted(row.content["code"] for row in rows) == sorted(codes)
+    assert len(ledger.entries(store.database, "session-used")) == 1
+
+
+def test_files_that_are_none_do_not_use_the_session_up(store, tmp_path, ears, marks):
+    session = begin(store)
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    with open(tmp_path / "huge.wav", "wb") as file:
+        file.truncate(enrol.MAX_FILE + 1)
+    broken = np.full(10 * RATE, np.nan, np.float32)
+    soundfile.write(tmp_path / "nan.wav", broken, RATE, subtype="FLOAT")
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    for name in ("pipe", "folder", "huge", "nan", "loop"):
+        path = tmp_path / f"{name}.wav"
+        with pytest.raises(InputError, match=f"{name}.wav"):
+            finish_enrolment(store, session.id, path, None, ears=ears, marks=marks)  # type: ignore[arg-type]
+    for text in ("x" * 1001, "\udcff", "\x00", "..."):
+        with pytest.raises(InputError):
+            finish_enrolment(store, session.id, path, None, prompt=path, prompt_text=text)  # type: ignore[arg-type]
+    assert not ledger.entries(store.database, "session-used")
+    assert not list((store.home / "work").iterdir())
+
+
+def test_a_session_that_breaks_off_stands_in_the_ledger(store, tmp_path, ears, marks):
+    path = save(tmp_path / "c.wav", natural())
+    deaf = Ears(None, ears.encoder)
+    with pytest.raises(AttributeError):
+        finish_enrolment(store, begin(store).id, path, None, ears=deaf, marks=marks)  # type: ignore[arg-type]
+    last = ledger.entries(store.database)[-1]
+    assert (last.event, last.content["code"]) == ("enrol-refused", "broken-off")
+
+
+class Exchanger(Ears):
+    """Hears as the ears it is made of, and exchanges the recording meanwhile."""
+
+    path: Path
+    data: bytes
+
+    def transcribe(self, audio: np.ndarray) -> str:
+        self.path.write_bytes(self.data)
+        return super().transcribe(audio)
+
+
 # --- genuine ---
 
 
@@ -282,7 +379,10 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
     """Cut from one reader's real speech (see benchmarks/readings.py); then spoken, then re-used."""
     session = genuine(store, monkeypatch, some_words())
     path = save(tmp_path / "consent.wav", read_aloud(session))
-    taken = finish_enrolment(store, session.id, path, codec, ears=ears, marks=marks)
+    original, exchanger = path.read_bytes(), Exchanger(ears.whisper, ears.encoder)
+    exchanger.path, exchanger.data = path, save(tmp_path / "other.wav", natural()).read_bytes()
+    taken = finish_enrolment(store, session.id, path, codec, ears=exchanger, marks=marks)
+    assert path.read_bytes() != original  # it was exchanged, and to no avail
     assert taken.voice.startswith("philip-") and taken.receipt.basis == "consent"
     assert taken.receipt.expires == ledger.stamp(SPRING + 30 * 86400)
     assert [check.name for check in taken.receipt.checks if check.name == "words heard in order"]
@@ -295,7 +395,7 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
     assert 3 < grant.codes.shape[1] / codec.frame_rate < 10  # the end of it is the prompt
     voice = store.voice(taken.voice)
     assert set(voice.sealed) == {"codes", "embedding", "consent-recording"}
-    assert store.open_sealed(voice, "consent-recording") == path.read_bytes()
+    assert store.open_sealed(voice, "consent-recording") == original
     public_text = json.dumps(taken.receipt.payload())
     assert "embedding" not in public_text and len(public_text) < 8000
     store.verify()
