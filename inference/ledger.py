@@ -298,7 +298,10 @@ def export(database: sqlite3.Connection, path: Path) -> int:
     for row, opening in read_rows(database):
         shown = {"salt": opening[0], "content": opening[1]} if row.event in KEY_EVENTS else None
         lines.append(keys.canonical(vars(row) | ({"opening": shown} if shown else {})))
-    path.write_bytes(b"\n".join(lines) + b"\n")
+    try:
+        path.write_bytes(b"\n".join(lines) + b"\n")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}).") from None
     return len(lines) - 1
 
 

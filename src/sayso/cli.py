@@ -203,6 +203,8 @@ def enrol_finish(
     from sayso.model.bundle import BUNDLED
     from sayso.model.codec import load_codec
 
+    if receipt_to is not None:
+        check_folder(receipt_to)
     codec = load_codec((model or BUNDLED) / "codec")
     with Store.open() as store:
         taken = finish_enrolment(store, session, consent, codec, prompt, prompt_text)
@@ -217,13 +219,43 @@ def enrol_finish(
 @receipt.command("verify")
 def receipt_verify(
     path: Annotated[Path, typer.Argument(help="A receipt.")],
-    key: Annotated[Path, typer.Option(help="The issuer's public key, PEM.")],
+    key: Annotated[Path, typer.Option(help="The issuer's public keys, PEM.")],
+    as_kantara: Annotated[
+        bool, typer.Option("--kantara", help="Show it as a Kantara Consent Receipt 1.1.")
+    ] = False,
 ) -> None:
-    """Check a receipt offline, with the public key alone."""
-    from sayso.inference.receipt import verify_receipt
+    """Check a receipt offline, with the public key alone; no file says if it was withdrawn."""
+    import time
+
+    from sayso.inference.receipt import kantara, verify_receipt
 
     found = verify_receipt(path, read_text(key))
-    print(json.dumps(found.payload(), indent=2, ensure_ascii=False))
+    shown = kantara(found) if as_kantara else found.payload()
+    print(json.dumps(shown, indent=2, ensure_ascii=False))
+    now = "not valid at this time" if found.expired(time.time()) else "valid at this time"
+    print(
+        f"signature good; {now} ({found.issued} to {found.expires}); whether it was withdrawn, "
+        "only its store knows",
+        file=sys.stderr,
+    )
+
+
+@receipt.command("export")
+def receipt_export(
+    voice: Annotated[str, typer.Argument(help="Id of a voice.")],
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+) -> None:
+    """Write a voice's signed receipt, for its speaker; `verify` checks it anywhere."""
+    from sayso.inference.gate import Gate
+    from sayso.inference.store import Store
+
+    check_folder(out)
+    with Store.open() as store:
+        Gate(store).receipt(voice)
+        found = store.voice(voice)
+    assert found is not None
+    out.write_text(found.token)
+    print(f"{out}: receipt {found.record_id} of {voice}")
 
 
 @receipt.command("key")
@@ -296,7 +328,10 @@ def ca_export(out: Annotated[Path, typer.Argument(help="PEM file to write.")]) -
 
 @keys.command("rotate")
 def keys_rotate() -> None:
-    """Sign with a new key from now on; what the old one signed stays verifiable."""
+    """Sign with a new key from now on; what the old one signed stays verifiable.
+
+    SAYSO_NEW_PASSPHRASE, if set, locks the new key; empty, it leaves it unlocked.
+    """
     from sayso.inference.store import Store
 
     with Store.open() as store:
@@ -483,6 +518,14 @@ def parse_roots(pairs: list[str]) -> dict[str, Path]:
     if bad:
         raise InputError(f"--root {bad[0]!r}: write NAME=FOLDER, such as kathleen=/data/kathleen")
     return {name: Path(folder) for name, folder in (pair.split("=", 1) for pair in pairs)}
+
+
+def check_folder(path: Path) -> None:
+    """InputError unless `path` names a file in a folder that is there."""
+    from sayso.model.errors import InputError
+
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise InputError(f"{path} cannot be written: give a file in a folder that exists")
 
 
 def read_text(path: Path) -> str:
