@@ -16,7 +16,7 @@ import json
 import re
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,9 @@ def say(
     if recording is not None:
         said.length = said.seconds / (len(read_audio(recording, RATE)[0]) / RATE)
     windows = ears.voices(audio)
-    if prompt is not None and len(windows):
+    if len(windows):
         said.own = embedding(windows)
+    if prompt is not None and len(windows):
         said.likeness = float(said.own @ embedding(voices_of(ears, prompt)))
         said.pitch = median_pitch(out) / max(1.0, median_pitch(prompt))
     out.unlink()
@@ -144,6 +145,21 @@ def say(
 def voices_of(ears: Ears, path: Path) -> np.ndarray:
     audio, rate = soundfile.read(path, dtype="float32")
     return ears.voices(soxr.resample(audio, rate, RATE))
+
+
+def nearest_person(said: list[Said], ears: Ears, corpora: Path) -> dict[str, Any]:
+    """Who of those the model or its codec learnt from is most like a voice, by mean embedding."""
+    people: dict[str, list[np.ndarray]] = {}
+    for corpus, every in (("kathleen", 20), ("librispeech-clips", 1)):
+        for utterance in read_corpus(corpus, corpora / corpus)[::every]:
+            windows = ears.voices(read_audio(utterance.path, RATE)[0].numpy())
+            people.setdefault(f"{corpus} {utterance.speaker}", []).append(windows)
+    voice = embedding(np.stack([each.own for each in said if each.own.any()]))
+    likeness = {
+        name: float(embedding(np.concatenate(windows)) @ voice) for name, windows in people.items()
+    }
+    name = max(likeness, key=lambda each: likeness[each])
+    return {"nearest person": [name, round(likeness[name], 4)], "people": len(people)}
 
 
 def sentences(root: Path, most: int) -> list[tuple[str, Path | None]]:
@@ -212,7 +228,7 @@ def figures(said: list[Said], ears: Ears, home: Path) -> dict[str, Any]:
         row["length over the recording's, median and 10-90 %"] = np.round(
             np.quantile(lengths, [0.5, 0.1, 0.9]), 3
         ).tolist()
-    voiced = [each for each in done if each.own.any()]
+    voiced = [each for each in done if each.pitch]
     if voiced:
         row["likeness to the prompt, mean"] = round(
             float(np.mean([each.likeness for each in voiced])), 4
@@ -240,9 +256,10 @@ def main() -> None:
     parser.add_argument("--sampling", choices=["ras", "nucleus", "greedy", "random"])
     parser.add_argument("--top-p", type=float, help="the model's own by default")
     parser.add_argument("--samples", type=int, default=1, help="of which Eq. 23 keeps one")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--name", default="", help="under which the figures are kept")
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     ears = load_ears()
     sampling = load_bundle(given.model).sampling
     sampling = replace(
@@ -260,8 +277,11 @@ def main() -> None:
                 said.append(each)
                 print(f"{each.voice}: {each.text!r} -> {each.heard!r}", flush=True)
             row = figures(said, ears, store.home)
+            if what == "nobody":
+                row |= nearest_person(said, ears, given.corpora)
         row["card"] = speaker.bundle.card_hash[:16]
-        row["sampling"] = [sampling.method, sampling.top_p, given.samples]
+        row["sampling"] = {key: value for key, value in asdict(sampling).items() if value}
+        row["samples"] = given.samples
         print(what, json.dumps(row, indent=1))
         known = json.loads(file.read_text()) if file.exists() else {}
         write(file.name, known | {given.name or what: row})

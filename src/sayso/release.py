@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from sayso.inference.bundled import issue_bundled_voice
 from sayso.inference.synthesizer import limit_seconds
 from sayso.model.bundle import CARD, Bundle, load_bundle
-from sayso.model.checkpoint import WEIGHTS
+from sayso.model.checkpoint import WEIGHTS, read_config
+from sayso.model.encodec import PRETRAINED
 from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text import normalise
@@ -32,29 +33,49 @@ VOICE = "nobody"
 MOST_SEEDS = 20
 
 
-def invent(bundle: Bundle, text: str) -> tuple[torch.Tensor, int]:
+def invent(bundle: Bundle, text: str, first_seed: int = 0) -> tuple[torch.Tensor, int]:
     """Codes (K, T) the model makes up for `text` with no prompt at all, and the seed that ended."""
     ids = bundle.tokenizer.encode(normalise(text))
     nothing = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
     limit = int(limit_seconds(text) * bundle.codec.frame_rate)
-    for seed in range(MOST_SEEDS):
+    for seed in range(first_seed, first_seed + MOST_SEEDS):
         generator = torch.Generator().manual_seed(seed)
         codes, first = bundle.generate([ids], [nothing], [limit], bundle.sampling, generator, [0])
         if bool(first.finished[0]) and codes[0].shape[1] >= bundle.codec.frame_rate:
             return codes[0], seed
-    raise UnfinishedError(f"no seed below {MOST_SEEDS} ended within {limit} frames")
+    raise UnfinishedError(f"no seed from {first_seed} to {seed} ended within {limit} frames")
 
 
-def release(run: Path, out: Path, top_p: float = Sampling().top_p) -> None:
-    """Copy the run's parts to `out`, with how it speaks best, and give it the voice `nobody`."""
+def fitted_on(codec: Path) -> list[dict] | str:
+    """The corpora a codec was fitted on, checked against the list; of published weights a word."""
+    if read_config(codec).get("source") == PRETRAINED:
+        return f"the published {PRETRAINED}, on data of Meta's choice"
+    path = codec / FITTED_ON
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: a codec whose corpora are unknown is not used")
+    fitted = json.loads(path.read_text())
+    verify(fitted["corpora"], path)
+    return fitted["corpora"]
+
+
+def release(
+    run: Path,
+    out: Path,
+    top_p: float = Sampling().top_p,
+    threshold: float = Sampling().threshold,
+    stay: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Copy the run's parts to `out`, with how it speaks best, and give it the voice `nobody`.
+
+    Every `seed` gives nobody another voice.
+    """
     for part in PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
         shutil.copytree(run / part, out / part)
     card = read_card(run)
-    fitted = json.loads((run / "codec" / FITTED_ON).read_text())
-    verify(fitted["corpora"], run / "codec" / FITTED_ON)
-    card["codec"] = {**card["codec"], "fitted_on": fitted["corpora"]}
-    card["sampling"] = asdict(Sampling(top_p=top_p))
+    card["codec"] = {**card["codec"], "fitted_on": fitted_on(run / "codec")}
+    card["sampling"] = asdict(Sampling(top_p=top_p, threshold=threshold, stay=stay))
     for part in ("ar", "nar"):
         weights = out / part / WEIGHTS
         save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
@@ -63,7 +84,7 @@ def release(run: Path, out: Path, top_p: float = Sampling().top_p) -> None:
     bundle = load_bundle(out)
     if card["codec"]["identity"] != bundle.codec.identity:
         raise CheckpointError(f"{run}: the codec is not the one its models were trained with")
-    codes, seed = invent(bundle, INVENTED)
+    codes, seed = invent(bundle, INVENTED, seed)
     folder = out / "voices" / VOICE
     shutil.rmtree(folder, ignore_errors=True)
     issue_bundled_voice(folder, codes, normalise(INVENTED), bundle.codec.identity)
