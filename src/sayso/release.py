@@ -64,6 +64,7 @@ def release(
     top_p: float = Sampling().top_p,
     threshold: float = Sampling().threshold,
     stay: float | None = None,
+    guidance: float = 0.0,
     seed: int = 0,
 ) -> None:
     """Copy the run's parts to `out`, with how it speaks best, and give it the voice `nobody`.
@@ -75,7 +76,8 @@ def release(
         shutil.copytree(run / part, out / part)
     card = read_card(run)
     card["codec"] = {**card["codec"], "fitted_on": fitted_on(run / "codec")}
-    card["sampling"] = asdict(Sampling(top_p=top_p, threshold=threshold, stay=stay))
+    sampling = Sampling(top_p=top_p, threshold=threshold, stay=stay, guidance=guidance)
+    card["sampling"] = asdict(sampling)
     for part in ("ar", "nar"):
         weights = out / part / WEIGHTS
         save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
