@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -96,3 +98,11 @@ def test_the_command_lists_shows_and_checks(tmp_path, kathleen):
     wrong = sayso("check", str(tmp_path), "--corpus", "vctk").exception
     assert isinstance(wrong, CorpusError) and "download it anew" in str(wrong)
     assert "'emilia' is refused" in str(sayso("check", ".", "--corpus", "emilia").exception)
+
+
+def test_without_the_train_extra_the_command_says_what_to_install():
+    code = "import sys; sys.modules['pyarrow'] = None; from sayso.cli import main; main()"
+    command = [sys.executable, "-c", code, "corpora", "list"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "sayso: error: pyarrow is missing: pip install 'sayso[train]'\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jsonargparse import auto_cli
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from sayso.model.codec import load_codec
 from sayso.model.errors import CorpusError, InputError, SaysoError
@@ -88,6 +88,11 @@ def _prepare(
     world: int,
 ) -> None:
     data = recipe.data
+    for kind, folder in (("codec", recipe.codec.folder), ("text", recipe.text.folder)):
+        if not Path(folder).is_dir():
+            raise InputError(
+                f"{folder} is missing: make it with `sayso train {kind} --out {folder}`"
+            )
     codec = load_codec(Path(recipe.codec.folder))
     tokenizer = load_tokenizer(Path(recipe.text.folder))
     if tokenizer.kind != recipe.text.kind:

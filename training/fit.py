@@ -1,7 +1,7 @@
 """What is fitted without gradients: the WORLD codec's codebooks (k-means) and a BPE vocabulary."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ def fit_codec(
     out: Path,
     held_out_every: dict[str, int] | None = None,
     codebooks: int = 8,
+    report: Callable[[str], None] = lambda line: None,
 ) -> WorldCodec:
     """Fit a WORLD codec to corpora, without their held-out utterances, and save it in `out`.
 
@@ -38,6 +39,7 @@ def fit_codec(
         held_out_every: One utterance in this many of a corpus is held out, by the hash of its id;
             47 where a corpus is not named.
         codebooks: K.
+        report: Takes a line now and then: it takes minutes.
 
     Raises:
         CorpusError: A corpus is not listed, or not where it should be.
@@ -46,18 +48,26 @@ def fit_codec(
     config = WorldConfig(codebooks=codebooks)
     every = {name: (held_out_every or {}).get(name, HELD_OUT_EVERY) for name in roots}
     entries = [corpora.get(name).to_json() for name in roots]
-    codec = fit_world(list(_features(roots, config, every)), config)
+    heard = list(_features(roots, config, every, report))
+    report(f"{len(heard)} recordings analysed; fitting {codebooks} codebooks")
+    codec = fit_world(heard, config)
     codec.save(out)
     write_json(out / FITTED_ON, {"corpora": entries, "held_out_every": every})
     return codec
 
 
 def _features(
-    roots: dict[str, Path], config: WorldConfig, every: dict[str, int]
+    roots: dict[str, Path],
+    config: WorldConfig,
+    every: dict[str, int],
+    report: Callable[[str], None],
 ) -> Iterator[Features]:
     filters = Filters(min_seconds=0.5, max_seconds=20.0)
     for name, root in roots.items():
-        for utterance in read_corpus(name, root):
+        utterances = read_corpus(name, root)
+        for number, utterance in enumerate(utterances):
+            if number % 200 == 0:
+                report(f"{name}: {number} of {len(utterances)} recordings analysed")
             if held_out(utterance.id, every[name]):
                 continue
             try:

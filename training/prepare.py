@@ -229,8 +229,14 @@ def prepare(
     }
     out.mkdir(parents=True, exist_ok=True)
     if (out / PLAN).is_file():
-        if json.loads((out / PLAN).read_text(encoding="utf-8")) != json.loads(json.dumps(plan)):
-            raise InputError(f"{out} holds token files made with other settings; empty it first")
+        old = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        new = json.loads(json.dumps(plan))
+        differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        if differing:
+            raise InputError(
+                f"{out} holds token files made with other settings ({', '.join(differing)}; ids "
+                "are the utterances, fewer with --limit): remove it, or give another --out"
+            )
     else:
         write_json(out / PLAN, plan)
 

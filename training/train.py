@@ -143,9 +143,11 @@ def _train(
         recipe.ar.group_size,
     )
     if not len(batches.validation):
+        held = int((tokens.split == 1).sum())
         raise InputError(
-            f"nothing is held out of {', '.join(recipe.data.tokens)}: no weights could be chosen; "
-            "lower data.held_out_every, or take more of the corpus, and prepare it anew"
+            f"of {held} utterances held out of {', '.join(recipe.data.tokens)} none fits: "
+            "no weights could be chosen. Prepare more, or with a lower data.held_out_every, or "
+            "raise max_text, max_frames and frames"
         )
     if config.alignment and not tokens.aligned:
         raise InputError("alignment: true needs aligned tokens; prepare them with data.align: true")

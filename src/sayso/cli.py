@@ -433,8 +433,12 @@ def train_codec(
         made = train_codec(read_codec_recipe(config), parse_roots(root), out)
         print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
         return
-    every = {name: int(n) for name, n in (pair.split("=", 1) for pair in held_out or [])}
-    codec = fit_codec(parse_roots(root), out, every, codebooks)
+    every = parse_pairs("--held-out", held_out or [])
+    bad = [f"{name}={n}" for name, n in every.items() if not n.isdigit() or int(n) < 1]
+    if bad:
+        raise InputError(f"--held-out {bad[0]!r}: one utterance in N, such as kathleen=47")
+    numbers = {name: int(n) for name, n in every.items()}
+    codec = fit_codec(parse_roots(root), out, numbers, codebooks, print)
     print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
 
 
@@ -512,12 +516,18 @@ def train_share(
 
 def parse_roots(pairs: list[str]) -> dict[str, Path]:
     """Corpus names and folders out of NAME=FOLDER."""
+    return {name: Path(folder) for name, folder in parse_pairs("--root", pairs).items()}
+
+
+def parse_pairs(option: str, pairs: list[str]) -> dict[str, str]:
+    """Names and values out of NAME=VALUE."""
     from sayso.model.errors import InputError
 
     bad = [pair for pair in pairs if "=" not in pair]
     if bad:
-        raise InputError(f"--root {bad[0]!r}: write NAME=FOLDER, such as kathleen=/data/kathleen")
-    return {name: Path(folder) for name, folder in (pair.split("=", 1) for pair in pairs)}
+        example = "kathleen=47" if option == "--held-out" else "kathleen=/data/kathleen"
+        raise InputError(f"{option} {bad[0]!r}: write NAME=VALUE, such as {example}")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def check_folder(path: Path) -> None:
@@ -547,6 +557,11 @@ def main() -> NoReturn:
         sys.exit(3)
     except SaysoError as error:
         print(f"sayso: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("lightning", "pyarrow"):
+            raise
+        print(f"sayso: error: {error.name} is missing: pip install 'sayso[train]'", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 
