@@ -41,6 +41,7 @@ from sayso.inference.recording import (
 
 CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PURPOSES, DATE = ("the work",), "the second of May, twenty twenty"
 STATEMENT = (
     "I am Philip. I allow Tom to speak in my voice for the work, until the second of May, twenty "
     "twenty. I say so of my own will, and I may take it back at any time. My words for today are:"
@@ -256,7 +257,7 @@ def wrong() -> dict[str, Any]:
     accepted, all_words, lowest = 0, 0, 9.0
     for audio in clips:
         asked = words.draw_words(statement)
-        heard = checks.hear_words(checks.Take(Path(), audio, "consent"), statement, asked, ears)
+        heard, _ = checks.hear_words(checks.Take(Path(), audio, "consent"), statement, asked, ears)
         lowest = min(lowest, heard.statement_wer)
         all_words += heard.found == len(asked)
         accepted += heard.found == len(asked) and heard.statement_wer <= checks.MAX_WER
@@ -279,14 +280,19 @@ def genuine(count: int = 60, last: bool = False) -> dict[str, Any]:
         if words.listen(statement, statement, [word]).found == 0
     ]
     needed = words.words_needed(500)
-    whole, both, errors = 0, 0, []
+    claims = checks.claims_of(PURPOSES, DATE, False)
+    whole, both, errors, shares = 0, 0, [], []
     for _ in range(count):
         asked = draw.sample(pool, needed)
         audio = readings.reading(statement, asked, rng, last)
         assert audio is not None
-        found = checks.hear_words(checks.Take(Path(), audio, "consent"), statement, asked, ears)
+        take = checks.Take(Path(), audio, "consent")
+        found, said = checks.hear_words(take, statement, asked, ears)
+        heard = [words.said_share(words.tokens(claim.text), said) for claim in claims]
+        good = all(share >= claim.limit for share, claim in zip(heard, claims, strict=True))
         whole += found.found == needed
-        both += found.found == needed and found.statement_wer <= checks.MAX_WER
+        both += found.found == needed and found.statement_wer <= checks.MAX_WER and good
+        shares.append(heard)
         errors.append(found.statement_wer)
     return {
         "readings": count,
@@ -295,6 +301,7 @@ def genuine(count: int = 60, last: bool = False) -> dict[str, Any]:
         "accepted": both / count,
         "statement error rate, median": float(np.median(errors)),
         "statement error rate, highest": float(np.max(errors)),
+        "sounds of purpose and date, lowest": np.min(shares, axis=0).tolist(),
     }
 
 

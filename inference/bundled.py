@@ -26,11 +26,13 @@ from sayso.model.errors import CorpusError, RefusedError, StoreError
 
 ASSETS = Path(sayso.__file__).parent / "assets"
 CENTURY = 100 * 365.25 * 86400.0  # seconds; nobody's consent does not run out
-CORPORA = {  # name: licence, URL. Basis: readers' or speakers' own publication (ETHICS.md)
-    "LibriSpeech": ("CC BY 4.0", "https://www.openslr.org/12"),
-    "LibriTTS": ("CC BY 4.0", "https://www.openslr.org/60"),
-    "VCTK": ("CC BY 4.0", "https://doi.org/10.7488/ds/2645"),
-    "Kathleen": ("CC0 1.0", "https://github.com/rhasspy/dataset-voice-kathleen"),
+OWN = "sentences of that corpus"
+RELEASED = "the sentences listed: its speaker released it for open text to speech"
+CORPORA = {  # name: licence, URL, what may be said. Basis: its speakers' publication (ETHICS.md)
+    "LibriSpeech": ("CC BY 4.0", "https://www.openslr.org/12", OWN),
+    "LibriTTS": ("CC BY 4.0", "https://www.openslr.org/60", OWN),
+    "VCTK": ("CC BY 4.0", "https://doi.org/10.7488/ds/2645", OWN),
+    "Kathleen": ("CC0 1.0", "https://github.com/rhasspy/dataset-voice-kathleen", RELEASED),
 }
 
 
@@ -135,6 +137,8 @@ def issue_corpus_voice(
 ) -> Receipt:
     """Register a benchmark prompt from a published corpus, limited to that corpus's own sentences.
 
+    That codes and sentences are the corpus's own is the caller's word: nothing here has the corpus.
+
     Args:
         corpus: One of `CORPORA`; anything else is refused.
         reader: The corpus's id of the reader.
@@ -144,7 +148,7 @@ def issue_corpus_voice(
         raise CorpusError(
             f"{corpus!r} is not a corpus for prompts; those are {', '.join(CORPORA)}."
         )
-    licence, url = CORPORA[corpus]
+    licence, url, what = CORPORA[corpus]
     texts = sorted({hashlib.sha256(text.encode()).hexdigest() for text in sentences})
     if not texts:
         raise CorpusError(f"The voice {voice!r} would have no sentence to speak: give its targets.")
@@ -156,7 +160,7 @@ def issue_corpus_voice(
         basis="corpus",
         principal=f"{corpus} reader {reader}",
         controller=getpass.getuser(),
-        statement=f"A prompt of {corpus} ({licence}), for its own sentences in benchmarks only.",
+        statement=f"A prompt of {corpus} ({licence}), in benchmarks only, for {what}.",
         transcript=transcript,
         scope=Scope(purposes=("benchmark",), users=(ANY,), texts=tuple(texts)),
         issued=ledger.stamp(now),

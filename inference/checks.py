@@ -33,6 +33,9 @@ MIN_UNEVENNESS = 4.0  # dB; noise and tones are below 1, 95 % of LibriSpeech cli
 MAX_OVERLAP = 0.12  # of fingerprints; other clips reach 0.05, MP3 or half of the same 0.17 to 1
 END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
 MAX_WER = 0.50  # of the statement; names and rare words are what recognisers miss
+MIN_PURPOSE = 0.55  # of a purpose's sounds: not said, 0.2 to 0.5 (a word of 3 or 4 sounds more)
+MIN_LONG_CLAIM = 0.70  # of a date's or ALTERED's: said, 0.92 and more; another date, up to 0.58
+ALTERED = "My voice may be altered."
 MIN_ONE_SPEAKER = 0.80
 MIN_SAME_SPEAKER = 0.80  # 1 % of men pass for each other at .777, of women at .789: the stricter
 MIN_STRETCH = 0.72  # of any 2.4 s of a prompt: 1 % of Kathleen's are below, no mixture is above
@@ -155,10 +158,34 @@ def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
     )
 
 
-def hear_words(take: Take, statement: Sequence[str], asked: Sequence[str], ears: Ears) -> Heard:
-    """What is heard of statement and words; the end is heard again by itself if words are missing.
+@dataclass(frozen=True)
+class Claim:
+    """A part of the statement that widens what is allowed: it must be heard by itself.
 
-    A recogniser bends a word to fit the sentence before it; without the sentence it does so less.
+    Without it a speaker who was shown half of the purposes would consent to all of them.
+    """
+
+    name: str
+    text: str
+    limit: float
+
+
+def claims_of(purposes: Sequence[str], date: str, may_alter: bool) -> list[Claim]:
+    """Each purpose, the date it ends on, and the leave to alter the voice."""
+    claims = [Claim(f"purpose {purpose!r} heard", purpose, MIN_PURPOSE) for purpose in purposes]
+    claims.append(Claim("date heard", date, MIN_LONG_CLAIM))
+    if may_alter:
+        claims.append(Claim("alteration heard", ALTERED, MIN_LONG_CLAIM))
+    return claims
+
+
+def hear_words(
+    take: Take, statement: Sequence[str], asked: Sequence[str], ears: Ears
+) -> tuple[Heard, list[str]]:
+    """What is heard of statement and words, and all that is heard.
+
+    The end is heard again by itself if words are missing: a recogniser bends a word to fit the
+    sentence before it; without the sentence it does so less.
     """
     said = words.tokens(ears.transcribe(take.audio))
     heard = words.listen(said, statement, asked)
@@ -167,8 +194,8 @@ def hear_words(take: Take, statement: Sequence[str], asked: Sequence[str], ears:
         again = words.listen(end, statement, asked)
         if again.found == len(asked):
             before = words.listen(said[: -len(asked)], statement, ())
-            return Heard(again.found, again.extra, before.statement_wer)
-    return heard
+            return Heard(again.found, again.extra, before.statement_wer), said
+    return heard, said
 
 
 def check_words(
@@ -176,13 +203,13 @@ def check_words(
     statement: str,
     asked: Sequence[str],
     earlier: Sequence[Sequence[str]],
+    claims: Sequence[Claim],
     ears: Ears,
 ) -> Iterator[Verdict]:
-    """That the session's words are said, in order, after its statement."""
+    """That the session's words are said, in order, after its statement and all that it claims."""
     wanted = words.tokens(statement)
-    heard = hear_words(take, wanted, asked, ears)
+    heard, said = hear_words(take, wanted, asked, ears)
     whole = heard.found == len(asked)
-    said = words.tokens(ears.transcribe(take.audio)) if earlier and not whole else []
     reused = not whole and any(words.listen(said, wanted, old).found == len(old) for old in earlier)
     yield Verdict(
         _check("words heard in order", heard.found, len(asked), "counted from the last"),
@@ -200,6 +227,15 @@ def check_words(
         f"{heard.statement_wer:.0%} of the statement's words were heard wrongly and {heard.extra} "
         "others after it: read the whole statement as shown, then the words.",
     )
+    for claim in claims:
+        share = words.said_share(words.tokens(claim.text), said)
+        yield Verdict(
+            _check(claim.name, share, claim.limit, "share of its sounds"),
+            share >= claim.limit,
+            "statement-wrong",
+            f"{claim.text!r} was not heard in the statement ({share:.0%} of its sounds): read the "
+            "whole statement as shown.",
+        )
 
 
 def check_speakers(
@@ -284,6 +320,7 @@ def examine(
     asked: Sequence[str],
     earlier_words: Sequence[Sequence[str]],
     earlier_prints: Sequence[NDArray[np.uint32]],
+    claims: Sequence[Claim],
     ears: Ears,
     marks: Marks,
 ) -> Iterator[Verdict]:
@@ -298,7 +335,7 @@ def examine(
     yield from check_cuts(consent)
     voices = ears.voices(consent.audio)
     yield from check_speakers(voices, None if prompt is None else ears.voices(prompt.audio))
-    yield from check_words(consent, statement, asked, earlier_words, ears)
+    yield from check_words(consent, statement, asked, earlier_words, claims, ears)
     yield from check_quality(consent)
     if prompt is not None:
         yield from check_quality(prompt)

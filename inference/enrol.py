@@ -19,8 +19,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sayso.inference import checks, keys, ledger, recording
 from sayso.inference.alignment import cut_prompt
 from sayso.inference.audio import read_audio
@@ -99,6 +97,8 @@ def start_enrolment(
     for name, value in [("speaker", speaker), *(("purpose", purpose) for purpose in purposes)]:
         if not SPEAKABLE.fullmatch(value):
             raise InputError(f"The {name} {value[:80]!r} cannot be read aloud: letters, 1 to 60.")
+        if not tokens(value):
+            raise InputError(f"The {name} {value!r} cannot be heard: only English is understood.")
     if not NAME.fullmatch(controller) or not re.search(r"[^\W_]", controller):
         raise InputError(f"The controller {controller[:80]!r} is no name: 1 to 60 characters.")
     if not purposes or not users or ANY in users or not all(user.strip() for user in users):
@@ -114,7 +114,7 @@ def start_enrolment(
     statement = (
         f"I am {speaker}. I allow {controller} to speak in my voice for {' and '.join(purposes)}, "
         f"until {spoken_date(now + days * 86400)}. I say so of my own will, and I may take it back "
-        f"at any time. {'My voice may be altered. ' if may_alter else ''}"
+        f"at any time. {checks.ALTERED + ' ' if may_alter else ''}"
         "My words for today are:"
     )
     words, session_id = draw_words(tokens(statement)), f"s-{secrets.token_hex(16)}"
@@ -267,6 +267,8 @@ def _examine(
         heard = ledger.entries(store.database, "session-used")
     words = [entry.content["words"] for entry in sessions if entry.id != started.id]
     prints = [recording.unpack(e.content["fingerprint"]) for e in heard if e.id != started.id]
+    scope, until = started.content["scope"], ledger.seconds(started.content["until"])
+    claims = checks.claims_of(scope["purposes"], spoken_date(until), scope["may_alter"])
     done: list[Check] = []
     verdicts = checks.examine(
         consent,
@@ -275,6 +277,7 @@ def _examine(
         started.content["words"],
         words,
         prints,
+        claims,
         ears,
         marks,
     )
@@ -376,8 +379,3 @@ def spoken_date(time: float) -> str:
     date = datetime.fromtimestamp(time, timezone.utc)
     ending = {1: "st", 2: "nd", 3: "rd"}.get(date.day % 10 if date.day // 10 != 1 else 0, "th")
     return normalise(f"the {date.day}{ending} of {date:%B}, {date.year}").strip(" .")
-
-
-def read_embedding(data: bytes) -> np.ndarray:
-    """A stored speaker embedding, (256,) float32."""
-    return np.frombuffer(data, "<f4")

@@ -337,7 +337,7 @@ class Gate:
 
     def _prompt(self, found: Voice, receipt: Receipt) -> Tensor:
         try:
-            codes = load_tensors(self.store.open_sealed(found, "codes"))["codes"].long()
+            codes = load_tensors(self.store._open_sealed(found, "codes"))["codes"].long()
         except SaysoError:
             raise
         except (

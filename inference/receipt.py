@@ -28,7 +28,7 @@ MAX_BYTES = 16 * 2**20  # of a receipt's file; a corpus receipt lists its senten
 LAWFUL_BASIS = {
     "consent": "consent",
     "synthetic": "none: no person's data",
-    "corpus": "legitimate interest: published corpus, its own sentences only",
+    "corpus": "legitimate interest: published corpus, in benchmarks, the listed sentences only",
 }
 
 

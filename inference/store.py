@@ -280,8 +280,11 @@ class Store:
             if before is not None:
                 keys.destroy(self.voice_key_path(before.record_id))
 
-    def open_sealed(self, voice: Voice, kind: str) -> bytes:
-        """Decrypt one kind of a voice's data; StoreError naming what was changed or is missing."""
+    def _open_sealed(self, voice: Voice, kind: str) -> bytes:
+        """Decrypt one kind of a voice's data; StoreError naming what was changed or is missing.
+
+        For the gate, which asks first, and for checking; nobody else has a use for it.
+        """
         where = f"sayso.db: {kind} of the voice {voice.voice}"
         data = self.database.execute(
             "SELECT data FROM sealed WHERE record = ? AND kind = ?", (voice.record_id, kind)
@@ -291,7 +294,7 @@ class Store:
         if hashlib.sha256(data[0]).hexdigest() != voice.sealed.get(kind):
             raise StoreError(f"{where} was changed. {RESTORE}")
         try:
-            return AESGCM(self.voice_key(voice)).decrypt(
+            return AESGCM(self._voice_key(voice)).decrypt(
                 data[0][:12], data[0][12:], f"{voice.record_id}/{kind}".encode()
             )
         except InvalidTag:
@@ -317,7 +320,7 @@ class Store:
     def voice_key_path(self, record_id: str) -> Path:
         return self.home / "keys" / "voices" / f"{record_id}.key"
 
-    def voice_key(self, voice: Voice) -> bytes:
+    def _voice_key(self, voice: Voice) -> bytes:
         path = self.voice_key_path(voice.record_id)
         try:
             data = path.read_bytes()

@@ -105,9 +105,9 @@ def verify(store: "Store", old: str | None = None) -> ledger.Head:
         for voice in store.voices():
             if voice.revoked:
                 continue
-            store.voice_key(voice)
+            store._voice_key(voice)
             for kind in voice.sealed:
-                store.open_sealed(voice, kind)
+                store._open_sealed(voice, kind)
                 expected.add((voice.record_id, kind))
         found = set(store.database.execute("SELECT record, kind FROM sealed"))
         if found != expected:

@@ -298,6 +298,7 @@ def test_a_release_replaces_a_link_and_not_what_it_points_to(store: Store, tmp_p
         {"users": ("u" * 300,)},
         {"speaker": "Vera\n"},
         {"purposes": ("research\x00",)},
+        {"purposes": ("research", "реклама")},  # no recogniser here could hear whether it is read
         {"days": 10**9},
         {"max_uses": -1},
     ],

@@ -1,5 +1,6 @@
 """Enrolment: a genuine reading gets a receipt; every other recording its own reason code."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -395,10 +396,22 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
     assert 3 < grant.codes.shape[1] / codec.frame_rate < 10  # the end of it is the prompt
     voice = store.voice(taken.voice)
     assert set(voice.sealed) == {"codes", "embedding", "consent-recording"}
-    assert store.open_sealed(voice, "consent-recording") == original
+    assert store._open_sealed(voice, "consent-recording") == original
     public_text = json.dumps(taken.receipt.payload())
     assert "embedding" not in public_text and len(public_text) < 8000
     store.verify()
+    # Had more been claimed than was read, it would have been refused.
+    take = checks.read_take(tmp_path / "consent.wav", "consent")
+    take = dataclasses.replace(take, audio=read_aloud(session))
+    for purposes, date, altered in (
+        (("the work", "advertising"), "the second of May", False),
+        (("the work",), "the thirtieth of March twenty twenty one", False),
+        (("the work",), "the second of May", True),
+    ):
+        claims = checks.claims_of(purposes, date, altered)
+        verdicts = checks.check_words(take, session.statement, session.words, [], claims, ears)
+        failed = [verdict.check.name for verdict in verdicts if not verdict.passed]
+        assert len(failed) == 1 and failed[0].endswith(" heard")
     # The same words in a new session: its own are not heard, and the old ones are recognised.
     monkeypatch.undo()
     again = save(tmp_path / "again.wav", read_aloud(session, seed=7))

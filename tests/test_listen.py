@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sayso.inference.detect import detect
-from sayso.listen import listen, listener
+from sayso.listen import PROMPTS, listen, listener
 from sayso.model.errors import InputError
 from sayso.model.text import Phonemes
 from sayso.model.world import WorldConfig, analyse
@@ -48,6 +48,16 @@ def test_without_both_models_there_is_nothing_to_hear(recipe, tmp_path, capsys):
         listen(alone, 1)
     assert listener(alone)(1) == {}
     assert "no sample at step 1" in capsys.readouterr().out
+
+
+def test_a_corpus_whose_prompts_may_not_be_used_is_not_heard(recipe, tmp_path, monkeypatch):
+    for part in ("ar", "nar"):  # as if both models were there: it must not come to them
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text("{}")
+    monkeypatch.delitem(PROMPTS, "kathleen")
+    with pytest.raises(InputError, match="no held-out prompt"):
+        listen(dataclasses.replace(recipe, run=str(tmp_path)), 1)
+    assert not list(tmp_path.rglob("*.wav"))
 
 
 def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, monkeypatch):

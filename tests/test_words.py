@@ -16,6 +16,7 @@ from sayso.inference.words import (
     listen,
     near,
     pronunciations,
+    said_share,
     same_word,
     tokens,
     word_list,
@@ -109,6 +110,31 @@ def test_a_statement_not_said_has_a_high_error_rate():
     other = tokens("It was a bright cold day in April, and the clocks were striking thirteen.")
     assert listen(other + asked, STATEMENT, asked).statement_wer > 0.8
     assert listen(asked, STATEMENT, asked).statement_wer == 1
+
+
+@pytest.mark.parametrize(
+    ("claim", "least", "most"),
+    [
+        ("research", 1, 1),
+        ("the second of May, twenty twenty seven", 1, 1),
+        ("speak in my voice", 1, 1),
+        ("My voice may be altered.", 0, 0.6),
+        ("the thirty first of December, twenty twenty seven", 0, 0.65),
+        ("advertising", 0, 0.5),
+        ("politics", 0, 0.5),
+        ("phone calls", 0, 0.5),
+        ("", 1, 1),
+    ],
+)
+def test_a_claim_is_heard_where_it_was_said(claim: str, least: float, most: float):
+    """The statement's error rate would forgive a purpose that was never read."""
+    assert least <= said_share(tokens(claim), STATEMENT) <= most
+
+
+@given(said=st.lists(st.from_regex(r"[a-z0-9]{1,12}", fullmatch=True), max_size=20))
+def test_a_share_is_one_whatever_a_recogniser_writes(said: list[str]):
+    assert 0 <= said_share(["research"], said) <= 1
+    assert said_share(["research"], [*said, "research", *said]) == 1
 
 
 def test_tokens_are_spoken_forms():
