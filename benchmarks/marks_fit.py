@@ -167,8 +167,11 @@ def score_keyed(keys: int, every: int) -> None:
 
 
 def write(name: str, content: dict) -> None:
+    """Whole or not at all: a long run may be stopped at any time."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / name).write_text(json.dumps(content, separators=(",", ":")) + "\n")
+    draft = RESULTS / f".{name}.new"
+    draft.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+    draft.replace(RESULTS / name)
 
 
 def save(fitted: comb.Comb) -> None:

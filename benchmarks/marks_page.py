@@ -15,6 +15,10 @@ from sayso.inference.watermark import THRESHOLD
 KEY = bytes(range(32))
 ROW = "benchmark-row"
 UNDONE = "PerTh's filter undone"
+SPLICED = "3 s of it within 6 s of others"
+ROBUST = RESULTS / "marks_robust.json"
+FIELDS = ("perth", "published", "keyed", "payload")
+"""What is kept of each clip and attack: scores of the marks and of PerTh's network, the bits."""
 PAGE = Path(__file__).parents[1] / "docs/marks.md"
 
 
@@ -30,6 +34,15 @@ def share(hits: int, total: int) -> str:
     return f"{100 * hits / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
+def read_robust() -> dict[str, dict[str, dict]]:
+    """Per clip and attack, what was found, by the names in `FIELDS`."""
+    kept = json.loads(ROBUST.read_text())
+    return {
+        clip: {name: dict(zip(kept["fields"], row, strict=True)) for name, row in rows.items()}
+        for clip, rows in kept["clips"].items()
+    }
+
+
 def is_marked(found: dict) -> bool:
     """As `Found.present` decides."""
     scores = (found["perth"], found["keyed"], together(found["perth"], found["keyed"]))
@@ -43,8 +56,7 @@ def robust_table(rows: dict) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     right = weave.payload_of(KEY, ROW)
-    names = [*ATTACKS, UNDONE]
-    for name in names:
+    for name in (*ATTACKS, UNDONE, SPLICED):
         found = [row[name] for row in rows.values() if name in row]
         plain = [row[f"unmarked: {name}"] for row in rows.values() if f"unmarked: {name}" in row]
         if not found:
@@ -69,7 +81,7 @@ def robust_table(rows: dict) -> list[str]:
 def write_page() -> None:
     """Writes docs/marks.md: fixed words around what was measured."""
     template = (Path(__file__).parent / "marks_page.md").read_text()
-    rows = json.loads((RESULTS / "marks_robust.json").read_text())
+    rows = read_robust()
     comb_null = json.loads((RESULTS / "marks_null_comb.json").read_text())["rows"]
     keyed_null = json.loads((RESULTS / "marks_null_keyed.json").read_text())["rows"]
     fitted = np.array(comb.load_comb().limits)

@@ -1,41 +1,39 @@
 """Make, train and measure the detector of our model's speech (inference/synthetic.py).
 
-    python -m benchmarks.synthetic speak     what our model says, through the gate: runs/synthetic
+    python -m benchmarks.synthetic           all of it; goes on where it was stopped
+    python -m benchmarks.synthetic speak     real speech, coded speech, and what our model says
     python -m benchmarks.synthetic train     the network; weights to src/sayso/assets/synthetic
     python -m benchmarks.synthetic measure   error rates to benchmarks/results/synthetic.json
     python -m benchmarks.synthetic page      docs/detector.md from these
-    python -m benchmarks.synthetic           all of it; about an hour of one core
 
 Do it again when the bundled model or codec changes. Real speech: the shared corpora; what is kept
-out (25 readers, 24 sentences of Kathleen) is kept out here, too. Real speech goes through the codec
+out (25 readers, 28 sentences of Kathleen) is kept out here, too. Real speech goes through the codec
 for the hard negative. Ours is spoken in corpus voices of training readers and, to be measured on,
-of kept-out ones, each saying other readers' sentences. All three are resampled to 16 kHz, and all
-three carry our watermarks in training, so that it is the voice that is learnt and not the marks.
+of kept-out ones, each saying other readers' sentences. All three carry our watermarks in training,
+so that it is the voice that is learnt and not the marks.
+Strangers: `apt-get install espeak-ng flite festival festvox-kallpc16k`.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import attacks
-from benchmarks.marks_fit import CORPORA, RESULTS, write
-from benchmarks.speak import HELD_OUT_EVERY, SENTENCES, enrol, short_sentences
-from sayso.inference.audio import read_audio
-from sayso.inference.keyed import Keyed
-from sayso.inference.marks import Marks
-from sayso.inference.store import Store
-from sayso.inference.synthesizer import Synthesizer
+from benchmarks.marks_fit import RESULTS, write
+from benchmarks.speak import SENTENCES
+from benchmarks.synthetic_clips import Clips, load, narrow, prepare, speak
+from benchmarks.synthetic_page import write_page
 from sayso.inference.synthetic import (
     FOLDER,
     KINDS,
@@ -45,107 +43,30 @@ from sayso.inference.synthetic import (
     SyntheticConfig,
     load_synthetic,
     log_odds,
+    model_identity,
 )
-from sayso.inference.watermark import load_watermarker
-from sayso.model.bundle import BUNDLED
-from sayso.model.checkpoint import save_module
-from sayso.model.codec import load_codec
-from sayso.model.errors import InputError, UnfinishedError
-from sayso.training.readers import Utterance, read_corpus
-from sayso.training.split import held_out
+from sayso.model.checkpoint import CONFIG, read_config, save_module
 
-RUN = Path(__file__).resolve().parents[1] / "runs" / "synthetic"
-VOICES = {"train": 90, "test": 25}
-EACH = {"train": 2, "test": 5}
-OWN = {"train": 40, "test": 24}  # sentences of Kathleen and of nobody each
-STEPS, BATCH, PEAK = 600, 36, 2e-3
-EXCERPT = 6.0  # seconds of each recording that are trained on
+STEPS, BATCH, PEAK = 450, 24, 3e-3
 FALSE_ALARMS = 0.02  # share of others that the shipped threshold lets through, on training voices
+FEW = 40  # clips of a kind that go through a program of another's, which takes long to start
+BOOTSTRAPS = 500
 
 
-def split_of(corpus: str, utterance: Utterance) -> str:
-    return "test" if held_out(utterance.id, HELD_OUT_EVERY[corpus]) else "train"
+def make(every: int) -> None:
+    """All sound, whatever is not there yet."""
+    for split, marked in (("train", True), ("test", False), ("test", True)):
+        prepare(split, marked, every)
+    for split in ("test", "train"):
+        speak(split, every)
 
 
-def corpus(name: str, split: str) -> list[Utterance]:
-    return [u for u in read_corpus(name, CORPORA / name) if split_of(name, u) == split]
-
-
-def speak(splits: tuple[str, ...] = ("test", "train")) -> None:
-    """Marked speech of our model in corpus voices; what is there is not said again."""
-    with tempfile.TemporaryDirectory() as home, Store.open(Path(home) / "home") as store:
-        speaker = Synthesizer(BUNDLED, store)
-        for split in splits:
-            folder = RUN / split
-            folder.mkdir(parents=True, exist_ok=True)
-            for voice, texts in casting(speaker, split):
-                for number, text in enumerate(texts):
-                    out = folder / f"{voice}-{number}.wav"
-                    if out.exists():
-                        continue
-                    try:
-                        speaker.speak(text, voice, out, purpose="benchmark", seed=number)
-                    except UnfinishedError as error:
-                        print(error)
-            print(split, len(list(folder.glob("*.wav"))), flush=True)
-
-
-def casting(speaker: Synthesizer, split: str) -> Iterator[tuple[str, list[str]]]:
-    """Who says what: readers the sentences of others, Kathleen and nobody everyday ones."""
-    readers = corpus("librispeech-clips", split)
-    said = short_sentences(readers)
-    random = np.random.default_rng(len(split))
-    for reader in readers[: VOICES[split]]:
-        others = [text for who, text in said if who != reader.speaker]
-        texts = [others[i] for i in random.permutation(len(others))[: EACH[split]]]
-        try:
-            enrol(speaker, f"reader-{reader.speaker}", "LibriSpeech", reader, texts)
-        except InputError as error:
-            print(f"{reader.speaker} left out: {error}")
-            continue
-        yield f"reader-{reader.speaker}", texts
-    own = SENTENCES.read_text().splitlines()
-    texts = own[: OWN[split]] if split == "train" else own[-OWN[split] :]
-    prompt = corpus("kathleen", split)[0]
-    enrol(speaker, f"kathleen-{split}", "Kathleen", prompt, texts)
-    yield f"kathleen-{split}", texts
-    yield "nobody", texts
-
-
-def narrow(path: Path) -> np.ndarray:
-    """(samples,) at 16 kHz."""
-    audio, rate = soundfile.read(path, dtype="float32")
-    return soxr.resample(audio, rate, RATE).astype(np.float32)
-
-
-def clips(split: str, marked: bool) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """(voice, audio) of each kind; `marked` puts our watermarks on what is not ours."""
-    codec = load_codec(BUNDLED / "codec")
-    marks = Marks(load_watermarker(), Keyed(b"k" * 32)) if marked else None
-    found: dict[str, list[tuple[str, np.ndarray]]] = {kind: [] for kind in KINDS}
-    for name, every in (("librispeech-clips", 1), ("kathleen", 4 if split == "train" else 1)):
-        for utterance in corpus(name, split)[::every]:
-            real = read_audio(utterance.path, codec.sample_rate)
-            if split == "train":
-                real = real[:, : int(EXCERPT * codec.sample_rate)]
-            coded = codec.decode(codec.encode(real))
-            for kind, audio in ((KINDS[0], real[0]), (KINDS[1], coded[0])):
-                if marks is not None:
-                    audio = marks.embed(audio, codec.sample_rate, "g-" + "0" * 32)
-                low = soxr.resample(audio.numpy(), codec.sample_rate, RATE).astype(np.float32)
-                voice = "kathleen" if name == "kathleen" else f"reader-{utterance.speaker}"
-                found[kind].append((voice, low))
-    for path in sorted((RUN / split).glob("*.wav")):
-        found[KINDS[2]].append((path.stem.rsplit("-", 1)[0], narrow(path)))
-    return found
-
-
-def crop(audio: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """3 s from anywhere; shorter audio is repeated."""
-    while len(audio) < WINDOW:
+def crop(audio: np.ndarray, random: np.random.Generator, length: int = WINDOW) -> np.ndarray:
+    """`length` samples from anywhere; shorter audio is repeated."""
+    while len(audio) < length:
         audio = np.concatenate([audio, audio])
-    start = random.integers(0, len(audio) - WINDOW + 1)
-    return audio[start : start + WINDOW]
+    start = random.integers(0, len(audio) - length + 1)
+    return audio[start : start + length]
 
 
 def disturbed(audio: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -165,30 +86,37 @@ def disturbed(audio: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return audio * np.float32(10 ** random.uniform(-1, 0.5))
 
 
-def mp3(audio: np.ndarray, bits: str = "32k") -> np.ndarray:
-    run = attacks.codec("mp3", "-b:a", bits)
-    wide = soxr.resample(audio, RATE, attacks.RATE).astype(np.float32)
-    back = run(np.clip(wide, -1, 1), np.random.default_rng(0))
-    return soxr.resample(back, attacks.RATE, RATE).astype(np.float32)
+def mp3(audio: np.ndarray) -> np.ndarray:
+    """32 kbit/s, (samples,) at 16 kHz."""
+    wide = attacks.soxr.resample(audio, RATE, attacks.RATE).astype(np.float32)
+    run = attacks.ATTACKS["MP3 32 kbit/s"]
+    return narrow(run(np.clip(wide, -1, 1), np.random.default_rng(0)), attacks.RATE)
 
 
-def train() -> None:
-    """The network on balanced batches; AdamW, one cycle."""
+def train(every: int) -> None:
+    """The network on balanced batches; AdamW, one cycle. Not again for the same model."""
+    if (FOLDER / CONFIG).exists() and read_config(FOLDER).get("model") == model_identity():
+        print(f"{FOLDER} knows this model: delete it to train it anew")
+        return
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    heard = clips("train", marked=True)
+    heard = {
+        kind: [(voice, narrow(audio, attacks.RATE)) for voice, audio in group]
+        for kind, group in load("train", marked=True).items()
+    }
     print({kind: len(group) for kind, group in heard.items()}, flush=True)
     # Every tenth voice's clips choose the threshold and are not trained on.
     names = sorted({voice for group in heard.values() for voice, _ in group})
-    kept = set(names[::10]) - {"kathleen", "kathleen-train", "nobody"}
+    kept = set(names[::10]) - {"kathleen", "nobody"}
     learnt = {k: [a for v, a in group if v not in kept] for k, group in heard.items()}
     model = Synthetic(SyntheticConfig())
     print(sum(p.numel() for p in model.parameters()), "parameters", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=STEPS)
+    steps = STEPS // every
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=steps)
     labels = torch.arange(BATCH) % len(KINDS)
     model.train()
-    for step in range(STEPS):
+    for step in range(steps):
         groups = [learnt[KINDS[label]] for label in labels.tolist()]
         drawn = [group[random.integers(len(group))] for group in groups]
         batch = np.stack([disturbed(crop(each, random), random) for each in drawn])
@@ -197,7 +125,7 @@ def train() -> None:
         loss.backward()
         optimizer.step()
         schedule.step()
-        if step % 100 == 99:
+        if step % 50 == 49:
             print(step + 1, round(float(loss), 4), flush=True)
     model.eval()
     others = [
@@ -206,179 +134,195 @@ def train() -> None:
         for voice, audio in heard[kind]
         if voice in kept
     ]
-    threshold = round(float(np.quantile(others, 1 - FALSE_ALARMS)), 3)
-    save_module(FOLDER, model, SyntheticConfig(threshold=max(threshold, 0.0)))
+    threshold = max(round(float(np.quantile(others, 1 - FALSE_ALARMS)), 3), 0.0)
+    save_module(FOLDER, model, SyntheticConfig(threshold=threshold, model=model_identity()))
     print("threshold", threshold, "from", len(others), "clips of", len(kept), "voices")
 
 
 def equal_error(others: np.ndarray, ours: np.ndarray) -> float:
     """Where as many of the others are called ours as of ours are missed."""
     limits = np.sort(np.concatenate([others, ours]))
-    alarms = np.array([(others >= limit).mean() for limit in limits])
-    misses = np.array([(ours < limit).mean() for limit in limits])
+    alarms = 1 - np.searchsorted(np.sort(others), limits) / len(others)  # others >= limit
+    misses = np.searchsorted(np.sort(ours), limits) / len(ours)  # ours < limit
     best = np.argmin(np.abs(alarms - misses))
     return float((alarms[best] + misses[best]) / 2)
 
 
-def interval(others: np.ndarray, ours: np.ndarray) -> list[float]:
-    """95 % of 500 bootstraps of the equal error rate."""
+def interval(others: dict[str, list[float]], ours: dict[str, list[float]]) -> list[float]:
+    """95 % of the equal error rate when voices are drawn anew: clips of one voice are alike."""
     random = np.random.default_rng(0)
-    drawn = [
-        equal_error(random.choice(others, len(others)), random.choice(ours, len(ours)))
-        for _ in range(500)
-    ]
+
+    def redrawn(voices: list[list[float]]) -> np.ndarray:
+        picked = random.integers(len(voices), size=len(voices))
+        return np.concatenate([voices[i] for i in picked])
+
+    pools = list(others.values()), list(ours.values())
+    drawn = [equal_error(*(redrawn(pool) for pool in pools)) for _ in range(BOOTSTRAPS)]
     return np.round(np.quantile(drawn, [0.025, 0.975]), 4).tolist()
 
 
-def espeak(text: str, voice: str) -> np.ndarray:
+def said_by(command: list[str]) -> np.ndarray:
+    """What a speech program writes to the file that stands for OUT in its command, at 16 kHz."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "a.wav"
-        subprocess.run(["espeak-ng", "-v", voice, "-w", str(out), text], check=True)
-        return narrow(out)
+        out = f"{folder}/a.wav"
+        filled = [out if word == "OUT" else word for word in command]
+        subprocess.run(filled, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        audio, rate = soundfile.read(out, dtype="float32")
+        return narrow(audio, rate)
 
 
-def flite(text: str, voice: str) -> np.ndarray:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "a.wav"
-        subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(out)], check=True)
-        return narrow(out)
+def festival(text: str) -> np.ndarray:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(text)
+        file.flush()
+        return said_by(["text2wave", file.name, "-o", "OUT"])
 
 
-def measure() -> None:
+def strangers(texts: list[str]) -> dict[str, list[np.ndarray]]:
+    """Speech of generators that the network never heard; those that are not installed, left out."""
+    found: dict[str, list[np.ndarray]] = {}
+    ways: dict[str, tuple[str, Callable[[int, str], np.ndarray]]] = {
+        "espeak-ng (formants)": (
+            "espeak-ng",
+            lambda i, t: said_by(
+                ["espeak-ng", "-v", ("en-us", "en-gb+f3")[i % 2], "-w", "OUT", "--", t]
+            ),
+        ),
+        "flite (HMM, clustered units)": (
+            "flite",
+            lambda i, t: said_by(
+                ["flite", "-voice", ("slt", "awb", "rms")[i % 3], "-t", t, "-o", "OUT"]
+            ),
+        ),
+        "festival (diphones)": ("text2wave", lambda i, t: festival(t)),
+    }
+    for name, (program, say) in ways.items():
+        if shutil.which(program) is None:
+            print(f"{program} is not installed (see the top of this file): {name} is left out")
+            continue
+        found[name] = [say(i, text) for i, text in enumerate(texts)]
+    return found
+
+
+def conditions() -> dict[str, tuple[int | None, attacks.Attack]]:
+    """What is done to all three kinds: how many clips of each, and the change."""
+    known = attacks.ATTACKS
+    rows: dict[str, tuple[int | None, attacks.Attack]] = {
+        "3 s only": (None, attacks.cropped(3)),
+        "noise 20 dB": (None, known["noise 20 dB"]),
+        "noise 10 dB": (None, known["noise 10 dB"]),
+        "telephone": (None, known["telephone"]),
+        "reverberation 0.4 s": (None, known["reverberation 0.4 s"]),
+    }
+    for name in ("MP3 32 kbit/s", "Opus 16 kbit/s", "Codec2 3.2 kbit/s", "WORLD resynthesis"):
+        rows[name] = (FEW, known[name])
+    return rows
+
+
+def scored(model: Synthetic, clips: Clips) -> dict[str, dict[str, list[float]]]:
+    """Log-odds per kind and voice, of clips at the codec's rate."""
+    out: dict[str, dict[str, list[float]]] = {}
+    for kind, group in clips.items():
+        for voice, audio in group:
+            score = log_odds(model, torch.from_numpy(narrow(audio, attacks.RATE)))
+            out.setdefault(kind, {}).setdefault(voice, []).append(score)
+    return out
+
+
+def evenly(group: list, few: int | None) -> list:
+    return group[:: max(1, -(-len(group) // few))] if few else group
+
+
+def measure(every: int) -> None:
     """Error rates on kept-out speakers and sentences, disturbed ones, and strangers."""
     model = load_synthetic()
     limit = model.config.threshold
-    heard = {"as recorded": clips("test", False), "marked": clips("test", True)}
-    random = np.random.default_rng(1)
-
-    def noisy(audio: np.ndarray) -> np.ndarray:
-        return attacks.noise(20)(audio, random).astype(np.float32)
-
-    changes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "MP3 32k": mp3,
-        "noise 20 dB": noisy,
-        "3 s only": lambda audio: crop(audio, random),
-    }
-    for name, change in changes.items():
+    plain = load("test", marked=False)
+    heard = {"as recorded": plain, "marked": load("test", marked=True)}
+    for name, (few, change) in conditions().items():
         heard[name] = {
-            kind: [(voice, change(audio)) for voice, audio in group]
-            for kind, group in heard["as recorded"].items()
+            kind: [
+                (voice, change(audio, np.random.default_rng([i, *name.encode()])))
+                for i, (voice, audio) in enumerate(evenly(group, few))
+            ]
+            for kind, group in plain.items()
         }
-    rows: dict[str, Any] = {}
-    for name, groups in heard.items():
-        scores = {
-            kind: np.array([log_odds(model, torch.from_numpy(a)) for _, a in group])
-            for kind, group in groups.items()
-        }
-        voices = {kind: np.array([v for v, _ in group]) for kind, group in groups.items()}
-        rows[name] = compared(scores, limit)
-        if name == "as recorded":
-            for label, of in (("readers", "reader"), ("Kathleen", "kathleen")):
-                part = {k: s[[v.startswith(of) for v in voices[k]]] for k, s in scores.items()}
-                rows[f"{label} only"] = compared(part, limit)
-            mine = scores[KINDS[2]][voices[KINDS[2]] == "nobody"]
-            rows["nobody"] = {"ours missed": float((mine < limit).mean()), "clips": len(mine)}
-    texts = SENTENCES.read_text().splitlines()[:25]
-    strangers = {
-        "espeak-ng": [espeak(t, v) for t, v in zip(texts, ["en-us", "en-gb+f3"] * 13, strict=False)]
+    rows: dict[str, Any] = {
+        "model": model.config.model,
+        "threshold": limit,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "conditions": {},
     }
-    try:
-        voices_of = ["slt", "awb", "rms"] * 9
-        strangers["flite"] = [flite(t, v) for t, v in zip(texts, voices_of, strict=False)]
-    except FileNotFoundError:
-        print("flite is not installed (apt-get install flite): left out")
-    for name, group in strangers.items():
-        scores = np.array([log_odds(model, torch.from_numpy(audio)) for audio in group])
-        rows[f"never heard: {name}"] = {
-            "called ours": float((scores >= limit).mean()),
-            "clips": len(scores),
+    found = {name: scored(model, clips) for name, clips in heard.items()}
+    for name, scores in found.items():
+        rows["conditions"][name] = compared(scores, limit)
+    scores = found["as recorded"]
+    rows["voices"] = {
+        voice: {
+            kind: [sum(s >= limit for s in scores[kind].get(voice, [])), len(by.get(voice, []))]
+            for kind, by in scores.items()
         }
-    sound = torch.from_numpy(np.concatenate([a for _, a in heard["marked"][KINDS[0]]]))[: 60 * RATE]
-    rows["seconds of work per second"] = cost(model, sound)
-    rows["parameters"] = sum(p.numel() for p in model.parameters())
-    rows["threshold"] = limit
+        for voice in sorted({voice for by in scores.values() for voice in by})
+    }
+    real = np.concatenate(list(scores[KINDS[0]].values()))
+    rows["strangers"] = {}
+    for name, group in strangers(SENTENCES.read_text().splitlines()[:24]).items():
+        others = np.array([log_odds(model, torch.from_numpy(audio)) for audio in group])
+        rows["strangers"][name] = {
+            "called ours": int((others >= limit).sum()),
+            "clips": len(others),
+            "equal error against recordings": equal_error(real, others),
+        }
+    sound = np.concatenate([audio for _, audio in plain[KINDS[0]]])[: 60 * attacks.RATE]
+    rows["cost"] = cost(model, torch.from_numpy(narrow(sound, attacks.RATE)))
     write("synthetic.json", rows)
     print(json.dumps(rows, indent=1))
 
 
 def cost(model: Synthetic, audio: Tensor) -> float:
-    import time
-
+    """CPU seconds per second of sound."""
     start = time.process_time()
     log_odds(model, audio)
     return round((time.process_time() - start) / (len(audio) / RATE), 4)
 
 
-def compared(scores: dict[str, np.ndarray], limit: float) -> dict[str, Any]:
+def compared(scores: dict[str, dict[str, list[float]]], limit: float) -> dict[str, Any]:
     """Ours against each of the others, and against both."""
-    ours = scores[KINDS[2]]
+    flat = {kind: np.concatenate(list(by.values())) for kind, by in scores.items()}
+    ours = flat[KINDS[2]]
     row: dict[str, Any] = {
-        "clips": {kind: len(values) for kind, values in scores.items()},
-        "ours missed": float((ours < limit).mean()),
+        "called ours": {kind: int((values >= limit).sum()) for kind, values in flat.items()},
+        "clips": {kind: len(values) for kind, values in flat.items()},
     }
+    both: dict[str, list[float]] = {}
     for kind in KINDS[:2]:
-        row[f"{kind}, called ours"] = float((scores[kind] >= limit).mean())
-        row[f"{kind}, equal error"] = equal_error(scores[kind], ours)
-    both = np.concatenate([scores[kind] for kind in KINDS[:2]])
-    row["equal error"] = equal_error(both, ours)
-    row["equal error, 95 %"] = interval(both, ours)
+        row[f"equal error, {kind}"] = equal_error(flat[kind], ours)
+        row[f"equal error, {kind}, 95 %"] = interval(scores[kind], scores[KINDS[2]])
+        for voice, values in scores[kind].items():
+            both.setdefault(voice, []).extend(values)
+    row["equal error"] = equal_error(np.concatenate(list(both.values())), ours)
+    row["equal error, 95 %"] = interval(both, scores[KINDS[2]])
     return row
 
 
-def page() -> None:
-    """docs/detector.md from what was measured."""
-    rows = json.loads((RESULTS / "synthetic.json").read_text())
-    lines = [
-        HEAD.format(rows["parameters"], rows["seconds of work per second"], rows["threshold"]),
-        "| on | real called ours | through the codec called ours | ours missed "
-        "| equal error (95 %) | clips |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        if isinstance(row, dict) and "equal error" in row:
-            low, high = row["equal error, 95 %"]
-            real, coded = (row[f"{kind}, called ours"] for kind in KINDS[:2])
-            lines.append(
-                f"| {name} | {real:.1%} | {coded:.1%} | {row['ours missed']:.1%} | "
-                f"{row['equal error']:.1%} ({low:.1%}-{high:.1%}) | "
-                f"{' / '.join(str(n) for n in row['clips'].values())} |"
-            )
-    lines.append(f"\nIn the voice of nobody {rows['nobody']['ours missed']:.0%} are missed.\n")
-    lines += [
-        "## Generators it never heard\n",
-        "| generator | called ours | clips |\n|---|---|---|",
-    ]
-    for name, row in rows.items():
-        if name.startswith("never heard: "):
-            lines.append(f"| {name[13:]} | {row['called ours']:.0%} | {row['clips']} |")
-    (RESULTS.parents[1] / "docs" / "detector.md").write_text("\n".join(lines) + TAIL)
+def page(every: int) -> None:
+    write_page(json.loads((RESULTS / "synthetic.json").read_text()))
 
 
-HEAD = """# Does it sound like our model?
-Written by `python -m benchmarks.synthetic page` from `benchmarks/results/synthetic.json`.
-
-A network of {:,} parameters (`inference/synthetic.py`) beside the marks, for speech of ours that
-lost them. It tells real recordings, real recordings through our codec and what the bundled model
-says apart, in {} s of work per second of sound on one core. `sayso detect` shows its log-odds;
-from {} on it says "like ours". It is a hint and no proof, and it decides nothing.
-
-Kept out of training: 25 readers of LibriSpeech, 24 sentences of Kathleen. "marked" has our marks
-on all three kinds, the other rows on ours alone; the network was trained with marks on all.
-"""
-TAIL = """
-
-It was trained to know one model: speech of other generators is **not** found, and no figure above
-says anything about them. A new bundled model or codec needs a new training.
-"""
-PARTS = {"speak": speak, "train": train, "measure": measure, "page": page}
+PARTS = {"speak": make, "train": train, "measure": measure, "page": page}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The detector of our model's speech.")
     parser.add_argument("what", nargs="*", choices=[*PARTS, []], default=[])
+    parser.add_argument("--every", type=int, default=1, help="A trial: one clip, step in so many.")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    for name in parser.parse_args().what or PARTS:
-        PARTS[name]()
+    for name in given.what or PARTS:
+        start = time.process_time()
+        with torch.set_grad_enabled(name == "train"):
+            PARTS[name](given.every)
+        print(f"{name}: {(time.process_time() - start) / 60:.1f} CPU minutes", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ SILENT_PEAK = 1e-4
 """A peak below -80 dBFS is silence: one step of 16-bit audio is 3e-5."""
 LOUDEST_PEAK = 8.0
 """Float files may exceed 1 a little; one that exceeds it this much holds integers, not audio."""
-RATES = (4000, 768_000)
+CANCELLED = 1e-3
+"""Of the loudest channel's power: an average below this says that channels are turned over."""
+RATES = (8000, 768_000)
+"""Below, speech ends where PerTh's mark does: real speech at 4 kHz is taken for marked."""
 
 WRITABLE = {
     ".wav": ("WAV", "PCM_16"),
@@ -57,7 +60,8 @@ def read_audio(
 ) -> Tensor:
     """Reads any audio file as one channel at `sample_rate`.
 
-    Channels are averaged; 8-bit, 24-bit and float files give the same scale, full scale being 1.
+    Channels are averaged, unless they cancel out (one turned over, as a way to hide a mark): then
+    the loudest is taken. 8-bit, 24-bit and float files give the same scale, full scale being 1.
     The length is checked on the header before anything is decoded, and again afterwards.
 
     Returns:
@@ -74,6 +78,9 @@ def read_audio(
             f"{path} holds samples that are not numbers (NaN or infinite); export it again."
         )
     mono = audio.mean(axis=1, dtype=np.float32)
+    levels = np.square(audio).mean(axis=0)
+    if np.square(mono).mean() < CANCELLED * levels.max():
+        mono = np.ascontiguousarray(audio[:, levels.argmax()])
     peak = float(np.abs(mono).max())
     if peak > LOUDEST_PEAK:
         raise InputError(
@@ -131,6 +138,9 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
 
 
 def _check_file(path: Path) -> None:
+    name = str(path).encode("utf-8", "replace").decode()
+    if name != str(path):
+        raise InputError(f"The file name {name!r} is not UTF-8: rename it.")
     if not path.exists():
         raise InputError(f"There is no file {path}.")
     if not path.is_file():
@@ -180,13 +190,7 @@ def _probe(path: Path) -> tuple[int, float, int]:
         )
     command = ["ffprobe", "-v", "error", *FFMPEG_SAFE, "-select_streams", "a:0", "-of", "json"]
     command += ["-show_entries", "stream=sample_rate,channels,duration:format=duration"]
-    done = subprocess.run(
-        [*command, f"file:{path}"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    done = _run([*command, f"file:{path}"], path, 60)
     found = json.loads(done.stdout or b"{}") if done.returncode == 0 else {}
     streams = found.get("streams") or []
     if not streams or not int(streams[0].get("sample_rate", 0)):
@@ -194,6 +198,17 @@ def _probe(path: Path) -> tuple[int, float, int]:
     # A stream without a stated length (raw AAC, some WebM) is cut by the limit while decoding.
     duration = streams[0].get("duration") or found.get("format", {}).get("duration") or "nan"
     return int(streams[0]["sample_rate"]), float(duration), int(streams[0]["channels"])
+
+
+def _run(command: list[str], path: Path, seconds: int) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"{path} keeps {command[0]} busy for more than {seconds} s: export it again."
+        ) from None
 
 
 def _decode_ffmpeg(path: Path, least: float, most: float, reason: str) -> tuple[np.ndarray, int]:
@@ -213,9 +228,7 @@ def _decode_ffmpeg(path: Path, least: float, most: float, reason: str) -> tuple[
         "a:0",
     ]
     command += ["-t", f"{most + 1:.3f}", "-ar", str(rate), "-ac", str(channels), "-f", "f32le", "-"]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=False
-    )
+    done = _run(command, path, 600)
     if done.returncode != 0 or not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise InputError(f"{path} cannot be decoded: {said[-1] if said else reason}")

@@ -2,17 +2,23 @@
 
 No mark found does not mean "recorded from life": marks can be removed, and other systems' speech
 carries none of ours. PerTh's mark alone means "marked with PerTh", which others use too and anyone
-can put on any recording; only a trusted manifest or the keyed mark says that it was made here.
+can put on any recording; only a trusted manifest or the keyed mark says that it was made here. Next
+to the marks stands a hint, whether it sounds like our model (`synthetic`). It decides nothing.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sayso.inference.audio import read_audio
+import torch
+
+from sayso.inference.audio import read_audio, resample
 from sayso.inference.keyed import KeyedTrace, load_keyed, released_ids
 from sayso.inference.marks import Found, Marks, load_seal_if_there
 from sayso.inference.provenance import Manifest, load_anchor, read_manifest, recall_manifest
+from sayso.inference.synthetic import RATE as SYNTHETIC_RATE
+from sayso.inference.synthetic import Likeness, listen, load_synthetic
 from sayso.inference.watermark import PERTH_RATE, Perth, PerthTrace, Trace, load_watermarker
 
 
@@ -26,12 +32,14 @@ class Detection:
         ledger_ids: Rows of the store's ledger that the keyed mark's bits stand for: they name the
             file even when its manifest was stripped. Nearly always one or none.
         recalled: The store's copy of the manifest that the file has lost.
+        likeness: Whether it sounds like our model; no mark, and `ours` does not ask it.
     """
 
     path: Path
     seconds: float
     found: Found
     manifest: Manifest
+    likeness: Likeness
     ledger_ids: tuple[str, ...] = ()
     recalled: Manifest | None = None
 
@@ -73,6 +81,7 @@ class Detection:
                 if self.recalled is None
                 else {"state": self.recalled.state, "ledger_id": self.recalled.ledger_id},
             },
+            "sounds_like_ours": _likeness_json(self.likeness),
         }
 
 
@@ -85,6 +94,7 @@ class Detector:
         perth: One already loaded.
     Raises:
         MarkError: The watermark's package, the key or the root certificate is unusable.
+        CheckpointError: The network that knows our model's speech is missing or damaged.
     """
 
     def __init__(self, store: str | Path | None = None, perth: Perth | None = None):
@@ -95,6 +105,7 @@ class Detector:
         self.home = folder if folder is not None and folder.is_dir() else None
         keyed = None if self.home is None else load_keyed(self.home, create=False)
         self.marks = Marks(perth or load_watermarker(), keyed, load_seal_if_there())
+        self.synthetic = load_synthetic()
 
     def detect(self, path: str | Path) -> Detection:
         """Looks for every mark in one file; InputError if it cannot be read as audio."""
@@ -105,10 +116,12 @@ class Detector:
         if self.home and self.marks.keyed and found.keyed and found.keyed.payload is not None:
             rows = self.marks.keyed.rows(found.keyed.payload, released_ids(self.home))
         manifest, recalled = read_manifest(path, self.anchor), None
-        if self.home and len(rows) == 1 and manifest.state in ("none", "invalid"):
+        if self.home and len(rows) == 1 and manifest.state != "trusted":  # lost, or a stranger's
             recalled = recall_manifest(path, self.home, rows[0], self.anchor)
+        narrow = torch.from_numpy(resample(audio.numpy(), PERTH_RATE, SYNTHETIC_RATE))
+        likeness = listen(self.synthetic, narrow)
         seconds = len(audio) / PERTH_RATE
-        return Detection(path, seconds, found, manifest, tuple(rows), recalled)
+        return Detection(path, seconds, found, manifest, likeness, tuple(rows), recalled)
 
 
 def detect(
@@ -133,3 +146,14 @@ def _trace_json(trace: Trace, seconds: float) -> dict[str, Any]:
     if isinstance(trace, KeyedTrace):
         out["payload"] = trace.payload
     return out
+
+
+def _likeness_json(likeness: Likeness) -> dict[str, Any]:
+    silent = math.isnan(likeness.log_odds)
+    return {
+        "hint": likeness.like_ours,
+        "log_odds": None if silent else round(likeness.log_odds, 3),
+        "threshold": likeness.threshold,
+        "knows_bundled_model": likeness.current,
+        "note": "no mark and no proof; error rates in docs/detector.md",
+    }

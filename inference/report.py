@@ -1,6 +1,7 @@
 """`sayso detect` over many files and folders: progress, a table or JSON, pictures, exit codes."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from sayso.inference.audio import read_audio
 from sayso.inference.detect import Detection, Detector
+from sayso.inference.synthetic import Likeness
 from sayso.model.errors import InputError
 
 _NAMES = (
@@ -56,7 +59,7 @@ def audio_files(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise InputError(f"There is no file or folder {path}.")
-        if path.is_file():
+        if not path.is_dir():
             found[path] = None
             continue
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -86,25 +89,49 @@ def exit_code(results: Iterable[Result]) -> int:
 
 
 def table(results: Sequence[Result]) -> Table:
-    """One row per file: the marks, where they are, the manifest, the ledger row."""
-    out = Table(title=f"{len(results)} files" if len(results) > 1 else None)
-    for column in ("file", "PerTh", "keyed", "where", "C2PA", "ledger row"):
+    """One row per file: the marks, where they are, the manifest, the ledger row, the hint."""
+    out = Table(
+        title=f"{len(results)} files" if len(results) > 1 else None, caption=caption(results)
+    )
+    for column in ("file", "PerTh", "keyed", "where", "C2PA", "ledger row", "sounds like us"):
         out.add_column(column, overflow="fold")
     for result in results:
         if isinstance(result, Unread):
-            out.add_row(str(result.path), "", "", "", "[red]not read[/]", result.reason)
+            out.add_row(shown(result.path), "", "", "", "[red]not read[/]", escape(result.reason))
             continue
         found = result.found
         best = max(found.traces, key=lambda trace: trace.score)
         out.add_row(
-            str(result.path),
+            shown(result.path),
             _cell(found.perth.present, found.perth.score),
             "no key" if found.keyed is None else _cell(found.keyed.present, found.keyed.score),
             where_in_words(result) if best.present else "",
             STATES[result.manifest.state],
-            ledger_row(result),
+            escape(ledger_row(result)),
+            likeness_in_words(result.likeness),
         )
     return out
+
+
+def caption(results: Sequence[Result]) -> str | None:
+    """What the last column is worth; nothing where no file could be read."""
+    heard = [result.likeness for result in results if isinstance(result, Detection)]
+    if not heard:
+        return None
+    words = "sounds like us: a network's hint, no mark and no proof (docs/detector.md)"
+    return words if heard[0].current else f"{words}; it learnt an older model than the bundled one"
+
+
+def likeness_in_words(likeness: Likeness) -> str:
+    """Such as "maybe (log-odds +3.1)"."""
+    if math.isnan(likeness.log_odds):
+        return "silent"
+    return f"{'maybe' if likeness.like_ours else 'no'} (log-odds {likeness.log_odds:+.1f})"
+
+
+def shown(path: Path) -> str:
+    """A file's name for a terminal, whatever characters, or none, it is made of."""
+    return escape(str(path).encode("utf-8", "replace").decode())
 
 
 def where_in_words(result: Detection) -> str:
@@ -186,6 +213,7 @@ def run(
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
+    drawn: set[str] = set()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for path in progress.track(files, description="listening"):
             result = look(path, detector)
@@ -193,10 +221,20 @@ def run(
             if as_json:
                 print(json.dumps(result.to_json()), flush=True)
             if pictures is not None and isinstance(result, Detection):
-                draw(result, pictures / f"{path.name}.png")
+                draw(result, _free(pictures, path.name, drawn))
     if not as_json:
         Console(file=sys.stdout).print(table(results))
     return exit_code(results)
+
+
+def _free(folder: Path, name: str, taken: set[str]) -> Path:
+    """A picture's place; recordings of one name in several folders have one each."""
+    number, free = 1, f"{name}.png"
+    while free in taken:
+        number += 1
+        free = f"{name}.{number}.png"
+    taken.add(free)
+    return folder / free
 
 
 def _cell(present: bool, score: float) -> str:

@@ -8,14 +8,18 @@ benchmarks/synthetic.py; docs/detector.md has its error rates, high ones for oth
 it says is a hint and no proof, either way.
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import sayso
-from sayso.model.checkpoint import load_module
+from sayso.model.bundle import BUNDLED
+from sayso.model.checkpoint import WEIGHTS, load_module
+from sayso.model.errors import CheckpointError
 
 FOLDER = Path(sayso.__file__).parent / "assets" / "synthetic"
 KINDS = ("real", "real through the codec", "ours")
@@ -23,6 +27,9 @@ RATE = 16_000
 """Hz; everything is looked at below 8 kHz, where all corpora have sound."""
 WINDOW, HOP = 3 * RATE, RATE  # samples looked at together, and from one look to the next
 FFT, STEP = 512, 160
+SILENT = 1e-4
+"""A window with no sample beyond this is not asked about."""
+AT_ONCE = 16  # windows
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class SyntheticConfig:
     """Features of a moment after all frequencies are put together."""
     threshold: float = 0.0
     """A file counts as ours from this log-odds on."""
+    model: str = ""
+    """`model_identity` of the model whose speech it learnt."""
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -81,20 +90,60 @@ def load_synthetic(folder: Path = FOLDER) -> Synthetic:
     return load_module(folder, Synthetic, SyntheticConfig).eval()
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """How much a file sounds like our model: a hint, and no mark.
+
+    Attributes:
+        log_odds: See `log_odds`; NaN for silence.
+        threshold: "Like ours" is said from here on.
+        current: Whether the network learnt the model that is bundled now, and not an older one.
+    """
+
+    log_odds: float
+    threshold: float
+    current: bool
+
+    @property
+    def like_ours(self) -> bool:
+        return self.log_odds >= self.threshold
+
+
+def listen(model: Synthetic, audio: Tensor) -> Likeness:
+    """Of (samples,) audio at 16 kHz."""
+    config = model.config
+    return Likeness(log_odds(model, audio), config.threshold, config.model == model_identity())
+
+
+@cache
+def model_identity(folder: Path = BUNDLED) -> str:
+    """12 hex digits that change with any weight of a model; CheckpointError if one is missing."""
+    digest = hashlib.sha256()
+    for part in ("codec", "ar", "nar"):
+        try:
+            digest.update((folder / part / WEIGHTS).read_bytes())
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder / part / WEIGHTS} cannot be read ({error.strerror}): restore it"
+            ) from None
+    return digest.hexdigest()[:12]
+
+
 @torch.inference_mode()
 def log_odds(model: Synthetic, audio: Tensor) -> float:
     """Of (samples,) audio at 16 kHz: "ours" against both others, the mean over windows of 3 s.
 
     Shorter audio is repeated to fill a window; NaN for silence.
     """
-    if not bool((audio.abs() > 1e-4).any()):
-        return float("nan")
-    while len(audio) < WINDOW:
-        audio = torch.cat([audio, audio])[: max(WINDOW, len(audio))]
-    pieces = audio.unfold(0, WINDOW, HOP)
-    pieces = pieces[pieces.abs().amax(1) > 1e-4]
-    scores = [odds(model(part)) for part in pieces.split(16)]
-    return float(torch.cat(scores).mean())
+    if len(audio) and len(audio) < WINDOW:
+        audio = audio.repeat(-(-WINDOW // len(audio)))[:WINDOW]
+    total, heard = 0.0, 0
+    for part in audio.unfold(0, WINDOW, HOP).split(AT_ONCE) if len(audio) else ():
+        part = part[part.abs().amax(1) > SILENT]  # copied here: a long file is not, as a whole
+        if len(part):
+            total += float(odds(model(part)).sum())
+            heard += len(part)
+    return total / heard if heard else float("nan")
 
 
 def odds(logits: Tensor) -> Tensor:

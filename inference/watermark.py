@@ -11,7 +11,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Trace:
             if window.score < THRESHOLD:
                 continue
             if joined and window.start <= joined[-1][1]:
-                joined[-1] = (joined[-1][0], window.stop)
+                joined[-1] = (joined[-1][0], max(joined[-1][1], window.stop))
             else:
                 joined.append((window.start, window.stop))
         return joined
@@ -77,6 +77,9 @@ class PerthTrace(Trace):
     """A `Trace` with what PerTh's own detector says of the whole file, 0 to 1."""
 
     network: float = 0.0
+
+
+TraceKind = TypeVar("TraceKind", bound=Trace)
 
 
 class Watermarker(Protocol):

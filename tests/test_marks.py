@@ -13,7 +13,15 @@ from sayso.inference import keyed as keyed_module
 from sayso.inference import weave
 from sayso.inference.audio import read_audio
 from sayso.inference.keyed import Keyed, KeyedTrace, load_keyed, released_ids
-from sayso.inference.marks import MARGIN, Found, Marks, load_marks
+from sayso.inference.marks import (
+    KEYED_GROWTH,
+    MARGIN,
+    PERTH_GROWTH,
+    Found,
+    Marks,
+    joined,
+    load_marks,
+)
 from sayso.inference.watermark import THRESHOLD, Perth, PerthTrace, Stretch, Trace, load_watermarker
 from sayso.model.errors import MarkError, StoreError
 
@@ -84,6 +92,34 @@ def test_where_it_is(clips: list[torch.Tensor], perth: Perth):
         stretches = trace.where()
         assert stretches and stretches[0][0] > 3 and stretches[-1][1] < 21
         assert sum(b - a for a, b in stretches) > 4
+
+
+def test_a_long_file_is_looked_at_in_pieces(clips: list[torch.Tensor], perth: Perth):
+    """More than a minute: the mark is found where it is, across a border of pieces, too."""
+    marks, quiet = Marks(perth, Keyed(KEY)), clips[0]
+    before = torch.cat([quiet] * 7)[: 56 * RATE]
+    marked = marks.embed(clips[1], RATE, "row")
+    found = marks.search(torch.cat([before, marked, clips[2]]), RATE)
+    assert found.perth.present
+    for trace in (found.perth, found.keyed):
+        assert trace is not None
+        assert [w.start for w in trace.windows] == sorted(w.start for w in trace.windows)
+        assert trace.windows[-1].stop > 60 + 2
+        if trace.present:
+            first, *_ = trace.where()
+            assert 53 < first[0] < 60 and first[1] < 56 + len(marked) / RATE + 3
+
+
+def test_longer_files_need_more():
+    """The highest of many scores is higher by chance alone, so it counts for less."""
+    pieces = [PerthTrace(0.52), PerthTrace(0.3)]
+    short = joined([PerthTrace(0.52)], [0.0], 10.0, PERTH_GROWTH)
+    long = joined(pieces, [0.0, 54.0], 100.0, PERTH_GROWTH)
+    assert short.present and not long.present and long.windows[0].stop == 60.0
+    sure = joined([PerthTrace(1.0), PerthTrace(0.3)], [0.0, 54.0], 3600.0, PERTH_GROWTH)
+    assert sure.present and sure.windows[0].score == 1.0 and sure.windows[1].score < 0.3
+    unsure = joined([KeyedTrace(0.51, payload=7)], [0.0], 60.0, KEYED_GROWTH)
+    assert unsure.payload is None and not unsure.present
 
 
 def test_windows_that_touch_are_joined():

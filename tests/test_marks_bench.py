@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
-from benchmarks.attacks import ATTACKS, PROMISED, RATE
+from benchmarks.attacks import ATTACKS, PROMISED, RATE, codec_name, spliced
 from benchmarks.marks_page import interval, robust_table, share
+from sayso.model.bundle import load_bundle
 
 
 def test_exact_intervals():
@@ -25,7 +26,7 @@ def test_there_are_more_than_25_attacks_and_the_promised_are_among_them():
     assert "crop to 2 s" in PROMISED and "crop to 1 s" not in PROMISED
 
 
-@pytest.mark.parametrize("name", [n for n in ATTACKS if n != "bundled codec, 4 kbit/s"])
+@pytest.mark.parametrize("name", [n for n in ATTACKS if n != codec_name()])
 def test_every_attack_changes_speech_length_sound(name: str):
     if any(c in name for c in ("bit/s", "Vorbis", "tempo")) and not shutil.which("ffmpeg"):
         pytest.skip("the ffmpeg program is absent")
@@ -40,6 +41,23 @@ def test_every_attack_changes_speech_length_sound(name: str):
     assert np.array_equal(out, again)  # marked and unmarked clips meet the same noise
     if name != "none":
         assert len(out) != len(audio) or not np.array_equal(out, audio)
+
+
+def test_the_codecs_row_is_the_bundled_models():
+    """Figures of another codec must not stand under this one's name."""
+    codec = load_bundle().codec
+    rate = codec.codebooks * np.log2(codec.codebook_size) * codec.frame_rate / 1000
+    assert codec_name() == f"bundled codec {codec.identity[:8]}, {rate:g} kbit/s"
+
+
+def test_a_splice_keeps_the_middle_and_the_level():
+    rng = np.random.default_rng(1)
+    audio, other = rng.standard_normal((2, 8 * RATE)).astype(np.float32)
+    out = spliced(10 * other)(audio, np.random.default_rng(2))
+    assert len(out) == 9 * RATE
+    assert out[: 3 * RATE].std() == pytest.approx(audio.std(), rel=0.02)
+    place = np.flatnonzero(audio == out[3 * RATE])[0]
+    assert np.array_equal(out[3 * RATE : 6 * RATE], audio[place : place + 3 * RATE])
 
 
 def test_the_table_counts_what_was_measured():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from sayso.inference import report
 from sayso.inference.audio import read_audio, write_audio
@@ -103,3 +105,95 @@ def test_paths_that_cannot_be_looked_at(tmp_path: Path):
         report.audio_files([tmp_path / "absent"])
     with pytest.raises(InputError, match="no audio file"):
         report.audio_files([tmp_path])
+
+
+def test_a_folder_of_junk(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Names that a terminal trips over, links to nothing, files that only look right."""
+    for name in ("[red]odd[bold].wav", "empty.flac", "text.mp3", "picture.png", "a.ogg.c2pa"):
+        (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"RIFF no sound")
+    (tmp_path / "nowhere.wav").symlink_to(tmp_path / "absent")
+    (tmp_path / "round").symlink_to(tmp_path)
+    sound = np.random.default_rng(1).standard_normal(12_000).astype(np.float32)
+    soundfile.write(os.fsencode(tmp_path) + b"/latin\xe9.wav", 0.1 * sound, 24_000, format="WAV")
+    spoiled = {"nan": np.nan, "infinite": np.inf, "integers": 3e4}
+    for name, value in spoiled.items():
+        soundfile.write(tmp_path / f"{name}.wav", value * np.abs(sound), 24_000, subtype="FLOAT")
+    assert report.run([tmp_path], store / "home") == 5
+    assert capsys.readouterr().out.count("not read") == 7
+    assert Text.from_markup(report.shown(Path("[red]odd[bold].wav"))).plain == "[red]odd[bold].wav"
+    assert report.run([tmp_path], store / "home", as_json=True) == 5
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 7 and all(line["error"] for line in lines)
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert report.run([tmp_path / "pipe.wav"], store / "home", as_json=True) == 5
+
+
+def test_pictures_of_one_name_from_two_folders(store: Path, tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="matplotlib is absent")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        audio = read_audio(store / "files/heard/real.flac", 16_000)[:, :16_000]
+        write_audio(tmp_path / folder / "same.wav", audio, 16_000)
+    report.run([tmp_path / "a", tmp_path / "b"], None, as_json=True, pictures=tmp_path / "png")
+    names = sorted(p.name for p in (tmp_path / "png").iterdir())
+    assert names == ["same.wav.2.png", "same.wav.png"]
+
+
+def test_a_strangers_manifest_and_a_forged_ledger_id(store: Path, tmp_path: Path):
+    """Anybody can make an authority and claim our row: that is "valid", never "trusted"."""
+    stranger = ensure_ca(tmp_path / "stranger/ca")
+    real = read_audio(store / "files/heard/real.flac", 24_000)
+    write_audio(tmp_path / "draft.wav", real, 24_000)
+    sign(tmp_path / "draft.wav", tmp_path / "forged.wav", stranger, "row-7", "0" * 64, "t", 7)
+    detector = Detector(store / "home")
+    forged = detector.detect(tmp_path / "forged.wav")
+    assert forged.manifest.state == "valid" and forged.manifest.ledger_id == "row-7"
+    assert not forged.ours and not forged.ledger_ids and report.ledger_row(forged) == ""
+    assert report.exit_code([forged]) == 4
+    # our own recording, with their manifest in place of ours: the keyed mark still leads home
+    write_audio(tmp_path / "ours.wav", read_audio(store / "files/ours.wav", 24_000), 24_000)
+    sign(tmp_path / "ours.wav", tmp_path / "taken.wav", stranger, "row-3", "0" * 64, "t")
+    taken = detector.detect(tmp_path / "taken.wav")
+    assert taken.manifest.state == "valid" and taken.ledger_ids == ("row-7",)
+    assert taken.recalled is not None and taken.recalled.ledger_id == "row-7"
+    assert "row-7" in report.ledger_row(taken) and "row-3" not in report.ledger_row(taken)
+
+
+def test_an_ogg_without_its_sidecar_or_with_anothers(store: Path, tmp_path: Path):
+    detector = Detector(store / "home")
+    ours = read_audio(store / "files/ours.wav", 24_000)
+    write_audio(tmp_path / "draft.ogg", ours, 24_000)
+    sign(tmp_path / "draft.ogg", tmp_path / "said.ogg", ensure_ca(store / "home/ca"), "r", "0", "t")
+    assert detector.detect(tmp_path / "said.ogg").manifest.state == "trusted"
+    sidecar = tmp_path / "said.ogg.c2pa"
+    write_audio(tmp_path / "other.ogg", read_audio(store / "files/heard/real.flac", 24_000), 24_000)
+    sidecar.rename(tmp_path / "other.ogg.c2pa")
+    bare = detector.detect(tmp_path / "said.ogg")
+    assert bare.manifest.state == "none" and "no said.ogg.c2pa" in bare.manifest.reasons[0]
+    assert bare.ours and bare.present  # by the marks in the sound alone
+    other = detector.detect(tmp_path / "other.ogg")
+    assert other.manifest.state == "invalid" and not other.ours
+
+
+def test_marks_survive_8_bits_and_turned_over_channels(store: Path, tmp_path: Path):
+    """A stereo file whose channels cancel is not silent: one of them is looked at."""
+    ours = read_audio(store / "files/ours.wav", 24_000)[0].numpy()
+    soundfile.write(tmp_path / "8-bit.wav", ours, 24_000, subtype="PCM_U8")
+    soundfile.write(tmp_path / "stereo.wav", np.stack([ours, ours], 1), 24_000)
+    soundfile.write(tmp_path / "turned.wav", np.stack([ours, -ours], 1), 24_000)
+    detector = Detector(store / "home")
+    for name in ("8-bit", "stereo", "turned"):
+        assert detector.detect(tmp_path / f"{name}.wav").present, name
+
+
+def test_three_hours_are_refused_before_they_are_decoded(store: Path, tmp_path: Path):
+    """By the header: the file is a hole of 1 GB, and a minute of it would be too much to read."""
+    soundfile.write(tmp_path / "long.wav", np.zeros(1), 48_000, subtype="PCM_16")
+    raw = bytearray((tmp_path / "long.wav").read_bytes()[:44])
+    size = 3 * 3600 * 48_000 * 2
+    raw[4:8], raw[40:44] = (size + 36).to_bytes(4, "little"), size.to_bytes(4, "little")
+    (tmp_path / "long.wav").write_bytes(raw)
+    os.truncate(tmp_path / "long.wav", size + 44)
+    found = report.look(tmp_path / "long.wav", Detector(store / "home"))
+    assert isinstance(found, report.Unread)
+    assert "10800.0 s long; at most 3600 s are taken. Cut it." in found.reason

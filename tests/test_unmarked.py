@@ -1,0 +1,97 @@
+"""Nothing leaves unmarked: whatever is wrong with a mark, `speak` refuses and there is no file.
+
+The package that is absent is tested in test_speak.py, in a process of its own.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sayso.inference import comb, watermark
+from sayso.inference.keyed import KEY_FILE
+from sayso.inference.store import Store
+from sayso.inference.synthesizer import Synthesizer
+from sayso.model.errors import MarkError, StoreError
+
+TEXT = "The cat sat on the mat."
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its key, its authority and nobody's voice."""
+    torch.set_num_threads(1)
+    home = tmp_path_factory.mktemp("store") / "home"
+    with Store.open(home) as store:
+        Synthesizer(store=store)
+    return home
+
+
+def refused(home: Path, out: Path, match: str) -> None:
+    """`speak` refuses, and nothing stands where the file would, nor half of it."""
+    out.parent.mkdir(exist_ok=True)
+    with pytest.raises((MarkError, StoreError), match=match), Store.open(home) as store:
+        Synthesizer(store=store).speak(TEXT, "nobody", out)
+    assert list(out.parent.iterdir()) == []
+    assert [p for p in (home / "work").rglob("*") if p.suffix not in ("", ".lock")] == []
+
+
+def test_truncated_watermark_weights(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import perth
+
+    place = "perth_net/pretrained/implicit"
+    real = Path(perth.__file__).parent / place / watermark.PERTH_FILE
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / watermark.PERTH_FILE).write_bytes(real.read_bytes()[:-1000])
+    monkeypatch.setattr(perth, "__file__", str(tmp_path / "__init__.py"))
+    refused(home, tmp_path / "out/no.wav", "damaged")
+
+
+def test_a_damaged_detector_of_the_watermark(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    half = tmp_path / "comb.safetensors"
+    half.write_bytes(comb.FITTED.read_bytes()[:-500])
+    monkeypatch.setattr(comb, "FITTED", half)
+    comb.load_comb.cache_clear()
+    try:
+        refused(home, tmp_path / "out/no.wav", "comb.safetensors cannot be read")
+    finally:
+        comb.load_comb.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("ca/leaf.pem", "authority|leaf.pem was changed"),
+        ("ca/root.key", "authority|root.key was changed"),
+        (KEY_FILE, "keyed mark|weave.key was changed"),
+    ],
+)
+def test_unreadable_keys(home: Path, tmp_path: Path, name: str, match: str):
+    whole = (home / name).read_bytes()
+    try:
+        for content in (b"", whole[: len(whole) // 2], b"rubbish"):
+            (home / name).write_bytes(content)
+            refused(home, tmp_path / "out/no.wav", match)
+            assert (home / name).read_bytes() == content  # never replaced silently
+    finally:
+        (home / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".opus"])
+def test_a_detector_that_fails_on_the_result(home: Path, tmp_path: Path, suffix: str):
+    """It does not say no: it breaks, after the marks were put in and the file was signed."""
+    out = tmp_path / "out" / f"no{suffix}"
+    out.parent.mkdir()
+    with Store.open(home) as store:
+        speaker = Synthesizer(store=store)
+
+        def breaks(*_: object) -> None:
+            raise MarkError("The detector broke.")
+
+        speaker.marks.demand = breaks  # type: ignore[method-assign,assignment]
+        with pytest.raises(MarkError, match="broke"):
+            speaker.speak(TEXT, "nobody", out)
+    assert list(out.parent.iterdir()) == []
+    assert [p for p in (home / "work").rglob("*") if p.suffix not in ("", ".lock")] == []
