@@ -76,12 +76,12 @@ def kept_out(corpus: str, root: Path) -> list[Utterance]:
 
 
 def short_sentences(utterances: list[Utterance]) -> list[tuple[str, str]]:
-    """(reader, sentence) of 4 to 12 words in transcripts."""
+    """(reader, sentence or clause) of 4 to 12 words in transcripts; there are few whole ones."""
     found = []
     for utterance in utterances:
-        for sentence in re.split(r"(?<=[.?!])\s+", utterance.text)[:-1]:  # the last is cut off
-            if 4 <= len(sentence.split()) <= 12 and sentence[0].isupper():
-                found.append((utterance.speaker, sentence))
+        for clause in re.split(r"(?<=[.?!,;:])\s+", utterance.text)[:-1]:  # the last is cut off
+            if 4 <= len(clause.split()) <= 12 and not clause.lower().startswith("chapter"):
+                found.append((utterance.speaker, clause))
     return found
 
 
