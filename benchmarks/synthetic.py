@@ -70,7 +70,15 @@ def crop(audio: np.ndarray, random: np.random.Generator, length: int = WINDOW) -
 
 
 def disturbed(audio: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The same for all kinds: noise, a low-pass, a quieter or louder take, MP3 now and then."""
+    """The same for all kinds: ripples, noise, a low-pass, another level, MP3 now and then.
+
+    The ripples hide PerTh's mark, which is one: else recordings without it would be new to it.
+    """
+    if random.random() < 0.7:
+        spectrum = np.fft.rfft(audio)
+        gains = np.repeat(random.normal(0.0, 2.0, 256), -(-len(spectrum) // 256))
+        audio = np.fft.irfft(spectrum * 10 ** (gains[: len(spectrum)] / 20), len(audio))
+        audio = audio.astype(np.float32)
     level = np.sqrt(np.square(audio).mean()) + 1e-6
     if random.random() < 0.5:
         noise = random.standard_normal(len(audio)) * level * 10 ** (-random.uniform(10, 40) / 20)
@@ -126,7 +134,7 @@ def train(every: int) -> None:
         optimizer.step()
         schedule.step()
         if step % 50 == 49:
-            print(step + 1, round(float(loss), 4), flush=True)
+            print(step + 1, round(loss.item(), 4), flush=True)
     model.eval()
     others = [
         log_odds(model, torch.from_numpy(audio))
@@ -135,7 +143,8 @@ def train(every: int) -> None:
         if voice in kept
     ]
     threshold = max(round(float(np.quantile(others, 1 - FALSE_ALARMS)), 3), 0.0)
-    save_module(FOLDER, model, SyntheticConfig(threshold=threshold, model=model_identity()))
+    learnt_of = model_identity() + (" (trial)" if every > 1 else "")
+    save_module(FOLDER, model, SyntheticConfig(threshold=threshold, model=learnt_of))
     print("threshold", threshold, "from", len(others), "clips of", len(kept), "voices")
 
 
