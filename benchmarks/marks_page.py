@@ -96,7 +96,8 @@ def promise(rows: dict[str, dict[str, dict]]) -> str:
         if found and sum(found) < PROMISE * len(found):
             short.append(f"{name} ({share(sum(found), len(found))})")
     kept = f"below 99 %: {', '.join(short)}" if short else "none is below 99 %"
-    return f"Of the {len(PROMISED)} promised rows {kept}; {total - hits} of all {total} clips were missed."
+    missed = f"{total - hits} of all {total} clips were missed"
+    return f"Of the {len(PROMISED)} promised rows {kept}; {missed}."
 
 
 def codes_of_the_codec() -> str:
