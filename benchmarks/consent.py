@@ -36,6 +36,7 @@ from sayso.inference.recording import (
     fingerprint,
     flat_milliseconds,
     loneliest_click,
+    longest_soft,
     overlap,
 )
 
@@ -245,6 +246,30 @@ def cuts() -> dict[str, Any]:
     return figures
 
 
+def soft() -> dict[str, Any]:
+    """Pauses in recordings as prompts, and 3 s of another voice that is too soft to be compared."""
+    clips = list(readers().values())
+    names = list(readings.transcripts())[::12]
+    pairs = list(zip(names[::2], names[1::2], strict=False))
+    two = [np.concatenate([readings.clip(name) for name in pair]) for pair in pairs]
+    figures: dict[str, Any] = {
+        name: {"recordings": len(group), "refused": _share(group, longest_soft, checks.MAX_SOFT)}
+        for name, group in (("LibriSpeech", clips), ("Kathleen", two))
+    }
+    long = [audio for audio in clips if len(audio) > 13 * RATE]
+    for decibels in (-20, -25, -30):
+        mixed = []
+        for place, audio in enumerate(long):
+            other = long[(place + 3) % len(long)][: 3 * RATE]
+            other = other * np.sqrt(np.square(audio).mean() / np.square(other).mean())
+            mixed.append(np.concatenate([audio[len(audio) // 2 :], other * 10 ** (decibels / 20)]))
+        figures[f"another voice at {decibels} dB"] = {
+            "recordings": len(mixed),
+            "refused": _share(mixed, longest_soft, checks.MAX_SOFT),
+        }
+    return figures
+
+
 def _share(group: list[Audio], measure: Any, limit: float) -> float:
     return float(np.mean([measure(audio) > limit for audio in group]))
 
@@ -334,6 +359,7 @@ def natural() -> dict[str, Any]:
 PARTS = {
     "speakers": speakers,
     "cuts": cuts,
+    "soft": soft,
     "wrong": wrong,
     "genuine": genuine,
     "paused": paused,

@@ -39,6 +39,7 @@ ALTERED = "My voice may be altered."
 MIN_ONE_SPEAKER = 0.80
 MIN_SAME_SPEAKER = 0.80  # 1 % of men pass for each other at .777, of women at .789: the stricter
 MIN_STRETCH = 0.72  # of any 2.4 s of a prompt: 1 % of Kathleen's are below, no mixture is above
+MAX_SOFT = 2.0  # seconds in a prompt; 3 s of a second voice at -25 dB reach 1.98 and more
 MAX_FLAT = 50.0  # ms of samples that stand still
 MAX_CLICK = 20.0
 MIN_QUALITY = 2.0  # DNSMOS, overall, of 5
@@ -123,6 +124,17 @@ def check_sound(take: Take, least: float, most: float) -> Iterator[Verdict]:
         "not-speech",
         f"The {name} recording holds {speech:.1f} s of speech-like sound, its loudness varies by "
         f"{uneven:.1f} dB: that is noise, or too little speech. Record again in a quiet place.",
+    )
+
+
+def check_pauses(prompt: Take) -> Iterator[Verdict]:
+    """That no stretch of the prompt is so soft that the comparison of voices passes over it."""
+    soft = recording.longest_soft(prompt.audio)
+    yield Verdict(
+        _check("longest soft stretch of the prompt", soft, MAX_SOFT, "seconds 18 dB down"),
+        soft <= MAX_SOFT,
+        "prompt-pause",
+        f"The prompt is silent or very soft for {soft:.1f} s: cut the pause out, or record again.",
     )
 
 
@@ -328,6 +340,7 @@ def examine(
     yield from check_sound(consent, MIN_SECONDS, MAX_SECONDS)
     if prompt is not None:
         yield from check_sound(prompt, MIN_PROMPT_SECONDS, MAX_PROMPT_SECONDS)
+        yield from check_pauses(prompt)
     yield from check_known(consent, earlier_prints)
     for take in (consent, prompt):
         if take is not None:

@@ -42,6 +42,20 @@ def unevenness(audio: Audio) -> float:
     return float(np.std(10 * np.log10(np.square(frames).mean(axis=1) + 1e-8))) if len(frames) else 0
 
 
+def longest_soft(audio: Audio) -> float:
+    """Seconds of the longest stretch in which nothing comes within 18 dB of the loud frames.
+
+    That is a pause; or a second voice, so soft that a speaker encoder cuts it out as one.
+    """
+    frame = RATE * 30 // 1000
+    frames = audio[: len(audio) // frame * frame].reshape(-1, frame)
+    if not len(frames):
+        return 0.0
+    level = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)
+    loud = np.flatnonzero(level > np.percentile(level, 95) - 18)
+    return float(np.diff([-1, *loud, len(level)]).max() - 1) * 0.03
+
+
 def flat_milliseconds(audio: Audio) -> float:
     """The longest stretch inside the recording in which no sample differs from the next.
 

@@ -293,6 +293,17 @@ def test_a_prompt_that_goes_on_in_anothers_voice(store, tmp_path, ears, marks):
     assert last["name"] == "prompt and consent alike throughout"
 
 
+def test_a_prompt_with_a_soft_second_voice(store, tmp_path, ears, marks):
+    """At -30 dB the speaker encoder takes it for a pause; the codec would keep it."""
+    consent = save(tmp_path / "c.wav", kathleen(6))
+    mixed = np.concatenate([kathleen(2, start=10), natural()[: 3 * RATE] * 10 ** (-30 / 20)])
+    prompt = save(tmp_path / "p.wav", mixed)
+    code = refusal(
+        store, begin(store), consent, ears=ears, marks=marks, prompt=prompt, prompt_text="words"
+    )
+    assert code == "prompt-pause"
+
+
 # --- one who uses the installation as it is, and means ill ---
 
 

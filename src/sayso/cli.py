@@ -117,11 +117,12 @@ def voices() -> None:
     from sayso.inference.store import Store
 
     with Store.open() as store:
+        gate = Gate(store)  # which brings in the voices that ship
         for voice in store.voices():
             if voice.revoked:
                 print(f"{voice.voice}: withdrawn")
                 continue
-            held = Gate(store).receipt(voice.voice)
+            held = gate.receipt(voice.voice)
             print(
                 f"{voice.voice}: {held.basis}, {held.issued} to {held.expires}, "
                 f"for {', '.join(held.scope.purposes)}"
