@@ -16,9 +16,9 @@ class Clock:
 
     def __init__(self, minutes: float, settings: Optimisation, fabric: Fabric):
         self.settings, self.fabric = settings, fabric
-        self.before, self.started = minutes, time.monotonic()
         dtype = torch.bfloat16 if settings.precision == "bf16-mixed" else torch.float32
         self.peak = matmul_rate(fabric.device, dtype)
+        self.before, self.started = minutes, time.monotonic()  # measuring is not training
         self.restart()
 
     def restart(self) -> None:

@@ -1,6 +1,7 @@
 """The steps of a recipe from the shell: ``python -m sayso.training prepare|check|ar|nar``."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def prepare(
 def _prepare_part(
     rank: int, recipe: Recipe, corpus: str, root: Path, out: Path, limit: int | None, world: int
 ) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
     try:
         _prepare(recipe, corpus, root, out, limit, rank, world)
     except SaysoError as error:

@@ -188,7 +188,7 @@ def _train(
         progress.step, settings.accumulation, fabric.global_rank, fabric.world_size
     )
     with closing(ahead(steps)) as steps:
-        over = clock.over(progress.step)
+        over = progress.step > 0 and clock.over(progress.step)  # a run has one step at least
         while not over:
             for group in optimizer.param_groups:
                 group["lr"] = settings.peak_rate * clock.rate_factor(progress.step)
