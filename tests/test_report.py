@@ -114,7 +114,10 @@ def test_a_folder_of_junk(store: Path, tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "nowhere.wav").symlink_to(tmp_path / "absent")
     (tmp_path / "round").symlink_to(tmp_path)
     sound = np.random.default_rng(1).standard_normal(12_000).astype(np.float32)
-    soundfile.write(os.fsencode(tmp_path) + b"/latin\xe9.wav", 0.1 * sound, 24_000, format="WAV")
+    whole = io.BytesIO()
+    soundfile.write(whole, 0.1 * sound, 24_000, format="WAV")
+    with open(os.fsencode(tmp_path) + b"/latin\xe9.wav", "wb") as file:
+        file.write(whole.getvalue())
     spoiled = {"nan": np.nan, "infinite": np.inf, "integers": 3e4}
     for name, value in spoiled.items():
         soundfile.write(tmp_path / f"{name}.wav", value * np.abs(sound), 24_000, subtype="FLOAT")
