@@ -37,6 +37,7 @@ SMALL = {
     **{f"{part}.train.compile": False for part in ("ar", "nar")},
     **{f"{part}.train.max_minutes": None for part in ("ar", "nar")},
     **{f"{part}.code_init": "random" for part in ("ar", "nar")},
+    **{f"{part}.start_from": None for part in ("ar", "nar")},
 }
 
 
