@@ -10,8 +10,8 @@ Do it again when the bundled model or codec changes. Real speech: the shared cor
 out (25 readers, 28 sentences of Kathleen) is kept out here, too. Real speech goes through the codec
 for the hard negative. Ours is spoken in corpus voices of training readers and, to be measured on,
 of kept-out ones, each saying other readers' sentences. All three carry our watermarks in training,
-so that it is the voice that is learnt and not the marks. `--every 4` tries it out on a quarter of all
-(3.4, 1.4 and 0.8 minutes of one core for speak, train and measure); the weights then say "trial".
+so that it is the voice that is learnt and not the marks. `--every 4` tries it out on a quarter
+(3.4, 1.4 and 0.8 minutes of one core for speak, train, measure); the weights then say "trial".
 Strangers: `apt-get install espeak-ng flite festival festvox-kallpc16k`.
 """
 
