@@ -333,7 +333,10 @@ def test_group_sizes_go_into_each_other(tmp_path):
             tmp_path / name, tokens, ar__start_from=start, ar__train__steps=30, **more
         )
         train_ar(recipe, report=lambda line: None)
-        losses[start is None] = read_card(tmp_path / name)["models"]["ar"]["validation_loss"]
+        card = read_card(tmp_path / name)["models"]["ar"]
+        losses[start is None] = card["validation_loss"]
+        if start is not None:  # what these weights have seen before stays on the card
+            assert card["started_from"] == read_card(tmp_path / "one")["models"]["ar"]
     assert losses[False] < losses[True] - 0.1
     start = str(tmp_path / "two-False" / "ar")
     for G in (1, 4):  # and two goes into one and four

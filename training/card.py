@@ -14,7 +14,14 @@ from .tokens import Tokens
 CARD, WEIGHTS = "card.json", "model.safetensors"
 
 
-def write_card(run: Path, name: str, part: str, tokens: Tokens, figures: dict[str, Any]) -> None:
+def write_card(
+    run: Path,
+    name: str,
+    part: str,
+    tokens: Tokens,
+    figures: dict[str, Any],
+    started_from: Path | None = None,
+) -> None:
     """Puts one model (``ar`` or ``nar``) into the run's card.
 
     Args:
@@ -23,6 +30,8 @@ def write_card(run: Path, name: str, part: str, tokens: Tokens, figures: dict[st
         part: ``ar`` or ``nar``.
         tokens: What it was trained on.
         figures: What is known of the training: steps, minutes, losses.
+        started_from: The model folder whose weights it began with: what these were trained on
+            stays on the card.
 
     Raises:
         CheckpointError: The other model of the run was trained on other token files.
@@ -51,6 +60,10 @@ def write_card(run: Path, name: str, part: str, tokens: Tokens, figures: dict[st
     weights = file_hash(run / part / WEIGHTS)
     trained_on = [entry["name"] for entry in tokens.corpora]
     card["models"][part] = {"weights_sha256": weights, "trained_on": trained_on, **figures}
+    if started_from is not None:
+        before = read_card(started_from.parent)
+        _join(card, before)
+        card["models"][part]["started_from"] = before["models"][started_from.name]
     write_json(run / CARD, card)
 
 

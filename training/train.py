@@ -232,7 +232,7 @@ def _train(
                 if better:
                     progress.best = row["validation_loss"]
                 if better or (settings.export == "last" and math.isfinite(loss)):
-                    _export(fabric, run, part, recipe.name, tokens, task, average, row)
+                    _export(fabric, run, part, recipe, tokens, task, average, row)
                     if log is not None and hear is not None:
                         for name, path in hear(progress.step).items():
                             log.audio(name, path, progress.step)
@@ -323,7 +323,7 @@ def _export(
     fabric: Fabric,
     run: Path,
     part: str,
-    name: str,
+    recipe: Recipe,
     tokens: Tokens,
     task: ARTask | NARTask,
     average: dict[str, Tensor],
@@ -340,7 +340,8 @@ def _export(
     figures = {key: row[key] for key in ("step", "minutes", "validation_loss", "text_gain")}
     figures["alignment"] = config.alignment  # not in VALL-E 2
     figures["validation_per_codebook"] = list(row["validation_per_codebook"].values())
-    write_card(run, name, part, tokens, figures)
+    start = recipe.ar.start_from if part == "ar" else recipe.nar.start_from
+    write_card(run, recipe.name, part, tokens, figures, None if start is None else Path(start))
 
 
 def _better(loss: float | None, best: float | None) -> bool:
