@@ -53,7 +53,8 @@ def longest_soft(audio: Audio) -> float:
         return 0.0
     level = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)
     loud = np.flatnonzero(level > np.percentile(level, 95) - 18)
-    return float(np.diff([-1, *loud, len(level)]).max() - 1) * 0.03
+    edges = np.concatenate([[-1], loud, [len(level)]])
+    return float(np.diff(edges).max() - 1) * 0.03
 
 
 def flat_milliseconds(audio: Audio) -> float:

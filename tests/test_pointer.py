@@ -85,7 +85,7 @@ def test_with_stay_the_pointer_moves_once_it_would_more_likely_have_gone():
     with torch.no_grad():  # .6 to stay, .3 to go one on, .1 to go three on
         chances = torch.tensor([0.6, 0.3, 0, 0.1, 0, 0, 0, 0])
         model.move.bias.copy_(chances.log())
-    walk, lengths = Walk(*torch.zeros(2, 1, dtype=torch.long), torch.ones(1)), torch.tensor([3])
+    walk, lengths = Walk(torch.tensor([0]), torch.tensor([0]), torch.ones(1)), torch.tensor([3])
     found = []
     for _ in range(9):
         walk = step_on(walk, torch.zeros(1, 16), lengths, model, Sampling(stay=0.5), seeded())
