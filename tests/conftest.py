@@ -21,3 +21,13 @@ def kathleen() -> Path:
     if not (folder / "metadata.tsv").is_file():
         pytest.skip(f"no shared corpora: {folder} is missing")
     return folder
+
+
+@pytest.fixture(scope="module")
+def no_bundled_voice(tmp_path_factory: pytest.TempPathFactory):
+    """These stores hold what the test puts in; the voice that ships has a test of its own."""
+    from sayso.inference import bundled  # here, as the tests of sampling need none of it
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundled, "ASSETS", tmp_path_factory.mktemp("assets"))
+        yield

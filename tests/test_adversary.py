@@ -18,15 +18,8 @@ from sayso.inference.store import Store
 from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
 from test_gate import CODES, register
 
+pytestmark = pytest.mark.usefixtures("no_bundled_voice")
 SCOPE = Scope(purposes=("research",), users=("ada",))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_bundled_voice(tmp_path_factory: pytest.TempPathFactory):
-    """These stores hold what the test puts in; the voice that ships has a test of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundled, "ASSETS", tmp_path_factory.mktemp("assets"))
-        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from sayso.inference.store import Store
 from sayso.model.errors import CorpusError, InputError, RefusedError, StoreError
 
 CODES = torch.arange(8 * 30).reshape(8, 30) % 1024
+pytestmark = pytest.mark.usefixtures("no_bundled_voice")
 SCOPE = Scope(purposes=("research",), users=("ada",), max_characters=100, max_uses=3)
 
 
@@ -50,14 +51,6 @@ def register(store: Store, voice: str = "vera", scope: Scope = SCOPE, **changes)
     receipt = replace(receipt, **changes)
     store.enrol(voice, receipt.record_id, issue(receipt, key), {"codes": pack_codes(CODES)})
     return receipt
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_bundled_voice(tmp_path_factory: pytest.TempPathFactory):
-    """These stores hold what the test puts in; the voice that ships has a test of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundled, "ASSETS", tmp_path_factory.mktemp("assets"))
-        yield
 
 
 @pytest.fixture

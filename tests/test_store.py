@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sayso.inference import bundled, keys, ledger, upkeep
+from sayso.inference import keys, ledger, upkeep
 from sayso.inference.authority import ensure_ca
 from sayso.inference.gate import Gate
 from sayso.inference.keyed import load_keyed
@@ -21,6 +21,8 @@ from sayso.inference.receipt import Scope, kantara, verify_receipt
 from sayso.inference.store import Store
 from sayso.model.errors import RefusedError, SaysoError, StoreError
 from test_gate import register
+
+pytestmark = pytest.mark.usefixtures("no_bundled_voice")
 
 SCOPE = Scope(purposes=("research",), users=("ada",))
 TABLES = ("ledger", "details", "sealed", "journal")
@@ -68,14 +70,6 @@ def build(home: Path) -> None:
         Gate(store).revoke("zoe")
         with pytest.raises(RefusedError):
             Gate(store).authorise("zoe", "research", "ada", "Hello.")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_bundled_voice(tmp_path_factory: pytest.TempPathFactory):
-    """These stores hold what the test puts in; the voice that ships has a test of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundled, "ASSETS", tmp_path_factory.mktemp("assets"))
-        yield
 
 
 @pytest.fixture(scope="module")
