@@ -195,7 +195,7 @@ class Synthesizer:
                     f"No end within {seconds:.1f} s for {wanted[start][:60]!r}: try another "
                     "--seed, or shorter sentences"
                 )
-            takes = [self._decode(row, alteration) for row in ended if row.shape[1]]
+            takes = [self._decode(row, grant.codes, alteration) for row in ended if row.shape[1]]
             if not takes:
                 raise UnfinishedError(
                     f"Nothing was said for {wanted[start][:60]!r}: try another --seed"
@@ -207,17 +207,19 @@ class Synthesizer:
         """The take that Eq. 23 prefers, measured against the prompt as altered as the takes are."""
         if len(takes) == 1 or self.ears is None:
             return takes[0]
-        prompt = self._decode(grant.codes, alteration)
+        prompt = self._decode(grant.codes, None, alteration)
         rate = self.bundle.codec.sample_rate
         heard = [soxr.resample(each.numpy(), rate, RATE) for each in (prompt, *takes)]
         return takes[best(heard[1:], heard[0], text, self.ears)]
 
-    def _decode(self, codes: Tensor, alteration: Alteration) -> Tensor:
-        """Codes (K, T) to (samples,), altered in the vocoder's terms."""
-        codec = self.bundle.codec
-        if alteration.neutral or not isinstance(codec, WorldCodec):
+    def _decode(self, codes: Tensor, prompt: Tensor | None, alteration: Alteration) -> Tensor:
+        """Codes (K, T), the model's for a prompt or a prompt, to altered speech (samples,)."""
+        codec, timbre = self.bundle.codec, self.bundle.timbre
+        if not isinstance(codec, WorldCodec) or (alteration.neutral and timbre is None):
             return codec.decode(codes[None])[0]
-        features = alter(codec.features(codes), codec.config, alteration)
+        features = codec.features(codes) if prompt is None else self.bundle.voiced(codes, prompt)
+        if not alteration.neutral:
+            features = alter(features, codec.config, alteration)
         return torch.from_numpy(synthesise(features, codec.config))
 
     def _most_frames(self, piece: str, grant: Grant) -> int:

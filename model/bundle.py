@@ -1,4 +1,4 @@
-"""A model folder: text/, codec/, ar/, nar/ and card.json, opened whole or not at all."""
+"""A model folder: text/, codec/, ar/, nar/, card.json and, if it has one, timbre/, opened whole."""
 
 import hashlib
 import json
@@ -18,6 +18,8 @@ from .generate import Codes, generate_ar, generate_nar
 from .nar import NAR, NARConfig
 from .sampling import Sampling
 from .text import Tokenizer, load_tokenizer
+from .timbre import SpeechModel
+from .world import Features, WorldCodec
 
 CARD = "card.json"
 BUNDLED = Path(str(files("sayso"))) / "assets" / "mini"
@@ -38,6 +40,31 @@ class Bundle:
     """sha256 (hex) of `card.json` as it stands on disk."""
     sampling: Sampling = field(default_factory=Sampling)
     """How this model speaks best, by its card; the paper's if that says nothing."""
+    timbre: SpeechModel | None = None
+    """Takes the prompt's timbre off for the model and puts it on its speech; not in VALL-E 2."""
+
+    def neutral(self, prompt: Tensor) -> Tensor:
+        """Prompt codes (K, T) as the model reads them."""
+        if self.timbre is None or prompt.shape[1] == 0:
+            return prompt
+        assert isinstance(self.codec, WorldCodec)
+        heard = self.codec.features(prompt)
+        own = self.timbre.measure(heard)
+        return self.codec.quantize(self.timbre.change(heard, own, self.timbre.pivot))
+
+    def voiced(self, codes: Tensor, prompt: Tensor) -> Features:
+        """Vocoder features of codes (K, T) that `generate` made for a prompt, in its timbre.
+
+        Raises:
+            ValueError: The codec is no WORLD codec.
+        """
+        if not isinstance(self.codec, WorldCodec):
+            raise ValueError(f"{type(self.codec).__name__} has no vocoder features")
+        said = self.codec.features(codes)
+        if self.timbre is None:
+            return said
+        wanted = self.timbre.measure(self.codec.features(prompt))
+        return self.timbre.change(said, self.timbre.pivot, wanted)
 
     def generate(
         self,
@@ -57,7 +84,8 @@ class Bundle:
             said: B numbers of text ids that are the prompt's.
 
         Returns:
-            B codes (K, T'_b), and codebook 0 with its `finished` flags.
+            B codes (K, T'_b), to be heard through `voiced` where there is a timbre, and codebook 0
+            with its `finished` flags.
 
         Raises:
             InputError: Text or speech is longer than the model holds.
@@ -78,7 +106,9 @@ class Bundle:
                     "a shorter prompt"
                 )
         ids = pad([torch.tensor(row, dtype=torch.long) for row in text])  # (B, S)
-        prompt = pad([codes.T for codes in prompts]).transpose(1, 2)  # (B, K, T)
+        # The same prompt may be there for many sentences.
+        read = {id(codes): self.neutral(codes) for codes in prompts}
+        prompt = pad([read[id(codes)].T for codes in prompts]).transpose(1, 2)  # (B, K, T)
         first = generate_ar(
             self.ar,
             ids,
@@ -144,5 +174,13 @@ def load_bundle(folder: Path = BUNDLED) -> Bundle:
         sampling = Sampling(**card.get("sampling", {}))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CARD}: sampling is no Sampling ({error})") from None
+    timbre = None
+    # The card says whether there is one: without its folder the voices would be others.
+    if "timbre" in card:
+        timbre = SpeechModel.load(folder / "timbre")
+        if not isinstance(codec, WorldCodec) or codec.config.envelope != timbre.config.envelope:
+            raise CheckpointError(f"{folder}: timbre and codec are not of one model")
+    elif (folder / "timbre").exists():
+        raise CheckpointError(f"{folder} has a timbre that its card does not name: restore both")
     digest = hashlib.sha256(raw).hexdigest()
-    return Bundle(folder, tokenizer, codec, ar, nar, card, digest, sampling)
+    return Bundle(folder, tokenizer, codec, ar, nar, card, digest, sampling, timbre)

@@ -434,13 +434,33 @@ def train_codec(
         made = train_codec(read_codec_recipe(config), parse_roots(root), out)
         print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
         return
-    every = parse_pairs("--held-out", held_out or [])
-    bad = [f"{name}={n}" for name, n in every.items() if not n.isdigit() or int(n) < 1]
-    if bad:
-        raise InputError(f"--held-out {bad[0]!r}: one utterance in N, such as kathleen=47")
-    numbers = {name: int(n) for name, n in every.items()}
+    numbers = parse_numbers("--held-out", held_out or [])
     codec = fit_codec(parse_roots(root), out, numbers, codebooks, print)
     print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
+
+
+@train.command("timbre")
+def train_timbre(
+    out: Annotated[Path, typer.Option(help="Folder for it.")],
+    root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
+    pivot: Annotated[str, typer.Option(help="NAME of one, of one speaker the model knows well.")],
+    share: Annotated[float, typer.Option(help="Of that voice in how the model speaks.")] = 0.5,
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
+    ] = None,
+) -> None:
+    """Fit what takes a prompt's timbre off for the model, and puts it on its speech (WORLD)."""
+    from sayso.training.fit import fit_timbres
+
+    model = fit_timbres(
+        parse_roots(root),
+        out,
+        pivot,
+        share,
+        parse_numbers("--held-out", held_out or []),
+        report=print,
+    )
+    print(f"{out}: 2 x {model.config.classes} classes of sounds")
 
 
 @train.command("text")
@@ -518,6 +538,17 @@ def train_share(
 def parse_roots(pairs: list[str]) -> dict[str, Path]:
     """Corpus names and folders out of NAME=FOLDER."""
     return {name: Path(folder) for name, folder in parse_pairs("--root", pairs).items()}
+
+
+def parse_numbers(option: str, pairs: list[str]) -> dict[str, int]:
+    """NAME=N, with whole numbers from 1; InputError."""
+    from sayso.model.errors import InputError
+
+    every = parse_pairs(option, pairs)
+    bad = [f"{name}={n}" for name, n in every.items() if not n.isdigit() or int(n) < 1]
+    if bad:
+        raise InputError(f"{option} {bad[0]!r}: one utterance in N, such as kathleen=47")
+    return {name: int(n) for name, n in every.items()}
 
 
 def parse_pairs(option: str, pairs: list[str]) -> dict[str, str]:

@@ -58,6 +58,22 @@ def fitted_on(codec: Path) -> list[dict] | str:
     return fitted["corpora"]
 
 
+def add_timbre(run: Path, out: Path, card: dict) -> None:
+    """Copy the run's timbre part, if it has one, and name it in the card."""
+    shutil.rmtree(out / "timbre", ignore_errors=True)
+    if not (run / "timbre").is_dir():
+        card.pop("timbre", None)
+        return
+    shutil.copytree(run / "timbre", out / "timbre")
+    fitted = json.loads((run / "timbre" / FITTED_ON).read_text())
+    card["timbre"] = {
+        "fitted_on": fitted_on(run / "timbre"),
+        "pivot": fitted["pivot"],
+        "share": fitted["share"],
+        "weights_sha256": file_hash(run / "timbre" / WEIGHTS),
+    }
+
+
 def release(
     run: Path,
     out: Path,
@@ -75,6 +91,7 @@ def release(
         shutil.rmtree(out / part, ignore_errors=True)
         shutil.copytree(run / part, out / part)
     card = read_card(run)
+    add_timbre(run, out, card)
     card["codec"] = {**card["codec"], "fitted_on": fitted_on(run / "codec")}
     sampling = Sampling(top_p=top_p, threshold=threshold, stay=stay, guidance=guidance)
     card["sampling"] = asdict(sampling)

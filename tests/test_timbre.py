@@ -1,0 +1,126 @@
+"""Timbre: measured, taken off and put on; usual where nothing was heard; part of a model folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sayso.model.alter import Alteration, alter
+from sayso.model.bundle import BUNDLED, load_bundle
+from sayso.model.errors import CheckpointError, InputError
+from sayso.model.timbre import SpeechModel, TimbreConfig
+from sayso.model.world import Features, WorldCodec
+from sayso.training.fit import fit_timbre, fit_timbres
+
+
+def voice(pitch: float, level: float, seed: int, frames: int = 400) -> Features:
+    """Two sounds, by turns voiced and unvoiced, of somebody with that pitch and level."""
+    random = np.random.default_rng(seed)
+    voiced = np.arange(frames) // 10 % 2 == 0
+    sound = np.where(np.arange(frames) // 20 % 2 == 0, 1.0, -1.0)
+    envelope = level + sound[:, None] * np.arange(1, 5) + random.normal(0, 0.3, (frames, 4))
+    f0 = np.where(voiced, pitch * np.exp(random.normal(0, 0.1, frames)), 0.0)
+    return Features(envelope, f0, np.where(voiced[:, None], -20.0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def model() -> SpeechModel:
+    heard = [voice(100 + 20 * i, i / 2, i) for i in range(6)]
+    return fit_timbre(heard, TimbreConfig(4, 2))
+
+
+def test_what_is_put_on_is_what_is_measured(model):
+    said, prompt = voice(220, 3, 10), voice(90, -2, 11)
+    wanted = model.measure(prompt)
+    changed = model.change(said, model.measure(said), wanted)
+    found = model.measure(changed)
+    for name in ("pitch", "level", "spread"):
+        before, after, aim = (getattr(t, name) for t in (model.measure(said), found, wanted))
+        assert np.abs(after - aim).max() < 0.1 * np.abs(before - aim).max() + 0.05, name
+    assert np.array_equal(changed.f0 > 0, said.f0 > 0)
+    assert np.array_equal(changed.aperiodicity, said.aperiodicity)
+    words = [np.corrcoef(changed.envelope[:, i], said.envelope[:, i])[0, 1] for i in range(4)]
+    assert min(words) > 0.95  # the same sounds at the same times
+
+
+def test_taken_off_and_put_on_again_it_is_the_same(model):
+    said = voice(150, 1, 12)
+    own = model.measure(said)
+    again = model.change(model.change(said, own, model.usual), model.usual, own)
+    np.testing.assert_allclose(again.f0, said.f0, rtol=1e-9)
+    assert np.abs(again.envelope - said.envelope).mean() < 0.05
+
+
+def test_of_no_speech_the_timbre_is_the_usual(model):
+    silence = Features(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 3)))
+    for measured, usual in zip(model.measure(silence), model.usual, strict=True):
+        np.testing.assert_array_equal(measured, usual)
+
+
+def test_a_whisper_has_the_usual_pitch_and_a_voice_of_its_own(model):
+    said = voice(150, 3, 13)
+    whisper = said._replace(f0=np.zeros_like(said.f0))
+    timbre = model.measure(whisper)
+    np.testing.assert_array_equal(timbre.pitch, model.usual.pitch)
+    np.testing.assert_array_equal(timbre.level[1], model.usual.level[1])
+    assert timbre.level[0].mean() > model.usual.level[0].mean() + 0.5
+    changed = model.change(whisper, model.usual, timbre)
+    assert not changed.f0.any() and np.isfinite(changed.envelope).all()
+
+
+def test_equal_seeds_give_equal_models_that_survive_saving(model, tmp_path):
+    heard = [voice(100 + 20 * i, i / 2, i) for i in range(6)]
+    again = fit_timbre(heard, TimbreConfig(4, 2))
+    model.save(tmp_path)
+    loaded = SpeechModel.load(tmp_path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+        assert torch.equal(loaded.state_dict()[name], value), name
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        SpeechModel.load(tmp_path)
+
+
+def test_too_little_speech_and_wrong_pivots_are_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot fit"):
+        fit_timbre([voice(100, 0, 0, 60)], TimbreConfig(4, 16))
+    with pytest.raises(InputError, match="none of the corpora"):
+        fit_timbres({"librispeech-clips": tmp_path}, tmp_path / "out", "kathleen")
+    with pytest.raises(InputError, match="share 2"):
+        fit_timbres({"kathleen": tmp_path}, tmp_path / "out", "kathleen", 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_bundled_model_speaks_in_the_prompts_timbre():
+    bundle = load_bundle()
+    assert bundle.timbre is not None and isinstance(bundle.codec, WorldCodec)
+    nobody = load_file(BUNDLED / "voices" / "nobody" / "prompt.safetensors")["codes"]
+    lower = Alteration(pitch=-6, formant=0.85)
+    prompt = bundle.codec.quantize(alter(bundle.codec.features(nobody), bundle.codec.config, lower))
+    wanted = bundle.timbre.measure(bundle.codec.features(prompt))
+    said = bundle.voiced(bundle.neutral(prompt), prompt)
+    found = bundle.timbre.measure(said)
+    pivot = bundle.timbre.pivot
+    assert abs(found.pitch[0] - wanted.pitch[0]) < 0.1
+    assert (
+        np.abs(found.level - wanted.level).mean() < 0.3 * np.abs(pivot.level - wanted.level).mean()
+    )
+    assert bundle.neutral(prompt[:, :0]).shape == (4, 0)
+
+
+@pytest.mark.parametrize("damage", ["missing", "not in the card"])
+def test_a_timbre_that_is_not_as_the_card_says_is_refused(damage: str, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    if damage == "missing":
+        shutil.rmtree(folder / "timbre")
+    else:
+        card = json.loads((folder / "card.json").read_text())
+        del card["timbre"]
+        (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match="timbre"):
+        load_bundle(folder)
