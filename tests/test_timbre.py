@@ -95,6 +95,14 @@ def test_too_little_speech_and_wrong_pivots_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_is_how_much_of_the_voice_is_in_the_pivot(share, kathleen, tmp_path):
+    fitted = fit_timbres({"kathleen": kathleen}, tmp_path, "kathleen", share, most=4)
+    away = np.abs(fitted.pivot.shift - fitted.usual.shift).max()
+    assert (away > 0.01) == (share > 0)
+    assert json.loads((tmp_path / "corpora.json").read_text())["share"] == share
+
+
 def test_the_bundled_model_speaks_in_the_prompts_timbre():
     bundle = load_bundle()
     assert bundle.timbre is not None and isinstance(bundle.codec, WorldCodec)

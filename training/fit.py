@@ -1,4 +1,4 @@
-"""What is fitted without gradients: the WORLD codec's codebooks (k-means) and a BPE vocabulary."""
+"""What is fitted without gradients: a WORLD codec (k-means), timbres (EM), a BPE vocabulary."""
 
 import contextlib
 import warnings
@@ -212,11 +212,9 @@ def fit_timbres(
         heard += found
         own = found if name == pivot else own
     model = fit_timbre(heard, TimbreConfig(config.envelope))
-    usual, voice = (
-        model.usual,
-        model.measure(Features(*map(np.concatenate, zip(*own, strict=True)))),
-    )
-    model.pivot = Timbre(*((a + b) / 2 for a, b in zip(usual, voice, strict=True)))
+    voice = model.measure(Features(*map(np.concatenate, zip(*own, strict=True))))
+    pairs = zip(model.usual, voice, strict=True)
+    model.pivot = Timbre(*((1 - share) * a + share * b for a, b in pairs))
     model.save(out)
     settings = {"pivot": pivot, "share": share, "held_out_every": every, "utterances": len(heard)}
     write_json(out / FITTED_ON, {"corpora": entries, **settings})
@@ -226,7 +224,7 @@ def fit_timbres(
 def fit_timbre(
     utterances: Iterable[Features], config: TimbreConfig, seed: int = 0, most_frames: int = 20_000
 ) -> SpeechModel:
-    """Fit speech in general to utterances, each taken for a speaker of its own: about 10 s.
+    """Fit speech in general to utterances, each taken for a speaker of its own.
 
     Args:
         utterances: Output of `model.world.analyse`, one per utterance.
