@@ -214,8 +214,8 @@ class Synthesizer:
 
     def _decode(self, codes: Tensor, prompt: Tensor | None, alteration: Alteration) -> Tensor:
         """Codes (K, T), the model's for a prompt or a prompt, to altered speech (samples,)."""
-        codec, timbre = self.bundle.codec, self.bundle.timbre
-        if not isinstance(codec, WorldCodec) or (alteration.neutral and timbre is None):
+        codec = self.bundle.codec
+        if not isinstance(codec, WorldCodec):
             return codec.decode(codes[None])[0]
         features = codec.features(codes) if prompt is None else self.bundle.voiced(codes, prompt)
         if not alteration.neutral:

@@ -62,7 +62,6 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
     """Copy the run's timbre part, if it has one, and name it in the card."""
     shutil.rmtree(out / "timbre", ignore_errors=True)
     if not (run / "timbre").is_dir():
-        card.pop("timbre", None)
         return
     shutil.copytree(run / "timbre", out / "timbre")
     fitted = json.loads((run / "timbre" / FITTED_ON).read_text())
