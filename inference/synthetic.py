@@ -119,7 +119,7 @@ def listen(model: Synthetic, audio: Tensor) -> Likeness:
 def model_identity(folder: Path = BUNDLED) -> str:
     """12 hex digits that change with any weight of a model; CheckpointError if one is missing."""
     digest = hashlib.sha256()
-    timbre = ("timbre",) if (folder / "timbre").exists() else ()
+    timbre = ("timbre", "timbre/codec") if (folder / "timbre").exists() else ()
     for part in ("codec", "ar", "nar", *timbre):
         try:
             digest.update((folder / part / WEIGHTS).read_bytes())

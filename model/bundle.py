@@ -1,4 +1,4 @@
-"""A model folder: text/, codec/, ar/, nar/, card.json and, if it has one, timbre/, opened whole."""
+"""A model folder: text/, codec/, ar/, nar/, card.json and perhaps timbre/, opened whole."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,7 @@ class Bundle:
     folder: Path
     tokenizer: Tokenizer
     codec: Codec
+    """Of prompts, and of speech where there is no timbre."""
     ar: AR
     nar: NAR
     card: dict[str, Any]
@@ -42,29 +44,45 @@ class Bundle:
     """How this model speaks best, by its card; the paper's if that says nothing."""
     timbre: SpeechModel | None = None
     """Takes the prompt's timbre off for the model and puts it on its speech; not in VALL-E 2."""
+    neutral_codec: WorldCodec | None = None
+    """With a timbre: of the codes that AR and NAR read and say, all in its pivot."""
+
+    @property
+    def model_codec(self) -> Codec:
+        """The codec whose codes AR and NAR read and say."""
+        return self.codec if self.neutral_codec is None else self.neutral_codec
 
     def neutral(self, prompt: Tensor) -> Tensor:
-        """Prompt codes (K, T) as the model reads them."""
-        if self.timbre is None or prompt.shape[1] == 0:
+        """Prompt codes (K, T) as the model reads them, which may be of another K."""
+        if self.timbre is None or self.neutral_codec is None:
             return prompt
+        if prompt.shape[1] == 0:
+            return prompt[:1].expand(self.neutral_codec.codebooks, 0)
         assert isinstance(self.codec, WorldCodec)
         heard = self.codec.features(prompt)
         own = self.timbre.measure(heard)
-        return self.codec.quantize(self.timbre.change(heard, own, self.timbre.pivot))
+        return self.neutral_codec.quantize(self.timbre.change(heard, own, self.timbre.pivot))
 
     def voiced(self, codes: Tensor, prompt: Tensor) -> Features:
         """Vocoder features of codes (K, T) that `generate` made for a prompt, in its timbre.
 
+        For a prompt of no frames they are in the usual one.
+
         Raises:
             ValueError: The codec is no WORLD codec.
         """
-        if not isinstance(self.codec, WorldCodec):
+        if not isinstance(self.codec, WorldCodec) or not isinstance(self.model_codec, WorldCodec):
             raise ValueError(f"{type(self.codec).__name__} has no vocoder features")
-        said = self.codec.features(codes)
+        said = self.model_codec.features(codes)
         if self.timbre is None:
             return said
-        wanted = self.timbre.measure(self.codec.features(prompt))
-        return self.timbre.change(said, self.timbre.pivot, wanted)
+        wanted = self.timbre.usual
+        if prompt.shape[1]:
+            wanted = self.timbre.measure(self.codec.features(prompt))
+        # The models keep the envelope of the pivot, but not quite its pitch, and that is heard.
+        spoken, pivot = self.timbre.measure(said), self.timbre.pivot
+        old = pivot._replace(pitch=np.array([spoken.pitch[0], pivot.pitch[1]]))
+        return self.timbre.change(said, old, wanted)
 
     def generate(
         self,
@@ -79,13 +97,13 @@ class Bundle:
 
         Args:
             text: B lists of text ids, the prompt's transcript in front of the new text.
-            prompts: B codes (K, T_b) int64; T_b may be 0.
+            prompts: B codes (K, T_b) int64 of `codec`; T_b may be 0.
             limits: B most new frames.
             said: B numbers of text ids that are the prompt's.
 
         Returns:
-            B codes (K, T'_b), to be heard through `voiced` where there is a timbre, and codebook 0
-            with its `finished` flags.
+            B codes (K, T'_b) of `model_codec`, to be heard through `voiced` where there is a
+            timbre, and codebook 0 with its `finished` flags.
 
         Raises:
             InputError: Text or speech is longer than the model holds.
@@ -129,7 +147,7 @@ class Bundle:
             first.codes,
             first.lengths,
             first.pointer if self.nar.config.alignment else None,
-            self.codec.entries() if self.nar.config.expected else None,
+            self.model_codec.entries() if self.nar.config.expected else None,
         )
         return [row[:, : int(n)] for row, n in zip(full, first.lengths, strict=True)], first
 
@@ -155,14 +173,30 @@ def load_bundle(folder: Path = BUNDLED) -> Bundle:
         raise CheckpointError(f"{folder / CARD} cannot be read ({error}): restore it") from None
     tokenizer = load_tokenizer(folder / "text")
     codec = load_codec(folder / "codec")
+    timbre = neutral_codec = None
+    # The card says whether there is one: without its folder the voices would be others.
+    if "timbre" in card:
+        timbre = SpeechModel.load(folder / "timbre")
+        neutral_codec = WorldCodec.load(folder / "timbre" / "codec")
+        if (
+            card["timbre"].get("identity") != timbre.identity
+            or not isinstance(codec, WorldCodec)
+            or any(c.config.envelope != timbre.config.envelope for c in (codec, neutral_codec))
+            or codec.config.hop != neutral_codec.config.hop
+            or codec.sample_rate != neutral_codec.sample_rate
+        ):
+            raise CheckpointError(f"{folder}: timbre and codec are not of one model")
+    elif (folder / "timbre").exists():
+        raise CheckpointError(f"{folder} has a timbre that its card does not name: restore both")
+    spoken = codec if neutral_codec is None else neutral_codec
     ar = load_module(folder / "ar", AR, ARConfig)
     nar = load_module(folder / "nar", NAR, NARConfig)
     for name, got, wanted in (
         ("ar text_size", ar.config.text_size, tokenizer.size),
         ("nar text_size", nar.config.text_size, tokenizer.size),
-        ("ar codebook_size", ar.config.codebook_size, codec.codebook_size),
-        ("nar codebook_size", nar.config.codebook_size, codec.codebook_size),
-        ("nar codebooks", nar.config.codebooks, codec.codebooks),
+        ("ar codebook_size", ar.config.codebook_size, spoken.codebook_size),
+        ("nar codebook_size", nar.config.codebook_size, spoken.codebook_size),
+        ("nar codebooks", nar.config.codebooks, spoken.codebooks),
         ("ar alignment", ar.config.alignment or not nar.config.alignment, True),
     ):
         if got != wanted:
@@ -174,13 +208,5 @@ def load_bundle(folder: Path = BUNDLED) -> Bundle:
         sampling = Sampling(**card.get("sampling", {}))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CARD}: sampling is no Sampling ({error})") from None
-    timbre = None
-    # The card says whether there is one: without its folder the voices would be others.
-    if "timbre" in card:
-        timbre = SpeechModel.load(folder / "timbre")
-        if not isinstance(codec, WorldCodec) or codec.config.envelope != timbre.config.envelope:
-            raise CheckpointError(f"{folder}: timbre and codec are not of one model")
-    elif (folder / "timbre").exists():
-        raise CheckpointError(f"{folder} has a timbre that its card does not name: restore both")
     digest = hashlib.sha256(raw).hexdigest()
-    return Bundle(folder, tokenizer, codec, ar, nar, card, digest, sampling, timbre)
+    return Bundle(folder, tokenizer, codec, ar, nar, card, digest, sampling, timbre, neutral_codec)

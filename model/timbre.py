@@ -13,7 +13,7 @@ codes are heard in the prompt's own. `Bundle` does both.
 E envelope coefficients, C classes of sounds; index 0 is unvoiced, 1 voiced.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +23,16 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from .checkpoint import load_module, save_module
+from .codec import fingerprint
 from .world import Features, bridge
 
 PRIOR_FRAMES = 1.0
 """As many usual frames are added to a speaker's own before means and spreads are taken."""
 PRIOR_CLASS_FRAMES = 1.0
 """The same for each class of sounds."""
+ACOUSTIC_SCALE = 1 / 3
+"""On log likelihoods, as coefficients of a frame are less independent than their sum says. At 1 a
+frame is all of one class, the next of another, and what was changed is harder to understand."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,11 @@ class SpeechModel(nn.Module):
         save_module(folder, self, self.config)
 
     @property
+    def identity(self) -> str:
+        """sha256 (hex) of all that makes it what it is."""
+        return fingerprint(asdict(self.config), self)
+
+    @property
     def pivot(self) -> Timbre:
         """The timbre in which the model reads and speaks."""
         return Timbre(*(self._of(f"pivot_{name}") for name in Timbre._fields))
@@ -154,7 +163,7 @@ class SpeechModel(nn.Module):
         variances = self._of("variances")[kind]
         away = (own[:, None] - self._of("centres")[kind]) ** 2 / variances  # (N, C, E)
         logs = np.log(self._of("weights")[kind]) - np.log(variances).sum(1) / 2
-        return softmax(logs - away.sum(2) / 2, axis=1)
+        return softmax(ACOUSTIC_SCALE * (logs - away.sum(2) / 2), axis=1)
 
     def _of(self, name: str) -> np.ndarray:
         """A buffer as float64; a copy."""

@@ -218,7 +218,8 @@ def test_a_file_that_lost_its_manifest_is_led_back_to_it(speaker, home, tmp_path
     """Written anew: the keyed mark names the ledger row, and the store has kept the manifest."""
     from sayso.inference.audio import read_audio, write_audio
 
-    spoken = speaker.speak(f"{TEXT} And there it stayed all day.", "nobody", tmp_path / "said.wav")
+    text = f"{TEXT} And there it stayed all day. Then it went to the kitchen to look for milk."
+    spoken = speaker.speak(text, "nobody", tmp_path / "said.wav")  # 3 s do not hold all bits
     write_audio(tmp_path / "bare.wav", read_audio(tmp_path / "said.wav", 24_000), 24_000)
     found = detect(tmp_path / "bare.wav", home)
     assert found.manifest.state == "none"

@@ -11,10 +11,15 @@ from safetensors.torch import load_file
 
 from sayso.model.alter import Alteration, alter
 from sayso.model.bundle import BUNDLED, load_bundle
+from sayso.model.encodec import EncodecCodec, EncodecConfig
 from sayso.model.errors import CheckpointError, InputError
+from sayso.model.text import Phonemes
 from sayso.model.timbre import SpeechModel, TimbreConfig
-from sayso.model.world import Features, WorldCodec
-from sayso.training.fit import fit_timbre, fit_timbres
+from sayso.model.world import Features, WorldCodec, WorldConfig, analyse
+from sayso.training.fit import fit_timbre, fit_timbres, fit_world
+from sayso.training.prepare import Filters, prepare, read_speech
+from sayso.training.readers import Utterance, read_corpus
+from sayso.training.tokens import open_tokens
 
 
 def voice(pitch: float, level: float, seed: int, frames: int = 400) -> Features:
@@ -95,12 +100,65 @@ def test_too_little_speech_and_wrong_pivots_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_share_is_how_much_of_the_voice_is_in_the_pivot(share, kathleen, tmp_path):
-    fitted = fit_timbres({"kathleen": kathleen}, tmp_path, "kathleen", share, most=4)
-    away = np.abs(fitted.pivot.shift - fitted.usual.shift).max()
+@pytest.fixture(scope="module")
+def few(kathleen, tmp_path_factory) -> Path:
+    """A corpus of twelve of Kathleen's sentences."""
+    root = tmp_path_factory.mktemp("kathleen")
+    (root / "audio").symlink_to((kathleen / "audio").resolve())
+    lines = (kathleen / "metadata.tsv").read_text().splitlines(keepends=True)
+    (root / "metadata.tsv").write_text("".join(lines[:12]))
+    return root
+
+
+def _analysed(utterance: Utterance) -> Features:
+    audio = read_speech(utterance.path, WorldConfig().sample_rate, Filters())
+    return analyse(audio[0].numpy(), WorldConfig())
+
+
+@pytest.fixture(scope="module", params=[0.0, 1.0])
+def fitted(request, few, tmp_path_factory) -> tuple[float, Path]:
+    """A timbre folder with nothing or all of her voice in its pivot."""
+    out = tmp_path_factory.mktemp("timbre")
+    fit_timbres({"kathleen": few}, out, "kathleen", request.param, most=4, codebooks=2)
+    return request.param, out
+
+
+def test_the_share_is_how_much_of_the_voice_is_in_the_pivot(fitted):
+    share, folder = fitted
+    model = SpeechModel.load(folder)
+    away = np.abs(model.pivot.shift - model.usual.shift).max()
     assert (away > 0.01) == (share > 0)
-    assert json.loads((tmp_path / "corpora.json").read_text())["share"] == share
+    assert json.loads((folder / "corpora.json").read_text())["share"] == share
+    assert WorldCodec.load(folder / "codec").codebooks == 2
+
+
+@pytest.mark.parametrize("fitted", [1.0], indirect=True)
+def test_token_files_hold_speech_in_the_pivot_and_say_so(fitted, few, tmp_path):
+    model = SpeechModel.load(fitted[1])
+    # Well above her: her own pivot would be hard to tell from her recordings.
+    model.pivot = model.pivot._replace(pitch=model.pivot.pitch + np.array([0.3, 0]))
+    config = WorldConfig(codebooks=6, codebook_size=256)
+    heard = [_analysed(utterance) for utterance in read_corpus("kathleen", few)[:4]]
+    higher = [model.change(each, model.measure(each), model.pivot) for each in heard]
+    codec = fit_world([*heard, *higher], config, iterations=4)
+    assert prepare("kathleen", few, tmp_path / "a", codec, Phonemes(), timbre=model, limit=6)
+    tokens = open_tokens([tmp_path / "a"], ["kathleen"])
+    assert tokens.timbre == model.identity
+    said = [codec.features(torch.tensor(tokens.example((i,))[1].T.copy()).long()) for i in range(6)]
+    found = model.measure(Features(*map(np.concatenate, zip(*said, strict=True))))
+    assert abs(found.pitch[0] - model.pivot.pitch[0]) < 0.08
+    assert np.abs(found.level - model.pivot.level).mean() < 0.1
+    assert prepare("kathleen", few, tmp_path / "b", codec, Phonemes(), limit=6)
+    with pytest.raises(InputError, match="another timbre"):
+        open_tokens([tmp_path / "a", tmp_path / "b"], ["kathleen"])
+    with pytest.raises(InputError, match="other settings \\(timbre"):
+        prepare("kathleen", few, tmp_path / "b", codec, Phonemes(), timbre=model, limit=6)
+
+
+def test_only_a_world_codec_takes_a_timbre(model, few, tmp_path):
+    codec = EncodecCodec(EncodecConfig(filters=2, dimension=8, codebooks=2, codebook_size=8))
+    with pytest.raises(InputError, match="WORLD codec"):
+        prepare("kathleen", few, tmp_path / "a", codec, Phonemes(), timbre=model)
 
 
 def test_the_bundled_model_speaks_in_the_prompts_timbre():
@@ -110,6 +168,7 @@ def test_the_bundled_model_speaks_in_the_prompts_timbre():
     lower = Alteration(pitch=-6, formant=0.85)
     prompt = bundle.codec.quantize(alter(bundle.codec.features(nobody), bundle.codec.config, lower))
     wanted = bundle.timbre.measure(bundle.codec.features(prompt))
+    assert bundle.neutral(prompt).shape[0] == bundle.nar.config.codebooks
     said = bundle.voiced(bundle.neutral(prompt), prompt)
     found = bundle.timbre.measure(said)
     pivot = bundle.timbre.pivot
@@ -117,15 +176,19 @@ def test_the_bundled_model_speaks_in_the_prompts_timbre():
     assert (
         np.abs(found.level - wanted.level).mean() < 0.3 * np.abs(pivot.level - wanted.level).mean()
     )
-    assert bundle.neutral(prompt[:, :0]).shape == (4, 0)
+    assert bundle.neutral(prompt[:, :0]).shape == (bundle.model_codec.codebooks, 0)
 
 
-@pytest.mark.parametrize("damage", ["missing", "not in the card"])
+@pytest.mark.parametrize("damage", ["missing", "not in the card", "another"])
 def test_a_timbre_that_is_not_as_the_card_says_is_refused(damage: str, tmp_path: Path):
     folder = tmp_path / "model"
     shutil.copytree(BUNDLED, folder)
     if damage == "missing":
         shutil.rmtree(folder / "timbre")
+    elif damage == "another":
+        other = SpeechModel.load(folder / "timbre")
+        other.pivot = other.usual
+        other.save(folder / "timbre")
     else:
         card = json.loads((folder / "card.json").read_text())
         del card["timbre"]

@@ -24,6 +24,7 @@ from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import load_module
 from sayso.model.errors import CheckpointError, CorpusError, InputError
 from sayso.model.nar import NAR, NARConfig
+from sayso.model.world import WorldCodec, WorldConfig
 from sayso.training import commands, corpora, train
 from sayso.training.card import read_card, share
 from sayso.training.data import Batches, ahead
@@ -33,6 +34,8 @@ from sayso.training.tasks import ARTask, rate_factor
 from sayso.training.tokens import open_tokens
 from sayso.training.train import DivergedError, train_ar, train_nar
 from training_fixtures import (
+    BOOK_SIZE,
+    BOOKS,
     CONFIGS,
     SMALL,
     TEXT_SIZE,
@@ -354,6 +357,39 @@ def test_group_sizes_go_into_each_other(tmp_path):
     recipe = small_recipe(tmp_path / "x", tokens, ar__group_size=3, ar__start_from=start, **more)
     with pytest.raises(InputError, match="group size 2"):
         train_ar(recipe, report=lambda line: None)
+
+
+def test_codes_of_another_codec_start_as_those_that_sound_like_them(tmp_path):
+    codec = WorldCodec(WorldConfig(codebooks=BOOKS, codebook_size=BOOK_SIZE))
+    order = torch.randperm(BOOK_SIZE, generator=torch.Generator().manual_seed(0))
+    tokens = {}
+    for name in ("old", "new"):
+        if name == "new":  # the same entries under other numbers, of features twice as loud
+            codec.scale *= 2
+            for level in range(BOOKS):
+                codec.codebook(level).copy_(2 * codec.codebook(level)[order])
+        codec.save(tmp_path / name / "codec")
+        tokens[name] = write_tokens(tmp_path / name / "tokens", rows(40))
+        said = json.loads((tokens[name] / "manifest.json").read_text())["codec"]
+        edit_manifest(tokens[name], codec={**said, "identity": codec.identity})
+    settings = {"ar__train__peak_rate": 1e-12, "ar__train__ema": 0.0, "ar__train__steps": 3}
+    old = small_recipe(tmp_path / "old", tokens["old"], **settings)
+    train_ar(old, report=lambda line: None)
+    start = str(tmp_path / "old" / "ar")
+    folder = str(tmp_path / "new" / "codec")
+    new = small_recipe(
+        tmp_path / "new", tokens["new"], ar__start_from=start, codec__folder=folder, **settings
+    )
+    train_ar(new, report=lambda line: None)
+    before, after = (
+        load_module(tmp_path / name / "ar", AR, ARConfig).code_embedding.weight
+        for name in ("old", "new")
+    )
+    torch.testing.assert_close(after[:BOOK_SIZE], before[order])
+    torch.testing.assert_close(after[BOOK_SIZE], before[BOOK_SIZE])  # <eos>
+    shutil.rmtree(tmp_path / "old" / "codec")
+    with pytest.raises(InputError, match="copy it there"):
+        train_ar(replace(new, run=str(tmp_path / "other")), report=lambda line: None)
 
 
 @pytest.mark.parametrize("export", ["best", "last"])

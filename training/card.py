@@ -12,6 +12,8 @@ from .shards import file_hash, unique, write_json
 from .tokens import Tokens
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
+MADE_WITH = ("codec", "tokenizer", "timbre")
+"""What both models of a run must have in common."""
 
 
 def write_card(
@@ -42,6 +44,7 @@ def write_card(
         "tokens": tokens.manifests,
         "codec": tokens.codec,
         "tokenizer": tokens.tokenizer,
+        **({} if tokens.timbre is None else {"timbre": {"identity": tokens.timbre}}),
         "hours": round(float(hours.sum()), 3),
         "hours_recorded": round(float(hours[tokens.recorded].sum()), 3),  # the rest: altered copies
     }
@@ -49,10 +52,10 @@ def write_card(
     if (run / CARD).is_file():
         old = read_card(run, replaced=part)
         others = {key: value for key, value in old["models"].items() if key != part}
-        if others and any(old[key] != card[key] for key in ("codec", "tokenizer")):
+        if others and any(old.get(key) != card.get(key) for key in MADE_WITH):
             raise CheckpointError(
-                f"{run / CARD}: {', '.join(others)} was trained with another codec or tokenizer; "
-                "train both models of a run on the same token files"
+                f"{run / CARD}: {', '.join(others)} was trained with another codec, tokenizer or "
+                "timbre; train both models of a run on the same token files"
             )
         card["models"] = others
         if others:  # a corpus that went into either model stays on the card
@@ -76,8 +79,8 @@ def share(run: Path, other: Path, part: str = "nar") -> None:
         part: ``nar`` or ``ar``.
 
     Raises:
-        CheckpointError: The other run has none, this one has one, or they have not the same codec
-            and tokenizer.
+        CheckpointError: The other run has none, this one has one, or they have not the same codec,
+            tokenizer and timbre.
         CorpusError: A card names a corpus that is not listed, or was edited.
     """
     card, theirs = read_card(run), read_card(other)
@@ -85,8 +88,8 @@ def share(run: Path, other: Path, part: str = "nar") -> None:
         raise CheckpointError(f"{other / CARD} names no {part}; it has {list(theirs['models'])}")
     if (run / part).exists() or part in card["models"]:
         raise CheckpointError(f"{run} has a {part} of its own; move it away first")
-    for key in ("codec", "tokenizer"):
-        if card[key] != theirs[key]:
+    for key in MADE_WITH:
+        if card.get(key) != theirs.get(key):
             raise CheckpointError(f"{other} was trained with another {key} than {run}")
     copy = run / f".{part}.{unique()}"
     shutil.copytree(other / part, copy)

@@ -13,6 +13,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from sayso.model.codec import load_codec
 from sayso.model.errors import CorpusError, InputError, SaysoError
 from sayso.model.text import load_tokenizer
+from sayso.model.timbre import SpeechModel
 
 from . import corpora, train
 from .bar import Bar
@@ -90,12 +91,13 @@ def _prepare(
     world: int,
 ) -> None:
     data = recipe.data
-    for kind, folder in (("codec", recipe.codec.folder), ("text", recipe.text.folder)):
+    codec_of = ("codec", recipe.codec.folder) if data.timbre is None else ("timbre", data.timbre)
+    for kind, folder in (codec_of, ("text", recipe.text.folder)):
         if not Path(folder).is_dir():
             raise InputError(
                 f"{folder} is missing: make it with `sayso train {kind} --out {folder}`"
             )
-    codec = load_codec(Path(recipe.codec.folder))
+    codec = load_codec(recipe.model_codec)
     tokenizer = load_tokenizer(Path(recipe.text.folder))
     if tokenizer.kind != recipe.text.kind:
         raise InputError(
@@ -112,6 +114,7 @@ def _prepare(
             Filters(data.min_seconds, data.max_seconds, data.held_out(corpus)),
             align=data.align,
             copies=data.copies,
+            timbre=None if data.timbre is None else SpeechModel.load(Path(data.timbre)),
             limit=limit,
             rank=rank,
             world=world,

@@ -11,18 +11,21 @@ import numpy as np
 import torch
 
 from sayso.model.alter import Alteration, alter
-from sayso.model.codec import Codec
-from sayso.model.errors import InputError
-from sayso.model.world import WorldCodec, analyse
+from sayso.model.world import Features, WorldCodec
 
 from .shards import COPY
 
 VOICES = 40
 """Alterations of each recorded speaker and copy: few enough that a voice has several sentences."""
 SEMITONES, RESONANCES, SPEEDS = 4.0, (0.86, 1.16), (0.88, 1.15)
+NEUTRAL = 0.25
+"""How much of pitch and formants is altered where all speech is in one timbre: as much as a prompt,
+measured in a few seconds, may still be away from it."""
 
 
-def altered_speaker(utterance: str, speaker: str, copy: int) -> tuple[str, Alteration]:
+def altered_speaker(
+    utterance: str, speaker: str, copy: int, strength: float = 1.0
+) -> tuple[str, Alteration]:
     """Who says copy number `copy` of an utterance, and how that voice differs: always the same."""
     voice = int(hashlib.sha256(utterance.encode()).hexdigest(), 16) % VOICES
     name = f"{speaker}{COPY}{copy}.{voice}"
@@ -30,23 +33,16 @@ def altered_speaker(utterance: str, speaker: str, copy: int) -> tuple[str, Alter
     pitch, formant, speed = random.uniform(
         [-SEMITONES, RESONANCES[0], SPEEDS[0]], [SEMITONES, RESONANCES[1], SPEEDS[1]]
     )
-    return name, Alteration(float(speed), float(pitch), float(formant))
+    return name, Alteration(float(speed), float(strength * pitch), float(formant**strength))
 
 
 def altered_rows(
-    row: dict[str, Any], audio: torch.Tensor, codec: Codec, copies: int
+    row: dict[str, Any], features: Features, codec: WorldCodec, copies: int, strength: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Copies of one row of a shard, whose speech is `audio` (1, samples).
-
-    Raises:
-        InputError: The codec does not know pitch and formants.
-    """
-    if not isinstance(codec, WorldCodec):
-        raise InputError(f"data.copies needs a WORLD codec, this is {type(codec).__name__}")
-    features = analyse(audio[0].numpy(), codec.config)
+    """Copies of one row of a shard, whose speech is `features`."""
     rows = []
     for copy in range(1, copies + 1):
-        speaker, alteration = altered_speaker(row["id"], row["speaker"], copy)
+        speaker, alteration = altered_speaker(row["id"], row["speaker"], copy, strength)
         codes = codec.quantize(alter(features, codec.config, alteration))  # (K, T)
         starts = np.rint(row["starts"] / alteration.speed).astype(np.int32)
         made = {"id": f"{row['id']}{COPY}{copy}", "speaker": speaker, "frames": codes.shape[1]}

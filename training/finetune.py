@@ -2,22 +2,28 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import load_module
-from sayso.model.codec import Codec
+from sayso.model.codec import Codec, load_codec
 from sayso.model.errors import InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.transformer import INIT_STD
+from sayso.model.world import WorldCodec
 
 from .card import read_card
 
 
-def start_from(model: AR | NAR, folder: Path) -> None:
+def start_from(model: AR | NAR, folder: Path, identity: str, codec: Path) -> None:
     """Copies the weights of a model folder (``RUN/ar`` or ``RUN/nar``) into a new model.
+
+    If the codes of the new model are of another WORLD codec (of that `identity`, in the folder
+    `codec`), each starts as the old one that sounds most like it; the old codec has to be in
+    ``RUN/codec``.
 
     An AR model may go into a multiple of its group size: a group starts as the mean of the groups
     it joins, its codes are first predicted as theirs were, and group n stands where its first frame
@@ -27,9 +33,10 @@ def start_from(model: AR | NAR, folder: Path) -> None:
     Raises:
         CheckpointError: The folder is not a model, or its run has no card.
         CorpusError: The card names a corpus that is not listed.
-        InputError: The models differ in more than the group size and lengths.
+        InputError: The models differ in more than the group size and lengths, or in a codec that
+            is not to be had or no WORLD codec.
     """
-    read_card(folder.parent)
+    trained_with = read_card(folder.parent)["codec"]["identity"]
     if isinstance(model, AR):
         source = load_module(folder, AR, ARConfig)
         old, new = source.config.group_size, model.config.group_size
@@ -58,6 +65,32 @@ def start_from(model: AR | NAR, folder: Path) -> None:
                 value.copy_(weights[name])
         if new > old and isinstance(model, AR) and isinstance(source, AR):
             _join_groups(model, source)
+    if trained_with != identity:
+        old, new = folder.parent / "codec", codec
+        _carry_codes(model, _codec(old, trained_with), _codec(new, identity))
+
+
+def _codec(folder: Path, identity: str) -> Codec:
+    found = load_codec(folder) if folder.is_dir() else None
+    if found is None or found.identity != identity:
+        raise InputError(f"the codec {identity[:12]} is not in {folder}: copy it there")
+    return found
+
+
+@torch.no_grad()
+def _carry_codes(model: AR | NAR, old: Codec, new: Codec) -> None:
+    """Rows of code tables to those of codes that sound alike, each codec about its own mean."""
+    if not isinstance(old, WorldCodec) or not isinstance(new, WorldCodec):
+        raise InputError("only codes of a WORLD codec can be carried over to another WORLD codec")
+    for level, table in enumerate(_code_tables(model)):
+        theirs = old.codebook(level) / old.scale * new.scale
+        chosen = torch.cdist(new.codebook(level), theirs).argmin(1)  # (codebook_size,)
+        table.weight[: len(chosen)] = table.weight[chosen]
+
+
+def _code_tables(model: AR | NAR) -> list[nn.Embedding]:
+    tables = [model.code_embedding] if isinstance(model, AR) else list(model.code_embeddings)
+    return cast(list[nn.Embedding], tables)
 
 
 @torch.no_grad()
@@ -71,7 +104,7 @@ def start_from_codebooks(model: AR | NAR, codec: Codec, seed: int) -> None:
     Raises:
         InputError: The codec has other codebooks than the model.
     """
-    tables = [model.code_embedding] if isinstance(model, AR) else list(model.code_embeddings)
+    tables = _code_tables(model)
     entries = codec.entries()[: len(tables)]  # (levels, codebook_size, features)
     if entries.shape[:2] != (len(tables), model.config.codebook_size):
         raise InputError(f"codebooks {tuple(entries.shape)} do not fit {model.config}")
@@ -81,7 +114,6 @@ def start_from_codebooks(model: AR | NAR, codec: Codec, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     projection = torch.randn(features, width, generator=random) / features**0.5
     for table, book in zip(tables, entries, strict=True):
-        assert isinstance(table, nn.Embedding)
         table.weight[: len(book)] = book @ projection * (INIT_STD / deviation)
 
 

@@ -17,7 +17,7 @@ from sayso.model.timbre import SpeechModel, Timbre, TimbreConfig
 from sayso.model.world import Features, WorldCodec, WorldConfig, analyse, to_rows
 
 from . import corpora
-from .prepare import Filters, Unusable, read_speech
+from .prepare import Filters, Unusable, read_speech, speaker_timbre
 from .readers import read_corpus
 from .shards import write_json
 from .split import held_out
@@ -52,7 +52,7 @@ def fit_codec(
     config = WorldConfig(codebooks=codebooks)
     every = {name: (held_out_every or {}).get(name, HELD_OUT_EVERY) for name in roots}
     entries = [corpora.get(name).to_json() for name in roots]
-    heard = list(_features(roots, config, every, report))
+    heard = [features for _, features in _features(roots, config, every, report)]
     report(f"{len(heard)} recordings analysed; fitting {codebooks} codebooks")
     codec = fit_world(heard, config)
     codec.save(out)
@@ -66,7 +66,8 @@ def _features(
     every: dict[str, int],
     report: Callable[[str], None],
     most: int | None = None,
-) -> Iterator[Features]:
+) -> Iterator[tuple[str, Features]]:
+    """Speaker and features of each utterance that is used, or of `most` per corpus."""
     filters = Filters(min_seconds=0.5, max_seconds=20.0)
     for name, root in roots.items():
         utterances = read_corpus(name, root)
@@ -80,7 +81,7 @@ def _features(
                 audio = read_speech(utterance.path, config.sample_rate, filters)
             except Unusable:
                 continue
-            yield analyse(audio[0].numpy(), config)
+            yield utterance.speaker, analyse(audio[0].numpy(), config)
 
 
 def fit_world(
@@ -182,9 +183,12 @@ def fit_timbres(
     share: float = 0.5,
     held_out_every: dict[str, int] | None = None,
     most: int = 120,
+    codebooks: int = 4,
     report: Callable[[str], None] = lambda line: None,
 ) -> SpeechModel:
     """Fit the timbre part of a model to corpora, without their held-out utterances; save it.
+
+    In ``out/codec`` is a codec of all their speech in the pivot, for the models' own codes.
 
     Args:
         roots: As of `fit_codec`.
@@ -192,7 +196,9 @@ def fit_timbres(
             and this voice.
         share: Of that voice in it. With more, words are clearer and the prompt is less in them.
         held_out_every: As of `fit_codec`.
-        most: Utterances taken of each corpus, evenly spread, as all are taken for speakers.
+        most: Utterances taken of each corpus for the timbres, evenly spread, as all are taken for
+            speakers.
+        codebooks: K of the codec.
 
     Raises:
         CorpusError: A corpus is not listed, or not where it should be.
@@ -208,7 +214,7 @@ def fit_timbres(
     entries = [corpora.get(name).to_json() for name in roots]
     config, heard, own = WorldConfig(), [], []
     for name, root in roots.items():
-        found = list(_features({name: root}, config, every, report, most))
+        found = [each for _, each in _features({name: root}, config, every, report, most)]
         heard += found
         own = found if name == pivot else own
     model = fit_timbre(heard, TimbreConfig(config.envelope))
@@ -218,6 +224,18 @@ def fit_timbres(
     model.save(out)
     settings = {"pivot": pivot, "share": share, "held_out_every": every, "utterances": len(heard)}
     write_json(out / FITTED_ON, {"corpora": entries, **settings})
+    neutral = []
+    for name, root in roots.items():
+        spoken: dict[str, list[Features]] = {}
+        for speaker, features in _features({name: root}, config, every, report):
+            spoken.setdefault(speaker, []).append(features)
+        for theirs in spoken.values():
+            own = speaker_timbre(theirs, model, 1000 / config.frame_ms)
+            neutral += [model.change(features, own, model.pivot) for features in theirs]
+    report(f"{len(neutral)} recordings in the pivot; fitting {codebooks} codebooks")
+    codec = fit_world(neutral, WorldConfig(codebooks=codebooks))
+    codec.save(out / "codec")
+    write_json(out / "codec" / FITTED_ON, {"corpora": entries, "held_out_every": every})
     return model
 
 

@@ -4,11 +4,13 @@ A shard is written to a temporary name and renamed, so a killed run continues wh
 shards come out byte for byte the same. Several processes (torchrun, SLURM) take every n-th shard.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +29,19 @@ from sayso.model.alignment import RATE, Aligner
 from sayso.model.codec import Codec
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.text import Tokenizer, normalise
+from sayso.model.timbre import SpeechModel, Timbre
+from sayso.model.world import Features, WorldCodec, analyse
 
 from . import corpora
 from .align import align_tokens
-from .copies import altered_rows
+from .copies import NEUTRAL, altered_rows
 from .readers import Utterance, read_corpus
 from .shards import COPY, FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, unique, write_json
 from .split import held_out
 
 CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped
+TIMBRE_SECONDS = 60.0
+"""Speech of a speaker in which the timbre is measured."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,27 @@ def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
     return torch.from_numpy(soxr.resample(audio, rate, sample_rate).astype(np.float32))[None]
 
 
+def speaker_timbre(spoken: Iterable[Features], model: SpeechModel, frame_rate: float) -> Timbre:
+    """A speaker's timbre in the first `TIMBRE_SECONDS` of utterances, of which it needs one."""
+    heard, frames = [], 0
+    for features in spoken:
+        heard.append(features)
+        frames += len(features.f0)
+        if frames >= TIMBRE_SECONDS * frame_rate:
+            break
+    return model.measure(Features(*map(np.concatenate, zip(*heard, strict=True))))
+
+
+def _analysed(
+    utterances: Iterable[Utterance], codec: WorldCodec, filters: Filters
+) -> Iterator[Features]:
+    """Features of those that can be used."""
+    for utterance in utterances:
+        with contextlib.suppress(Unusable):
+            audio = read_speech(utterance.path, codec.sample_rate, filters)
+            yield analyse(audio[0].numpy(), codec.config)
+
+
 def make_rows(
     utterance: Utterance,
     corpus: str,
@@ -100,8 +127,12 @@ def make_rows(
     filters: Filters,
     aligner: Aligner | None = None,
     copies: int = 0,
+    neutral: Callable[[str, Features], Features] | None = None,
 ) -> list[dict[str, Any]]:
     """The row of an utterance and, if it is trained on, those of its altered copies.
+
+    Args:
+        neutral: Takes a speaker and features of theirs to those in the timbre the model speaks in.
 
     Raises:
         Unusable: Text or audio cannot be used.
@@ -117,7 +148,14 @@ def make_rows(
         raise Unusable("text id beyond the vocabulary")
     try:
         audio = read_speech(utterance.path, codec.sample_rate, filters)
-        codes = codec.encode(audio)
+        features = None
+        if isinstance(codec, WorldCodec):
+            features = analyse(audio[0].numpy(), codec.config)
+            if neutral is not None:
+                features = neutral(utterance.speaker, features)
+            codes = codec.quantize(features)[None]
+        else:
+            codes = codec.encode(audio)
     except InputError as error:
         raise Unusable("codec") from error
     if codes.shape[:2] != (1, codec.codebooks):
@@ -145,7 +183,11 @@ def make_rows(
         "frames": codes.shape[2],
         "split": "validation" if validation else "train",
     }
-    return [row] if validation or not copies else [row, *altered_rows(row, audio, codec, copies)]
+    if validation or not copies:
+        return [row]
+    assert isinstance(codec, WorldCodec) and features is not None
+    strength = 1.0 if neutral is None else NEUTRAL
+    return [row, *altered_rows(row, features, codec, copies, strength)]
 
 
 def _write_shard(
@@ -178,6 +220,7 @@ def prepare(
     report: Callable[[int, int, int, float], None] | None = None,
     align: bool = False,
     copies: int = 0,
+    timbre: SpeechModel | None = None,
 ) -> bool:
     """Makes the token files of one corpus; call it again to continue a killed run.
 
@@ -195,14 +238,20 @@ def prepare(
             (each of this process) and hours done.
         align: Find where each text token is said; needs phonemes.
         copies: Altered copies of each training utterance; needs a WORLD codec.
+        timbre: Every speaker's speech is changed into its pivot; needs a WORLD codec.
 
     Returns:
         True if the manifest is written; False if other processes have shards left to write.
 
     Raises:
         CorpusError: The corpus is not listed, or `root` is not it.
-        InputError: `out` holds token files made with other settings.
+        InputError: `out` holds token files made with other settings, or the codec is none for
+            copies or a timbre.
     """
+    if (copies or timbre is not None) and not isinstance(codec, WorldCodec):
+        raise InputError(
+            f"data.copies and data.timbre need a WORLD codec, this is {type(codec).__name__}"
+        )
     entry = corpora.get(corpus)
     filters = filters or Filters()
     utterances = read_corpus(corpus, root)[:limit]
@@ -224,6 +273,7 @@ def prepare(
         "filters": vars(filters),
         "aligned": align,
         "copies": copies,
+        **({} if timbre is None else {"timbre": timbre.identity}),
         "shard_size": shard_size,
         "ids": hashlib.sha256("\n".join(u.id for u in utterances).encode()).hexdigest(),
     }
@@ -242,8 +292,21 @@ def prepare(
 
     aligner = Aligner() if align else None
 
+    @functools.cache
+    def own(speaker: str) -> Timbre:
+        assert timbre is not None and isinstance(codec, WorldCodec)
+        theirs = [utterance for utterance in utterances if utterance.speaker == speaker]
+        # What is held out only where there is nothing else.
+        theirs.sort(key=lambda utterance: held_out(utterance.id, filters.held_out_every))
+        return speaker_timbre(_analysed(theirs, codec, filters), timbre, codec.frame_rate)
+
+    def neutral(speaker: str, features: Features) -> Features:
+        assert timbre is not None
+        return timbre.change(features, own(speaker), timbre.pivot)
+
     def make(utterance: Utterance) -> list[dict[str, Any]]:
-        return make_rows(utterance, corpus, codec, tokenizer, filters, aligner, copies)
+        change = None if timbre is None else neutral
+        return make_rows(utterance, corpus, codec, tokenizer, filters, aligner, copies, change)
 
     chunks = [utterances[i : i + shard_size] for i in range(0, len(utterances), shard_size)]
     paths = [out / f"shard-{index:05d}.parquet" for index in range(len(chunks))]

@@ -52,6 +52,9 @@ class Data:
     """Whether prepare finds where each phoneme is said; models with `alignment` need it."""
     copies: int
     """Copies prepare makes of what is trained on, with other pitch and formants; WORLD only."""
+    timbre: str | None
+    """Timbre folder (``sayso train timbre``): all speech is changed into its pivot, and encoded by
+    the codec in it; WORLD only."""
 
     def __post_init__(self) -> None:
         for name in self.corpora:
@@ -191,6 +194,12 @@ class Recipe:
     data: Data
     ar: ARRecipe
     nar: NARRecipe
+
+    @property
+    def model_codec(self) -> Path:
+        """Folder of the codec whose codes the models read and say; ``codec`` is that of prompts."""
+        timbre = self.data.timbre
+        return Path(self.codec.folder) if timbre is None else Path(timbre) / "codec"
 
 
 def read_recipe(path: Path | str, overrides: dict[str, object] | None = None) -> Recipe:

@@ -35,6 +35,7 @@ class Tokens:
     aligned: bool
     codec: dict[str, Any]  # as in the manifest
     tokenizer: dict[str, Any]  # as in the manifest
+    timbre: str | None  # identity of what changed all speech into its pivot
     corpora: list[dict[str, Any]]  # entries as in the manifests
     manifests: dict[str, str]  # name of a folder: SHA-256 of its manifest
     skipped: dict[str, int]  # rows left out, by reason
@@ -171,19 +172,19 @@ def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
     """Opens token folders for training.
 
     Args:
-        folders: Made by prepare, all with the same codec and tokenizer.
+        folders: Made by prepare, all with the same codec, tokenizer and timbre.
         allowed: Corpora the recipe names.
 
     Raises:
-        InputError: A folder is incomplete or made with another codec or tokenizer.
+        InputError: A folder is incomplete or made with another codec, tokenizer or timbre.
         CorpusError: A corpus is not listed, or a manifest or shard was changed.
     """
     manifests = [read_manifest(folder, allowed) for folder in folders]
     first = manifests[0]
     codes, texts, starts, rows, skipped = [], [], [], [], Counter()
     for number, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
-        for part in ("codec", "tokenizer", "aligned"):
-            if manifest[part] != first[part]:
+        for part in ("codec", "tokenizer", "aligned", "timbre"):
+            if manifest.get(part) != first.get(part):
                 raise InputError(f"{folder} was made with another {part} than {folders[0]}")
         arrays = _cache(folder, manifest)
         index = json.loads((arrays / "index.json").read_text(encoding="utf-8"))
@@ -218,6 +219,7 @@ def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
         aligned=first["aligned"],
         codec=first["codec"],
         tokenizer=first["tokenizer"],
+        timbre=first.get("timbre"),
         corpora=list(entries.values()),
         manifests={folder.name: file_hash(folder / MANIFEST) for folder in folders},
         skipped=dict(skipped),

@@ -73,7 +73,7 @@ def train_ar(
     if ar.code_init == "codebooks":
         start_from_codebooks(task.model, _codec(recipe, tokens), ar.train.seed)
     if ar.start_from is not None:
-        start_from(task.model, Path(ar.start_from))
+        start_from(task.model, Path(ar.start_from), tokens.codec["identity"], recipe.model_codec)
     return _train(recipe, "ar", tokens, task, ar.train, resume, report, hear)
 
 
@@ -101,15 +101,15 @@ def train_nar(
     if nar.code_init == "codebooks":
         start_from_codebooks(task.model, _codec(recipe, tokens), nar.train.seed)
     if nar.start_from is not None:
-        start_from(task.model, Path(nar.start_from))
+        start_from(task.model, Path(nar.start_from), tokens.codec["identity"], recipe.model_codec)
     return _train(recipe, "nar", tokens, task, nar.train, resume, report, hear)
 
 
 def _codec(recipe: Recipe, tokens: Tokens) -> Codec:
     """The codec of the recipe, which must be the one that made the tokens."""
-    codec = load_codec(Path(recipe.codec.folder))
+    codec = load_codec(recipe.model_codec)
     if codec.identity != tokens.codec["identity"]:
-        raise InputError(f"the tokens were made with another codec than {recipe.codec.folder}")
+        raise InputError(f"the tokens were made with another codec than {recipe.model_codec}")
     return codec
 
 

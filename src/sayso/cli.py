@@ -445,11 +445,13 @@ def train_timbre(
     root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
     pivot: Annotated[str, typer.Option(help="NAME of one, of one speaker the model knows well.")],
     share: Annotated[float, typer.Option(help="Of that voice in how the model speaks.")] = 0.5,
+    codebooks: Annotated[int, typer.Option(help="K, of the model's codec.")] = 4,
     held_out: Annotated[
         list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
     ] = None,
 ) -> None:
-    """Fit what takes a prompt's timbre off for the model, and puts it on its speech (WORLD)."""
+    """Fit what takes a prompt's timbre off for the model, and puts it on its speech (WORLD); and
+    the codec of speech without it."""
     from sayso.training.fit import fit_timbres
 
     model = fit_timbres(
@@ -458,9 +460,10 @@ def train_timbre(
         pivot,
         share,
         parse_numbers("--held-out", held_out or []),
+        codebooks=codebooks,
         report=print,
     )
-    print(f"{out}: 2 x {model.config.classes} classes of sounds")
+    print(f"{out}: 2 x {model.config.classes} classes of sounds; {codebooks} codebooks")
 
 
 @train.command("text")

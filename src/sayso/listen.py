@@ -16,6 +16,7 @@ from sayso.inference.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.bundle import CARD
 from sayso.model.errors import CheckpointError, InputError, SaysoError
+from sayso.model.world import WorldCodec
 from sayso.training.recipe import Recipe
 from sayso.training.tokens import open_tokens
 
@@ -64,14 +65,19 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
         model = Path(place) / "model"
         model.mkdir()
         parts = {"text": recipe.text.folder, "codec": recipe.codec.folder}
+        if recipe.data.timbre is not None:
+            parts["timbre"] = recipe.data.timbre
         parts |= {name: run / name for name in ("ar", "nar", CARD)}
         for name, target in parts.items():
             (model / name).symlink_to(Path(target).resolve())
         speaker = Synthesizer(model, store)
-        codec = speaker.bundle.codec
+        codec, model_codec = speaker.bundle.codec, speaker.bundle.model_codec
         for number in range(min(SAMPLES, len(rows) // 2)):
             prompt, target = rows[2 * number], rows[2 * number + 1]
-            codes = torch.tensor(prompt["codes"]).view(codec.codebooks, -1)
+            codes = torch.tensor(prompt["codes"]).view(model_codec.codebooks, -1)
+            if speaker.bundle.timbre is not None:
+                assert isinstance(codec, WorldCodec) and isinstance(model_codec, WorldCodec)
+                codes = codec.quantize(model_codec.features(codes))
             name = f"{prompt['corpus']}-{number}"
             issue_corpus_voice(
                 store,

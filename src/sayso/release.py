@@ -18,10 +18,13 @@ from sayso.inference.bundled import issue_bundled_voice
 from sayso.inference.synthesizer import limit_seconds
 from sayso.model.bundle import CARD, Bundle, load_bundle
 from sayso.model.checkpoint import WEIGHTS, read_config
+from sayso.model.codec import load_codec
 from sayso.model.encodec import PRETRAINED
 from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text import normalise
+from sayso.model.timbre import SpeechModel
+from sayso.model.world import WorldCodec
 from sayso.training.card import read_card
 from sayso.training.corpora import verify
 from sayso.training.fit import FITTED_ON
@@ -34,7 +37,10 @@ MOST_SEEDS = 20
 
 
 def invent(bundle: Bundle, text: str, first_seed: int = 0) -> tuple[torch.Tensor, int]:
-    """Codes (K, T) the model makes up for `text` with no prompt at all, and the seed that ended."""
+    """A prompt (K, T) the model makes up for `text` with none at all, and the seed that ended.
+
+    With a timbre it is nobody's, the usual one.
+    """
     ids = bundle.tokenizer.encode(normalise(text))
     nothing = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
     limit = int(limit_seconds(text) * bundle.codec.frame_rate)
@@ -42,7 +48,10 @@ def invent(bundle: Bundle, text: str, first_seed: int = 0) -> tuple[torch.Tensor
         generator = torch.Generator().manual_seed(seed)
         codes, first = bundle.generate([ids], [nothing], [limit], bundle.sampling, generator, [0])
         if bool(first.finished[0]) and codes[0].shape[1] >= bundle.codec.frame_rate:
-            return codes[0], seed
+            if bundle.timbre is None:
+                return codes[0], seed
+            assert isinstance(bundle.codec, WorldCodec)
+            return bundle.codec.quantize(bundle.voiced(codes[0], nothing)), seed
     raise UnfinishedError(f"no seed from {first_seed} to {seed} ended within {limit} frames")
 
 
@@ -59,17 +68,28 @@ def fitted_on(codec: Path) -> list[dict] | str:
 
 
 def add_timbre(run: Path, out: Path, card: dict) -> None:
-    """Copy the run's timbre part, if it has one, and name it in the card."""
+    """Copy the run's timbre part, if it has one, and name it in the card.
+
+    Raises:
+        CheckpointError: The models were trained on speech in the timbre of another.
+    """
     shutil.rmtree(out / "timbre", ignore_errors=True)
     if not (run / "timbre").is_dir():
         return
     shutil.copytree(run / "timbre", out / "timbre")
     fitted = json.loads((run / "timbre" / FITTED_ON).read_text())
+    identity = SpeechModel.load(run / "timbre").identity
+    if card.get("timbre", {}).get("identity", identity) != identity:
+        raise CheckpointError(f"{run}: the timbre is not the one its models were trained with")
     card["timbre"] = {
+        "identity": identity,
         "fitted_on": fitted_on(run / "timbre"),
         "pivot": fitted["pivot"],
         "share": fitted["share"],
-        "weights_sha256": file_hash(run / "timbre" / WEIGHTS),
+        "prompts": {
+            "identity": load_codec(run / "codec").identity,
+            "fitted_on": fitted_on(run / "codec"),
+        },
     }
 
 
@@ -91,7 +111,8 @@ def release(
         shutil.copytree(run / part, out / part)
     card = read_card(run)
     add_timbre(run, out, card)
-    card["codec"] = {**card["codec"], "fitted_on": fitted_on(run / "codec")}
+    model_codec = run / "timbre" / "codec" if "timbre" in card else run / "codec"
+    card["codec"] = {**card["codec"], "fitted_on": fitted_on(model_codec)}
     sampling = Sampling(top_p=top_p, threshold=threshold, stay=stay, guidance=guidance)
     card["sampling"] = asdict(sampling)
     for part in ("ar", "nar"):
@@ -100,7 +121,7 @@ def release(
         card["models"][part] |= {"weights_sha256": file_hash(weights), "stored": "float16"}
     (out / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     bundle = load_bundle(out)
-    if card["codec"]["identity"] != bundle.codec.identity:
+    if card["codec"]["identity"] != bundle.model_codec.identity:
         raise CheckpointError(f"{run}: the codec is not the one its models were trained with")
     codes, seed = invent(bundle, INVENTED, seed)
     folder = out / "voices" / VOICE
