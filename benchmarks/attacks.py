@@ -5,7 +5,6 @@ that a marked clip and the same clip unmarked meet the same noise. Codecs run in
 people would use it.
 """
 
-import json
 import math
 import subprocess
 import tempfile
@@ -209,9 +208,9 @@ def bundled_codec() -> Codec:
 
 def codec_name() -> str:
     """The bundled codec's row; another codec, another row: old figures are never shown as new."""
-    card = json.loads((BUNDLED / "card.json").read_text())["codec"]
-    rate = card["codebooks"] * math.log2(card["codebook_size"]) * card["frame_rate"] / 1000
-    return f"bundled codec {card['identity'][:8]}, {rate:g} kbit/s"
+    codec = bundled_codec()
+    rate = codec.codebooks * math.log2(codec.codebook_size) * codec.frame_rate / 1000
+    return f"bundled codec {codec.identity[:8]}, {rate:g} kbit/s"
 
 
 def our_codec(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import beta
 
-from benchmarks.attacks import ATTACKS, PROMISED, codec_name
+from benchmarks.attacks import ATTACKS, PROMISED, bundled_codec, codec_name
 from benchmarks.marks_fit import RESULTS
 from sayso.inference import comb, keyed, weave
 from sayso.inference.marks import PERTH_STRENGTHS, together
 from sayso.inference.watermark import THRESHOLD
-from sayso.model.bundle import BUNDLED
 
 KEY = bytes(range(32))
 ROW = "benchmark-row"
@@ -101,8 +100,7 @@ def promise(rows: dict[str, dict[str, dict]]) -> str:
 
 
 def codes_of_the_codec() -> str:
-    card = json.loads((BUNDLED / "card.json").read_text())["codec"]
-    return f"{card['codebooks']} x {card['codebook_size']} codes"
+    return f"{bundled_codec().codebooks} x {bundled_codec().codebook_size} codes"
 
 
 def write_page() -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+import torch
+from torch import Tensor
 
 from benchmarks.marks_fit import CORPORA
 from benchmarks.speak import HELD_OUT_EVERY, SENTENCES, enrol, short_sentences
@@ -23,9 +25,10 @@ from sayso.inference.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.inference.synthetic import KINDS, RATE, model_identity
 from sayso.inference.watermark import load_watermarker
-from sayso.model.bundle import BUNDLED
+from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codec import load_codec
 from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.world import WorldCodec, synthesise
 from sayso.training.readers import Utterance, read_corpus
 from sayso.training.split import held_out
 
@@ -34,6 +37,7 @@ VOICES = {"train": 60, "test": 25}  # readers that our model imitates
 EACH = {"train": 2, "test": 3}  # sentences in each of these voices
 OWN = {"train": 30, "test": 20}  # sentences of Kathleen and of nobody each
 EVERY = {"train": 8, "test": 1}  # of Kathleen's recordings one in so many
+CODECS = "**/codec/model.safetensors"
 EXCERPT = 4.5  # seconds of each recording that are trained on
 Clips = dict[str, list[tuple[str, np.ndarray]]]
 """Per kind, (voice, (samples,) audio at the codec's rate)."""
@@ -50,8 +54,18 @@ def spoken_folder(split: str) -> Path:
 
 
 def heard_folder(split: str, marked: bool) -> Path:
-    identity = load_codec(BUNDLED / "codec").identity[:12]
-    return RUN / f"heard-{identity}" / (f"{split}-marked" if marked else split)
+    codecs = [load_codec(path.parent).identity[:12] for path in sorted(BUNDLED.glob(CODECS))]
+    return RUN / f"heard-{'-'.join(codecs)}" / (f"{split}-marked" if marked else split)
+
+
+def coded(bundle: Bundle, real: Tensor) -> Tensor:
+    """Real speech (1, samples) by the way of what our model says: its timbre taken off, through the
+    model's codec, and put on again; or through the codec, for a model without."""
+    codes = bundle.codec.encode(real)[0]
+    if bundle.timbre is None or not isinstance(bundle.codec, WorldCodec):
+        return bundle.codec.decode(codes[None])
+    features = bundle.voiced(bundle.neutral(codes), codes)
+    return torch.from_numpy(synthesise(features, bundle.codec.config))[None]
 
 
 def prepare(split: str, marked: bool, every: int = 1) -> None:
@@ -61,7 +75,8 @@ def prepare(split: str, marked: bool, every: int = 1) -> None:
         every: For a trial, one in so many of them.
     """
     folder = heard_folder(split, marked)
-    codec, perth = load_codec(BUNDLED / "codec"), load_watermarker()
+    bundle, perth = load_bundle(), load_watermarker()
+    codec = bundle.codec
     for part in KINDS[:2]:
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name in ("librispeech-clips", "kathleen"):
@@ -74,10 +89,10 @@ def prepare(split: str, marked: bool, every: int = 1) -> None:
             real = read_audio(utterance.path, codec.sample_rate)
             if split == "train":
                 real = real[:, : int(EXCERPT * codec.sample_rate)]
-            coded = codec.decode(codec.encode(real))
+            again = coded(bundle, real)
             # A key of its own for each: the network must not learn whose key a mark is of.
             keyed = Keyed(utterance.id.encode().ljust(32, b"-"))
-            for kept, out in ((real[0], outs[0]), (coded[0], outs[1])):
+            for kept, out in ((real[0], outs[0]), (again[0], outs[1])):
                 if marked:  # as nearly all released files are; looking again would cost most here
                     kept = perth.embed(kept, codec.sample_rate, PERTH_STRENGTHS[0])
                     kept = keyed.embed(kept, codec.sample_rate, utterance.id)

@@ -64,7 +64,12 @@ MAKERS = {  # call -> the only files that may make it
     "_open_sealed": {"inference/gate.py", "inference/upkeep.py"},
     "_voice_key": {"inference/store.py", "inference/upkeep.py"},
     "bundle.generate": {"inference/synthesizer.py", "src/sayso/release.py"},
-    "synthesise": {"inference/synthesizer.py", "benchmarks/attacks.py"},
+    "bundle.voiced": {
+        *("inference/synthesizer.py", "src/sayso/release.py", "benchmarks/synthetic_clips.py"),
+    },
+    "synthesise": {
+        *("inference/synthesizer.py", "benchmarks/attacks.py", "benchmarks/synthetic_clips.py"),
+    },
     "authorise": {"inference/synthesizer.py"},
     "release": {"inference/synthesizer.py"},
     "store.enrol": {"inference/enrol.py", "inference/bundled.py"},
