@@ -197,6 +197,7 @@ def load_bundle(folder: Path = BUNDLED) -> Bundle:
         ("ar codebook_size", ar.config.codebook_size, spoken.codebook_size),
         ("nar codebook_size", nar.config.codebook_size, spoken.codebook_size),
         ("nar codebooks", nar.config.codebooks, spoken.codebooks),
+        ("codec on the card", card.get("codec", {}).get("identity"), spoken.identity),
         ("ar alignment", ar.config.alignment or not nar.config.alignment, True),
     ):
         if got != wanted:

@@ -179,7 +179,7 @@ def test_the_bundled_model_speaks_in_the_prompts_timbre():
     assert bundle.neutral(prompt[:, :0]).shape == (bundle.model_codec.codebooks, 0)
 
 
-@pytest.mark.parametrize("damage", ["missing", "not in the card", "another"])
+@pytest.mark.parametrize("damage", ["missing", "not in the card", "another", "another codec"])
 def test_a_timbre_that_is_not_as_the_card_says_is_refused(damage: str, tmp_path: Path):
     folder = tmp_path / "model"
     shutil.copytree(BUNDLED, folder)
@@ -189,9 +189,13 @@ def test_a_timbre_that_is_not_as_the_card_says_is_refused(damage: str, tmp_path:
         other = SpeechModel.load(folder / "timbre")
         other.pivot = other.usual
         other.save(folder / "timbre")
+    elif damage == "another codec":
+        codec = WorldCodec.load(folder / "timbre" / "codec")
+        codec.codebook(0).mul_(1.01)
+        codec.save(folder / "timbre" / "codec")
     else:
         card = json.loads((folder / "card.json").read_text())
         del card["timbre"]
         (folder / "card.json").write_text(json.dumps(card))
-    with pytest.raises(CheckpointError, match="timbre"):
+    with pytest.raises(CheckpointError, match="timbre|codec on the card"):
         load_bundle(folder)
