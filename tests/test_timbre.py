@@ -197,5 +197,5 @@ def test_a_timbre_that_is_not_as_the_card_says_is_refused(damage: str, tmp_path:
         card = json.loads((folder / "card.json").read_text())
         del card["timbre"]
         (folder / "card.json").write_text(json.dumps(card))
-    with pytest.raises(CheckpointError, match="timbre|codec on the card"):
+    with pytest.raises(CheckpointError, match=r"timbre|codec on the card"):
         load_bundle(folder)

@@ -292,12 +292,15 @@ def prepare(
 
     aligner = Aligner() if align else None
 
+    by_speaker: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        by_speaker.setdefault(utterance.speaker, []).append(utterance)
+
     @functools.cache
     def own(speaker: str) -> Timbre:
         assert timbre is not None and isinstance(codec, WorldCodec)
-        theirs = [utterance for utterance in utterances if utterance.speaker == speaker]
         # What is held out only where there is nothing else.
-        theirs.sort(key=lambda utterance: held_out(utterance.id, filters.held_out_every))
+        theirs = sorted(by_speaker[speaker], key=lambda u: held_out(u.id, filters.held_out_every))
         return speaker_timbre(_analysed(theirs, codec, filters), timbre, codec.frame_rate)
 
     def neutral(speaker: str, features: Features) -> Features:
