@@ -80,8 +80,8 @@ class Bundle:
         if prompt.shape[1]:
             wanted = self.timbre.measure(self.codec.features(prompt))
         # The models keep the envelope of the pivot, but not quite its pitch, and that is heard.
-        spoken, pivot = self.timbre.measure(said), self.timbre.pivot
-        old = pivot._replace(pitch=np.array([spoken.pitch[0], pivot.pitch[1]]))
+        median, pivot = self.timbre.measure_pitch(said)[0], self.timbre.pivot
+        old = pivot._replace(pitch=np.array([median, pivot.pitch[1]]))
         return self.timbre.change(said, old, wanted)
 
     def generate(

@@ -124,14 +124,7 @@ class SpeechModel(nn.Module):
     def measure(self, features: Features) -> Timbre:
         """The timbre of an utterance of T frames, which may be none: then the usual one."""
         voiced = features.f0 > 0
-        pitch, level, spread, shift = self.usual
-        log_f0 = np.log(features.f0[voiced])
-        share = len(log_f0) / (len(log_f0) + PRIOR_FRAMES)
-        if len(log_f0):
-            middle = float(np.median(log_f0))
-            around = float(np.mean((log_f0 - middle) ** 2))
-            pitch[1] = np.sqrt(share * around + (1 - share) * pitch[1] ** 2)
-            pitch[0] += share * (middle - pitch[0])
+        _, level, spread, shift = self.usual
         for kind in (0, 1):
             rows = features.envelope[voiced == kind]
             if not len(rows):
@@ -144,7 +137,19 @@ class SpeechModel(nn.Module):
             count = shares.sum(0)[:, None]
             shift[kind] = shares.T @ own - count * self._of("centres")[kind]
             shift[kind] /= count + PRIOR_CLASS_FRAMES
-        return Timbre(pitch, level, spread, shift)
+        return Timbre(self.measure_pitch(features), level, spread, shift)
+
+    def measure_pitch(self, features: Features) -> np.ndarray:
+        """Median and spread of log F0, as of `measure`, at hardly any cost."""
+        pitch = self._of("pitch")
+        log_f0 = np.log(features.f0[features.f0 > 0])
+        share = len(log_f0) / (len(log_f0) + PRIOR_FRAMES)
+        if len(log_f0):
+            middle = float(np.median(log_f0))
+            around = float(np.mean((log_f0 - middle) ** 2))
+            pitch[1] = np.sqrt(share * around + (1 - share) * pitch[1] ** 2)
+            pitch[0] += share * (middle - pitch[0])
+        return pitch
 
     def change(self, features: Features, old: Timbre, new: Timbre) -> Features:
         """The same words at the same speed, in another timbre than the `old` they have."""

@@ -8,6 +8,7 @@ the codebooks by k-means. D = envelope coefficients + log F0 + voicing + aperiod
 import dataclasses
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -92,6 +93,11 @@ class Features(NamedTuple):
     """(T,) Hz, 0 where unvoiced."""
     aperiodicity: np.ndarray
     """(T, bands) dB, 0 where all noise."""
+
+
+def concatenate(utterances: Iterable[Features]) -> Features:
+    """Utterances, of which there must be one, one after the other."""
+    return Features(*map(np.concatenate, zip(*utterances, strict=True)))
 
 
 def analyse(audio: np.ndarray, config: WorldConfig) -> Features:

@@ -15,7 +15,7 @@ from sayso.model.encodec import EncodecCodec, EncodecConfig
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.text import Phonemes
 from sayso.model.timbre import SpeechModel, TimbreConfig
-from sayso.model.world import Features, WorldCodec, WorldConfig, analyse
+from sayso.model.world import Features, WorldCodec, WorldConfig, analyse, concatenate
 from sayso.training.fit import fit_timbre, fit_timbres, fit_world
 from sayso.training.prepare import Filters, prepare, read_speech
 from sayso.training.readers import Utterance, read_corpus
@@ -145,7 +145,7 @@ def test_token_files_hold_speech_in_the_pivot_and_say_so(fitted, few, tmp_path):
     tokens = open_tokens([tmp_path / "a"], ["kathleen"])
     assert tokens.timbre == model.identity
     said = [codec.features(torch.tensor(tokens.example((i,))[1].T.copy()).long()) for i in range(6)]
-    found = model.measure(Features(*map(np.concatenate, zip(*said, strict=True))))
+    found = model.measure(concatenate(said))
     assert abs(found.pitch[0] - model.pivot.pitch[0]) < 0.08
     assert np.abs(found.level - model.pivot.level).mean() < 0.1
     assert prepare("kathleen", few, tmp_path / "b", codec, Phonemes(), limit=6)

@@ -67,10 +67,11 @@ def start_from(model: AR | NAR, folder: Path, identity: str, codec: Path) -> Non
             _join_groups(model, source)
     if trained_with != identity:
         old, new = folder.parent / "codec", codec
-        _carry_codes(model, _codec(old, trained_with), _codec(new, identity))
+        _carry_codes(model, codec_of(old, trained_with), codec_of(new, identity))
 
 
-def _codec(folder: Path, identity: str) -> Codec:
+def codec_of(folder: Path, identity: str) -> Codec:
+    """The codec in a folder; InputError unless it is the one of that identity."""
     found = load_codec(folder) if folder.is_dir() else None
     if found is None or found.identity != identity:
         raise InputError(f"the codec {identity[:12]} is not in {folder}: copy it there")

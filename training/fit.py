@@ -14,7 +14,7 @@ from torch import Tensor
 from sayso.model.errors import InputError
 from sayso.model.text import BPE, normalise
 from sayso.model.timbre import SpeechModel, Timbre, TimbreConfig
-from sayso.model.world import Features, WorldCodec, WorldConfig, analyse, to_rows
+from sayso.model.world import Features, WorldCodec, WorldConfig, analyse, concatenate, to_rows
 
 from . import corpora
 from .prepare import Filters, Unusable, read_speech, speaker_timbre
@@ -218,7 +218,7 @@ def fit_timbres(
         heard += found
         own = found if name == pivot else own
     model = fit_timbre(heard, TimbreConfig(config.envelope))
-    voice = model.measure(Features(*map(np.concatenate, zip(*own, strict=True))))
+    voice = model.measure(concatenate(own))
     pairs = zip(model.usual, voice, strict=True)
     model.pivot = Timbre(*((1 - share) * a + share * b for a, b in pairs))
     model.save(out)

@@ -30,7 +30,7 @@ from sayso.model.codec import Codec
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.text import Tokenizer, normalise
 from sayso.model.timbre import SpeechModel, Timbre
-from sayso.model.world import Features, WorldCodec, analyse
+from sayso.model.world import Features, WorldCodec, analyse, concatenate
 
 from . import corpora
 from .align import align_tokens
@@ -106,7 +106,7 @@ def speaker_timbre(spoken: Iterable[Features], model: SpeechModel, frame_rate: f
         frames += len(features.f0)
         if frames >= TIMBRE_SECONDS * frame_rate:
             break
-    return model.measure(Features(*map(np.concatenate, zip(*heard, strict=True))))
+    return model.measure(concatenate(heard))
 
 
 def _analysed(

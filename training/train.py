@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import save_module
-from sayso.model.codec import Codec, load_codec
 from sayso.model.errors import InputError, SaysoError
 from sayso.model.nar import NAR, NARConfig
 
@@ -24,7 +23,7 @@ from .card import write_card
 from .clock import Clock
 from .corpora import verify
 from .data import Batch, Batches, ahead
-from .finetune import start_from, start_from_codebooks
+from .finetune import codec_of, start_from, start_from_codebooks
 from .log import Log
 from .parallel import settle, start_fabric
 from .recipe import Optimisation, Recipe
@@ -71,7 +70,9 @@ def train_ar(
     torch.manual_seed(ar.train.seed)  # of the initial weights
     task = ARTask(AR(config), ar.train)
     if ar.code_init == "codebooks":
-        start_from_codebooks(task.model, _codec(recipe, tokens), ar.train.seed)
+        start_from_codebooks(
+            task.model, codec_of(recipe.model_codec, tokens.codec["identity"]), ar.train.seed
+        )
     if ar.start_from is not None:
         start_from(task.model, Path(ar.start_from), tokens.codec["identity"], recipe.model_codec)
     return _train(recipe, "ar", tokens, task, ar.train, resume, report, hear)
@@ -99,18 +100,12 @@ def train_nar(
     torch.manual_seed(nar.train.seed)  # of the initial weights
     task = NARTask(NAR(config), nar.train)
     if nar.code_init == "codebooks":
-        start_from_codebooks(task.model, _codec(recipe, tokens), nar.train.seed)
+        start_from_codebooks(
+            task.model, codec_of(recipe.model_codec, tokens.codec["identity"]), nar.train.seed
+        )
     if nar.start_from is not None:
         start_from(task.model, Path(nar.start_from), tokens.codec["identity"], recipe.model_codec)
     return _train(recipe, "nar", tokens, task, nar.train, resume, report, hear)
-
-
-def _codec(recipe: Recipe, tokens: Tokens) -> Codec:
-    """The codec of the recipe, which must be the one that made the tokens."""
-    codec = load_codec(recipe.model_codec)
-    if codec.identity != tokens.codec["identity"]:
-        raise InputError(f"the tokens were made with another codec than {recipe.model_codec}")
-    return codec
 
 
 def _train(
