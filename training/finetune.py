@@ -74,7 +74,9 @@ def codec_of(folder: Path, identity: str) -> Codec:
     """The codec in a folder; InputError unless it is the one of that identity."""
     found = load_codec(folder) if folder.is_dir() else None
     if found is None or found.identity != identity:
-        raise InputError(f"{folder} holds another codec than {identity[:12]}, or none: copy it there")
+        raise InputError(
+            f"{folder} holds another codec than {identity[:12]} or none: copy it there"
+        )
     return found
 
 
