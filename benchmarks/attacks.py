@@ -21,7 +21,8 @@ import soxr
 import torch
 
 from sayso.model.bundle import BUNDLED
-from sayso.model.codec import Codec, load_codec
+from sayso.model.codecs.base import Codec
+from sayso.model.codecs.load import load_codec
 
 RATE = 24_000
 VOCODER: Any = pyworld  # it has no types

@@ -19,18 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import readings
-from sayso.inference import checks, words
-from sayso.inference.audio import resample
-from sayso.inference.hearing import (
-    STRETCH,
-    Ears,
-    embedding,
-    least_alike,
-    load_ears,
-    one_speaker,
-    same_speaker,
-)
-from sayso.inference.recording import (
+from sayso.inference.consent import challenge, checks
+from sayso.inference.consent.recording import (
     RATE,
     Audio,
     fingerprint,
@@ -39,6 +29,16 @@ from sayso.inference.recording import (
     longest_soft,
     overlap,
 )
+from sayso.inference.recognisers import (
+    STRETCH,
+    Ears,
+    embedding,
+    least_alike,
+    load_ears,
+    one_speaker,
+    same_speaker,
+)
+from sayso.model.audio import resample
 
 CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -276,12 +276,12 @@ def _share(group: list[Audio], measure: Any, limit: float) -> float:
 
 def wrong() -> dict[str, Any]:
     """200 real recordings of another sentence, each against a fresh session."""
-    ears, statement = load_ears(), words.tokens(STATEMENT)
+    ears, statement = load_ears(), challenge.tokens(STATEMENT)
     clips = [readings.clip(name) for name in list(readings.transcripts())[5::12]][:80]
     clips += list(readers().values())[::2][: 200 - len(clips)]
     accepted, all_words, lowest = 0, 0, 9.0
     for audio in clips:
-        asked = words.draw_words(statement)
+        asked = challenge.draw_words(statement)
         heard, _ = checks.hear_words(checks.Take(Path(), audio, "consent"), statement, asked, ears)
         lowest = min(lowest, heard.statement_wer)
         all_words += heard.found == len(asked)
@@ -298,13 +298,13 @@ def wrong() -> dict[str, Any]:
 def genuine(count: int = 60, last: bool = False) -> dict[str, Any]:
     """Readings put together from one reader's real words (see readings.py): a lower bound."""
     ears, rng, draw = load_ears(), np.random.default_rng(2), random.Random(2)
-    statement = words.tokens(STATEMENT)
+    statement = challenge.tokens(STATEMENT)
     pool = [
         word
-        for word in readings.readable_words(words.word_list(), last)
-        if words.listen(statement, statement, [word]).found == 0
+        for word in readings.readable_words(challenge.word_list(), last)
+        if challenge.listen(statement, statement, [word]).found == 0
     ]
-    needed = words.words_needed(500)
+    needed = challenge.words_needed(500)
     claims = checks.claims_of(PURPOSES, DATE, False)
     whole, both, errors, shares = 0, 0, [], []
     for _ in range(count):
@@ -313,7 +313,7 @@ def genuine(count: int = 60, last: bool = False) -> dict[str, Any]:
         assert audio is not None
         take = checks.Take(Path(), audio, "consent")
         found, said = checks.hear_words(take, statement, asked, ears)
-        heard = [words.said_share(words.tokens(claim.text), said) for claim in claims]
+        heard = [challenge.said_share(challenge.tokens(claim.text), said) for claim in claims]
         good = all(share >= claim.limit for share, claim in zip(heard, claims, strict=True))
         whole += found.found == needed
         both += found.found == needed and found.statement_wer <= checks.MAX_WER and good
@@ -337,15 +337,15 @@ def paused() -> dict[str, Any]:
 
 def natural() -> dict[str, Any]:
     """How often a word of the list is heard where it was really read, in whole sentences."""
-    ears, pool = load_ears(), set(words.word_list())
+    ears, pool = load_ears(), set(challenge.word_list())
     places = [
         (name, word)
         for name, said in readings.transcripts().items()
         for word in dict.fromkeys(said)
         if word in pool
     ]
-    texts = {name: words.tokens(ears.transcribe(readings.clip(name))) for name, _ in places}
-    missed = [word for name, word in places if not words.listen(texts[name], [], [word]).found]
+    texts = {name: challenge.tokens(ears.transcribe(readings.clip(name))) for name, _ in places}
+    missed = [word for name, word in places if not challenge.listen(texts[name], [], [word]).found]
     rate = 1 - len(missed) / len(places)
     return {
         "sentences": len(texts),

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.attacks import ATTACKS, PROMISED, RATE, Attack, inverted_comb, spliced
-from benchmarks.marks_fit import excerpt, real_clips, write
 from benchmarks.marks_page import FIELDS, KEY, ROBUST, ROW, SPLICED, UNDONE, write_page
-from sayso.inference import comb
-from sayso.inference.audio import read_audio
-from sayso.inference.keyed import Keyed
-from sayso.inference.marks import PERTH_STRENGTHS, Marks
-from sayso.inference.watermark import load_watermarker
+from sayso.inference.watermark import perth_filter
+from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Marks
+from sayso.inference.watermark.keyed import Keyed
+from sayso.inference.watermark.perth import load_watermarker
+from sayso.model.audio import read_audio
+from tools.fit_watermark import excerpt, real_clips, write
 
 SECONDS = 6.0
 
@@ -98,7 +98,7 @@ def perth_pattern(marks: Marks) -> np.ndarray:
     noise = torch.randn(4 * 32_000, generator=torch.Generator().manual_seed(1)) * 0.1
     magnitude, _ = marks.perth.net.ap.signal_to_magphase(noise)
     marked, _ = marks.perth.net.encoder(magnitude[None])
-    return ((marked[0] - magnitude)[: comb.BINS].mean(1) * 195).numpy()  # its unit is 195 dB
+    return ((marked[0] - magnitude)[: perth_filter.BINS].mean(1) * 195).numpy()  # in 195 dB
 
 
 def quality() -> None:
@@ -107,7 +107,7 @@ def quality() -> None:
     import pesq
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    from sayso.inference.hearing import embedding, load_ears
+    from sayso.inference.recognisers import embedding, load_ears
 
     marks = load()
     ears = load_ears()

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.stats import beta
 
 from benchmarks.attacks import ATTACKS, PROMISED, bundled_codec, codec_name
-from benchmarks.marks_fit import RESULTS
-from sayso.inference import comb, keyed, weave
-from sayso.inference.marks import PERTH_STRENGTHS, together
-from sayso.inference.watermark import THRESHOLD
+from sayso.inference.watermark import keyed, perth_filter, spread_spectrum
+from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, together
+from sayso.inference.watermark.perth import THRESHOLD
+from tools.fit_watermark import RESULTS
 
 KEY = bytes(range(32))
 ROW = "benchmark-row"
@@ -56,7 +56,7 @@ def robust_table(rows: dict) -> list[str]:
         "false positives |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    right = weave.payload_of(KEY, ROW)
+    right = spread_spectrum.payload_of(KEY, ROW)
     for name in (*ATTACKS, UNDONE, SPLICED):
         found = [row[name] for row in rows.values() if name in row]
         plain = [row[f"unmarked: {name}"] for row in rows.values() if f"unmarked: {name}" in row]
@@ -109,7 +109,7 @@ def write_page() -> None:
     rows = read_robust()
     comb_null = json.loads((RESULTS / "marks_null_comb.json").read_text())["rows"]
     keyed_null = json.loads((RESULTS / "marks_null_keyed.json").read_text())["rows"]
-    fitted = np.array(comb.load_comb().limits)
+    fitted = np.array(perth_filter.load_comb().limits)
     comb_over = int((np.array([r[3:] for r in comb_null], float) >= fitted).any(1).sum())
     limits = np.array(
         [keyed.LIMIT_WHOLE, keyed.LIMIT_WINDOW, keyed.LIMIT_PITCHED, keyed.LIMIT_TEMPO]

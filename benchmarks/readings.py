@@ -14,9 +14,9 @@ import numpy as np
 import pocketsphinx
 import soundfile
 
-from sayso.inference.audio import resample
-from sayso.inference.recording import RATE, Audio
-from sayso.inference.words import pronunciations
+from sayso.inference.consent.challenge import pronunciations
+from sayso.inference.consent.recording import RATE, Audio
+from sayso.model.audio import resample
 
 KATHLEEN = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "kathleen"
 MARGIN = 0.01  # seconds kept on each side of a cut

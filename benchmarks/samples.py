@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.speak import SENTENCES, enrol, kept_out, short_sentences
-from sayso.inference.provenance import export_ca
-from sayso.inference.store import Store
+from sayso.inference.provenance.c2pa import export_ca
+from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.model.alter import Alteration
+from sayso.model.codecs.voice_edit import Alteration
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "samples"
 

@@ -27,20 +27,20 @@ import soxr
 import torch
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from benchmarks.marks_fit import RESULTS, write
-from sayso.inference.alignment import cut_prompt
-from sayso.inference.audio import read_audio
-from sayso.inference.bundled import issue_corpus_voice
-from sayso.inference.hearing import RATE, Ears, embedding, load_ears
-from sayso.inference.store import Store
+from sayso.inference.consent.other_voices import issue_corpus_voice
+from sayso.inference.consent.prompt import cut_prompt
+from sayso.inference.recognisers import RATE, Ears, embedding, load_ears
+from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
+from sayso.model.audio import read_audio
 from sayso.model.bundle import BUNDLED, load_bundle
+from sayso.model.codecs.world import WorldConfig, analyse
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
-from sayso.model.text import normalise
-from sayso.model.world import WorldConfig, analyse
+from sayso.model.text.tokenizers import normalise
 from sayso.training.readers import Utterance, read_corpus
 from sayso.training.split import held_out
+from tools.fit_watermark import RESULTS, write
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 HELD_OUT_EVERY = {"kathleen": 47, "librispeech-clips": 11}

@@ -17,9 +17,9 @@ import pyworld as compiled
 import soundfile
 from scipy.optimize import minimize
 
-from sayso.inference.audio import resample
-from sayso.inference.recording import RATE, Audio
+from sayso.inference.consent.recording import RATE, Audio
 from sayso.inference.spoof import spoof_features
+from sayso.model.audio import resample
 
 pyworld: Any = compiled  # a compiled module, without types
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"

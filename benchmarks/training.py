@@ -26,15 +26,16 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
+from sayso.model import corpora
 from sayso.model.ar import AR, ARConfig
+from sayso.model.files import file_hash, write_json
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.transformer import Size
-from sayso.training import corpora
 from sayso.training.clock import matmul_rate
 from sayso.training.data import Batches
 from sayso.training.readers import read_corpus
 from sayso.training.recipe import read_recipe
-from sayso.training.shards import FORMAT, SCHEMA, SPLITS, file_hash, write_json
+from sayso.training.shards import FORMAT, SCHEMA, SPLITS
 from sayso.training.tasks import step_flops
 from sayso.training.tokens import Tokens, open_tokens
 from sayso.training.train import train_ar

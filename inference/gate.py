@@ -16,14 +16,15 @@ from pathlib import Path
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from sayso.inference import keys, ledger
-from sayso.inference.bundled import bundled_folders, install_bundled_voice
-from sayso.inference.provenance import BESIDE, keep_manifest, sidecar_of
-from sayso.inference.receipt import ANY, Receipt, codes_digest
-from sayso.inference.receipt import read as read_receipt
-from sayso.inference.store import Store, Voice
-from sayso.inference.upkeep import settle, staging_path
 from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
+
+from .consent.other_voices import bundled_folders, install_bundled_voice
+from .consent.receipt import ANY, Receipt, codes_digest
+from .consent.receipt import read as read_receipt
+from .provenance.c2pa import BESIDE, keep_manifest, sidecar_of
+from .store import keys, ledger
+from .store.recovery import settle, staging_path
+from .store.store import Store, Voice
 
 GRANT_SECONDS = (
     3600.0  # from authorise to release; an unused grant then no longer counts to the quota

@@ -8,9 +8,9 @@ a Conformer-Transducer, ours from Whisper tiny.en.
 
 from collections.abc import Sequence
 
-from sayso.inference.hearing import Ears, embedding
-from sayso.inference.recording import Audio
-from sayso.inference.words import distance, tokens
+from .consent.challenge import distance, tokens
+from .consent.recording import Audio
+from .recognisers import Ears, embedding
 
 ENOUGH = 0.65
 """Cosine to the prompt from which on a sample counts as the voice. Samples of the bundled model

@@ -8,16 +8,16 @@ generators they have not seen (ASVspoof), and this one is: no decision may rest 
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import stft
 
-import sayso
-from sayso.inference.recording import RATE, Audio
+from sayso.model.files import ASSETS
 
-WEIGHTS = Path(sayso.__file__).parent / "assets" / "spoof" / "world.json"
+from .consent.recording import RATE, Audio
+
+WEIGHTS = ASSETS / "spoof" / "world.json"
 BANDS = 32
 
 

@@ -13,29 +13,24 @@ import soxr
 import torch
 from torch import Tensor
 
-from sayso.inference import upkeep
-from sayso.inference.audio import read_audio, write_audio
-from sayso.inference.gate import Gate, Grant
-from sayso.inference.hearing import Ears, load_ears
-from sayso.inference.marks import load_marks
-from sayso.inference.provenance import (
-    BESIDE,
-    SIGNED,
-    ensure_ca,
-    read_manifest,
-    sign,
-)
-from sayso.inference.ranking import best
-from sayso.inference.recording import RATE
-from sayso.inference.store import Store
-from sayso.inference.watermark import PERTH_RATE
-from sayso.inference.weave import payload_of
-from sayso.model.alter import Alteration, alter
+from sayso.model.audio import read_audio, write_audio
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
+from sayso.model.codecs.voice_edit import Alteration, alter
+from sayso.model.codecs.world import WorldCodec, synthesise
 from sayso.model.errors import InputError, MarkError, UnfinishedError
 from sayso.model.sampling import Sampling
-from sayso.model.text import normalise
-from sayso.model.world import WorldCodec, synthesise
+from sayso.model.text.tokenizers import normalise
+
+from .consent.recording import RATE
+from .gate import Gate, Grant
+from .provenance.c2pa import BESIDE, SIGNED, ensure_ca, read_manifest, sign
+from .ranking import best
+from .recognisers import Ears, load_ears
+from .store import recovery
+from .store.store import Store
+from .watermark.ensemble import load_marks
+from .watermark.perth import PERTH_RATE
+from .watermark.spread_spectrum import payload_of
 
 PAUSE_SECONDS = 0.25
 """Silence between sentences."""
@@ -88,7 +83,7 @@ class Synthesizer:
         # Marks before the model: without them there is nothing this class may do.
         self.marks = load_marks(self.store.home)
         self.ca = ensure_ca(self.store.home / "ca")
-        upkeep.vouch(self.store)
+        recovery.vouch(self.store)
         self.gate = Gate(self.store)
         self.bundle: Bundle = load_bundle(model)
         self.ears: Ears | None = None  # loaded when samples are ranked

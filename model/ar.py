@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .pointer import FARTHEST, NONE, Pointer, ages, moves, to_groups
+from .extras.alignment import FARTHEST, NONE, Pointer, ages, moves, to_groups
 from .transformer import (
     INIT_STD,
     Cache,
@@ -50,7 +50,7 @@ class ARConfig:
     max_frames: int = 4096
     """Longest code sequence in frames, prompt included."""
     alignment: bool = False
-    """Whether a pointer walks through the text (`model/pointer.py`); not in VALL-E 2."""
+    """Whether a pointer walks through the text (`model/extras/alignment.py`); not in VALL-E 2."""
 
     def __post_init__(self):
         if min(self.text_size, self.codebook_size, self.group_size, self.max_text) < 1:

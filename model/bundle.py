@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,19 @@ from torch import Tensor
 
 from .ar import AR, ARConfig
 from .checkpoint import load_module
-from .codec import Codec, load_codec
+from .codecs.base import Codec
+from .codecs.load import load_codec
+from .codecs.timbre import SpeechModel
+from .codecs.world import Features, WorldCodec
 from .errors import CheckpointError, InputError
+from .files import ASSETS
 from .generate import Codes, generate_ar, generate_nar
 from .nar import NAR, NARConfig
 from .sampling import Sampling
-from .text import Tokenizer, load_tokenizer
-from .timbre import SpeechModel
-from .world import Features, WorldCodec
+from .text.tokenizers import Tokenizer, load_tokenizer
 
 CARD = "card.json"
-BUNDLED = Path(str(files("sayso"))) / "assets" / "mini"
+BUNDLED = ASSETS / "mini"
 """The model that ships with the package."""
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .ar import AR, clip_to_groups
+from .extras.alignment import NONE, allowed
 from .nar import NAR
-from .pointer import NONE, allowed
 from .sampling import EMPTY, Sampling, guided, sample
 from .transformer import Cache
 

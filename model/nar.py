@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .ar import Loss, cross_entropy, logits
-from .pointer import NONE, Pointer, ages
+from .extras.alignment import NONE, Pointer, ages
 from .transformer import INIT_STD, Size, Transformer, embed_text, embedding, join, part, positions
 
 
@@ -32,7 +32,7 @@ class NARConfig:
     max_frames: int = 4096
     """Longest code sequence in frames, prompt included."""
     alignment: bool = False
-    """Whether frames are told where they are in the text (`model/pointer.py`); not in VALL-E 2."""
+    """Whether frames know their place in the text (`extras/alignment.py`); not the paper's."""
     expected: bool = False
     """Whether the entry nearest to the expected one is taken, not the likeliest; not in VALL-E 2.
 

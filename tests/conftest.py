@@ -26,8 +26,10 @@ def kathleen() -> Path:
 @pytest.fixture(scope="module")
 def no_bundled_voice(tmp_path_factory: pytest.TempPathFactory):
     """These stores hold what the test puts in; the voice that ships has a test of its own."""
-    from sayso.inference import bundled  # here, as the tests of sampling need none of it
+    from sayso.inference.consent import (
+        other_voices,  # here, as the tests of sampling need none of it
+    )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundled, "ASSETS", tmp_path_factory.mktemp("assets"))
+        patch.setattr(other_voices, "ASSETS", tmp_path_factory.mktemp("assets"))
         yield

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from sayso.inference import bundled, keys, ledger, receipt
-from sayso.inference.enrol import start_enrolment
+from sayso.inference.consent import other_voices, receipt
+from sayso.inference.consent.enrolment import start_enrolment
+from sayso.inference.consent.receipt import Scope, issue, verify_receipt
 from sayso.inference.gate import Gate
-from sayso.inference.receipt import Scope, issue, verify_receipt
-from sayso.inference.store import Store
+from sayso.inference.store import keys, ledger
+from sayso.inference.store.store import Store
 from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
 from test_gate import CODES, register
 
@@ -110,14 +111,16 @@ def test_a_receipt_of_another_store_opens_no_voice_here(store: Store, tmp_path: 
         register(other, "eve", SCOPE)
         stolen = other.voice("eve")
         assert stolen is not None
-        store.enrol("eve", stolen.record_id, stolen.token, {"codes": bundled.pack_codes(CODES)})
+        store.enrol(
+            "eve", stolen.record_id, stolen.token, {"codes": other_voices.pack_codes(CODES)}
+        )
         with pytest.raises(RefusedError, match="receipt-signature"):
             Gate(store).authorise("eve", "research", "ada", "Hello.")
         # Nor does naming its key as a bundled issuer's make a person's receipt good.
         pem = next(iter(other.public_keys().values()))
         again = replace(Gate(other).receipt("eve"), record_id="c-2")
         token = issue(again, other.signing_key())
-        store.enrol("eve", "c-2", token, {"codes": bundled.pack_codes(CODES)}, pem)
+        store.enrol("eve", "c-2", token, {"codes": other_voices.pack_codes(CODES)}, pem)
         with pytest.raises(RefusedError, match="receipt-signature"):
             Gate(store).authorise("eve", "research", "ada", "Hello.")
 
@@ -136,7 +139,7 @@ def test_a_huge_or_missing_receipt_is_an_error_and_no_crash(store: Store, tmp_pa
 
 def test_a_corpus_of_many_sentences_has_a_receipt_that_can_be_read_again(store: Store):
     sentences = [f"sentence {number}" for number in range(3000)]
-    bundled.issue_corpus_voice(
+    other_voices.issue_corpus_voice(
         store, "libri", CODES, "said", "codec", "LibriSpeech", "84", sentences
     )
     grant = Gate(store).authorise("libri", "benchmark", "ada", "sentence 2999")

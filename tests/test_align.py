@@ -10,16 +10,16 @@ import soundfile
 import soxr
 import torch
 
-from sayso.model.alignment import RATE, Aligner, Phone
+from sayso.model.codecs.world import WorldCodec, WorldConfig, analyse
 from sayso.model.errors import InputError
-from sayso.model.pointer import NONE
-from sayso.model.text import Phonemes, normalise
-from sayso.model.world import WorldCodec, WorldConfig, analyse
-from sayso.training.align import align_tokens, first_frames, pointers, spoken_words
+from sayso.model.extras.alignment import NONE
+from sayso.model.text.forced_alignment import RATE, Aligner, Phone
+from sayso.model.text.tokenizers import Phonemes, normalise
 from sayso.training.card import read_card
-from sayso.training.copies import VOICES, altered_speaker
 from sayso.training.data import Batches
-from sayso.training.fit import fit_world
+from sayso.training.extras.align import align_tokens, first_frames, pointers, spoken_words
+from sayso.training.extras.augment import VOICES, altered_speaker
+from sayso.training.fitting.world import fit_world
 from sayso.training.prepare import Filters, prepare
 from sayso.training.readers import read_corpus
 from sayso.training.shards import COPY

@@ -8,11 +8,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sayso.inference.store import Store
+from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.model.alter import Alteration, alter, warp
+from sayso.model.codecs.voice_edit import Alteration, alter, warp
+from sayso.model.codecs.world import Features, WorldConfig, analyse, pyworld, synthesise
 from sayso.model.errors import InputError
-from sayso.model.world import Features, WorldConfig, analyse, pyworld, synthesise
 
 CONFIG = WorldConfig()
 

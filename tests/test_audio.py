@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from sayso.inference import audio as audio_module
-from sayso.inference.audio import read_audio, seconds_of, write_audio
+from sayso.model import audio as audio_module
+from sayso.model.audio import read_audio, seconds_of, write_audio
 from sayso.model.errors import InputError
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the ffmpeg program is absent")

@@ -11,9 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sayso.model.codec import check_codes, load_codec
-from sayso.model.errors import CheckpointError, InputError
-from sayso.model.world import (
+from sayso.model.codecs.base import check_codes
+from sayso.model.codecs.load import load_codec
+from sayso.model.codecs.world import (
     Features,
     WorldCodec,
     WorldConfig,
@@ -24,7 +24,8 @@ from sayso.model.world import (
     synthesise,
     to_rows,
 )
-from sayso.training.fit import fit_world, kmeans, nearest
+from sayso.model.errors import CheckpointError, InputError
+from sayso.training.fitting.world import fit_world, kmeans, nearest
 from sayso.training.split import held_out
 
 SMALL = WorldConfig(codebooks=3, codebook_size=64)

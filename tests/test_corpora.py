@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sayso.cli import app
+from sayso.model import corpora
 from sayso.model.errors import CorpusError, RefusedError
-from sayso.training import corpora
-from sayso.training.shards import file_hash
+from sayso.model.files import file_hash
 
 
 def test_every_allowed_corpus_states_licence_basis_and_attribution():

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 import torch
 
-from sayso.inference.audio import read_audio, write_audio
-from sayso.inference.detect import detect
-from sayso.inference.provenance import ensure_ca, sign
-from sayso.inference.watermark import Perth, load_watermarker
+from sayso.inference.detection.detector import detect
+from sayso.inference.provenance.c2pa import ensure_ca, sign
+from sayso.inference.watermark.perth import Perth, load_watermarker
+from sayso.model.audio import read_audio, write_audio
 from sayso.model.errors import InputError, MarkError
 
 CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from sayso.model.checkpoint import save_module
-from sayso.model.codec import load_codec
-from sayso.model.encodec import (
+from sayso.model.codecs.encodec import (
     PRETRAINED,
     PRETRAINED_FILE,
     EncodecCodec,
     EncodecConfig,
     VocosDecoder,
 )
+from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError, InputError
 
 TINY = EncodecConfig(
@@ -112,7 +112,7 @@ def test_without_network_the_remedy_is_named(tmp_path, monkeypatch):
         assert arguments["timeout"] <= 30
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr("sayso.model.encodec.urlopen", closed)
+    monkeypatch.setattr("sayso.model.codecs.encodec.urlopen", closed)
     with pytest.raises(CheckpointError, match=f"put it from https://.* into {tmp_path}"):
         load_codec(published(tmp_path / "codec"))
     assert not list((tmp_path / "empty").rglob("*.part"))

@@ -16,21 +16,24 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import readings
-from sayso.inference import alignment, checks, enrol, ledger, words
-from sayso.inference.audio import resample
-from sayso.inference.enrol import Session, finish_enrolment, start_enrolment
+from sayso.inference.consent import challenge, checks, enrolment
+from sayso.inference.consent import prompt as alignment
+from sayso.inference.consent.enrolment import Session, finish_enrolment, start_enrolment
+from sayso.inference.consent.microphone import record
+from sayso.inference.consent.receipt import verify_receipt
+from sayso.inference.consent.recording import RATE, fingerprint, overlap
 from sayso.inference.gate import Gate
-from sayso.inference.hearing import Ears, load_ears, same_speaker
-from sayso.inference.marks import Marks, load_marks
-from sayso.inference.microphone import record
-from sayso.inference.provenance import ensure_ca, sign
-from sayso.inference.receipt import verify_receipt
-from sayso.inference.recording import RATE, fingerprint, overlap
+from sayso.inference.provenance.c2pa import ensure_ca, sign
+from sayso.inference.recognisers import Ears, load_ears, same_speaker
 from sayso.inference.spoof import spoof_score
-from sayso.inference.store import Store
+from sayso.inference.store import ledger
+from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
+from sayso.inference.watermark.ensemble import Marks, load_marks
+from sayso.model.audio import resample
 from sayso.model.bundle import BUNDLED
-from sayso.model.codec import Codec, load_codec
+from sayso.model.codecs.base import Codec
+from sayso.model.codecs.load import load_codec
 from sayso.model.errors import InputError, RefusedError
 
 pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")
@@ -127,14 +130,14 @@ def some_words() -> list[str]:
 
 def genuine(store: Store, monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> Session:
     """A session whose words are among those that can be cut from real speech."""
-    assert set(asked) <= set(words.word_list())
-    monkeypatch.setattr(enrol, "draw_words", lambda statement: tuple(asked))
+    assert set(asked) <= set(challenge.word_list())
+    monkeypatch.setattr(enrolment, "draw_words", lambda statement: tuple(asked))
     return begin(store)
 
 
 def read_aloud(session: Session, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    audio = readings.reading(words.tokens(session.statement), list(session.words), rng)
+    audio = readings.reading(challenge.tokens(session.statement), list(session.words), rng)
     assert audio is not None
     return audio
 
@@ -349,7 +352,7 @@ def test_files_that_are_none_do_not_use_the_session_up(store, tmp_path, ears, ma
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
     with open(tmp_path / "huge.wav", "wb") as file:
-        file.truncate(enrol.MAX_FILE + 1)
+        file.truncate(enrolment.MAX_FILE + 1)
     broken = np.full(10 * RATE, np.nan, np.float32)
     soundfile.write(tmp_path / "nan.wav", broken, RATE, subtype="FLOAT")
     (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
@@ -403,7 +406,7 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
     assert verify_receipt(tmp_path / "receipt.jws", public) == taken.receipt
     grant = Gate(store).authorise(taken.voice, "the work", "ada", "Hello.")
     assert grant.codes.shape[0] == codec.codebooks
-    assert words.tokens(session.text)[-5:] == words.tokens(grant.transcript)[-5:]
+    assert challenge.tokens(session.text)[-5:] == challenge.tokens(grant.transcript)[-5:]
     assert 3 < grant.codes.shape[1] / codec.frame_rate < 10  # the end of it is the prompt
     voice = store.voice(taken.voice)
     assert set(voice.sealed) == {"codes", "embedding", "consent-recording"}
@@ -451,7 +454,7 @@ def test_a_consent_without_a_prompt_in_it_is_logged_as_refused(
     def unclear(audio, text):
         raise InputError("3 of 40 words could be aligned")
 
-    monkeypatch.setattr(enrol, "cut_prompt", unclear)
+    monkeypatch.setattr(enrolment, "cut_prompt", unclear)
     assert refusal(store, session, path, codec, ears, marks) == "prompt-unclear"
     row = ledger.entries(store.database)[-1]
     assert len(row.content["checks"]) > 10
@@ -468,8 +471,8 @@ def test_a_consent_without_a_prompt_in_it_is_logged_as_refused(
     ],
 )
 def test_dates_are_shown_as_they_are_read(day: str, said: str):
-    shown = enrol.spoken_date(ledger.seconds(f"{day}T12:00:00.000Z"))
-    assert words.tokens(shown) == words.tokens(said)
+    shown = enrolment.spoken_date(ledger.seconds(f"{day}T12:00:00.000Z"))
+    assert challenge.tokens(shown) == challenge.tokens(said)
 
 
 def test_fingerprints_know_the_same_recording_and_no_other(tmp_path: Path):

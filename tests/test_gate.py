@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sayso.inference import bundled, keys, ledger
-from sayso.inference.bundled import pack_codes
+from sayso.inference.consent import other_voices
+from sayso.inference.consent.other_voices import pack_codes
+from sayso.inference.consent.receipt import Receipt, Scope, codes_digest, issue
 from sayso.inference.gate import GRANT_SECONDS, Gate
-from sayso.inference.receipt import Receipt, Scope, codes_digest, issue
-from sayso.inference.store import Store
+from sayso.inference.store import keys, ledger
+from sayso.inference.store.store import Store
 from sayso.model.errors import CorpusError, InputError, RefusedError, StoreError
 
 CODES = torch.arange(8 * 30).reshape(8, 30) % 1024
@@ -249,34 +250,36 @@ def test_the_bundled_voice_installs_once_and_stays_revoked(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder = tmp_path / "assets" / "mini" / "voices" / "nobody"
-    bundled.issue_bundled_voice(folder, CODES, "Made up.", "codec")
+    other_voices.issue_bundled_voice(folder, CODES, "Made up.", "codec")
     with pytest.raises(RefusedError, match="issuer-unknown"):
-        bundled.install_bundled_voice(store, folder)  # not the package's own
-    monkeypatch.setattr(bundled, "ASSETS", tmp_path / "assets")
+        other_voices.install_bundled_voice(store, folder)  # not the package's own
+    monkeypatch.setattr(other_voices, "ASSETS", tmp_path / "assets")
     for _ in range(2):
-        assert bundled.install_bundled_voice(store, folder) == "nobody"
+        assert other_voices.install_bundled_voice(store, folder) == "nobody"
     assert len(ledger.entries(store.database, "enrolled", voice="nobody")) == 1
     gate = Gate(store)
     grant = gate.authorise("nobody", "anything", "anyone", "Hello.")
     assert grant.may_alter and torch.equal(grant.codes, CODES)
-    bundled.issue_bundled_voice(folder, CODES, "Made up anew.", "codec")  # a new release of Sayso
-    bundled.install_bundled_voice(store, folder)
+    other_voices.issue_bundled_voice(
+        folder, CODES, "Made up anew.", "codec"
+    )  # a new release of Sayso
+    other_voices.install_bundled_voice(store, folder)
     assert gate.authorise("nobody", "a", "b", "Hello.").transcript == "Made up anew."
     store.verify()
     gate.revoke("nobody")
-    bundled.install_bundled_voice(store, folder)
+    other_voices.install_bundled_voice(store, folder)
     assert refused(gate, voice="nobody") == "voice-revoked"
     (folder / "prompt.safetensors").write_bytes(pack_codes(CODES + 1))
     with pytest.raises(RefusedError, match="prompt-changed"):
-        bundled.install_bundled_voice(store, folder)
+        other_voices.install_bundled_voice(store, folder)
 
 
 def test_a_corpus_voice_speaks_only_its_corpus(store: Store):
     arguments = ("libri-84", CODES, "as he said", "codec")
     sentences = ["one sentence", "another"]
     with pytest.raises(CorpusError, match="Emilia"):
-        bundled.issue_corpus_voice(store, *arguments, "Emilia", "84", sentences)
-    bundled.issue_corpus_voice(store, *arguments, "LibriSpeech", "84", sentences)
+        other_voices.issue_corpus_voice(store, *arguments, "Emilia", "84", sentences)
+    other_voices.issue_corpus_voice(store, *arguments, "LibriSpeech", "84", sentences)
     gate = Gate(store)
     assert gate.authorise("libri-84", "benchmark", "ada", "another").voice == "libri-84"
     assert refused(gate, "libri-84", "benchmark", "ada", "anything else") == "scope-text"

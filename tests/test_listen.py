@@ -9,12 +9,12 @@ import soxr
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sayso.inference.detect import detect
+from sayso.inference.detection.detector import detect
 from sayso.listen import PROMPTS, listen, listener
+from sayso.model.codecs.world import WorldConfig, analyse
 from sayso.model.errors import InputError
-from sayso.model.text import Phonemes
-from sayso.model.world import WorldConfig, analyse
-from sayso.training.fit import fit_world
+from sayso.model.text.tokenizers import Phonemes
+from sayso.training.fitting.world import fit_world
 from sayso.training.prepare import Filters, prepare
 from sayso.training.readers import read_corpus
 from sayso.training.train import train_ar, train_nar

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sayso.inference import keyed as keyed_module
-from sayso.inference import weave
-from sayso.inference.audio import read_audio
-from sayso.inference.keyed import Keyed, KeyedTrace, load_keyed, released_ids
-from sayso.inference.marks import (
+from sayso.inference.watermark import keyed as keyed_module
+from sayso.inference.watermark import spread_spectrum
+from sayso.inference.watermark.ensemble import (
     KEYED_GROWTH,
     MARGIN,
     PERTH_GROWTH,
@@ -22,7 +20,16 @@ from sayso.inference.marks import (
     joined,
     load_marks,
 )
-from sayso.inference.watermark import THRESHOLD, Perth, PerthTrace, Stretch, Trace, load_watermarker
+from sayso.inference.watermark.keyed import Keyed, KeyedTrace, load_keyed, released_ids
+from sayso.inference.watermark.perth import (
+    THRESHOLD,
+    Perth,
+    PerthTrace,
+    Stretch,
+    Trace,
+    load_watermarker,
+)
+from sayso.model.audio import read_audio
 from sayso.model.errors import MarkError, StoreError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
@@ -55,7 +62,7 @@ def test_only_the_key_finds_it(clips: list[torch.Tensor]):
         marked = ours.embed(clip, RATE, "row-1")
         assert marked.shape == clip.shape
         found = ours.search(marked, RATE)
-        assert found.present and found.payload == weave.payload_of(KEY, "row-1")
+        assert found.present and found.payload == spread_spectrum.payload_of(KEY, "row-1")
         assert found.speed == 1.0
         assert not other.search(marked, RATE).present
         assert not ours.search(clip, RATE).present
@@ -71,7 +78,9 @@ def test_it_outlives(clips: list[torch.Tensor], name: str):
     assert found.present
     if name.startswith("speed"):
         assert abs(found.speed - 1.05) < 0.01
-    right = weave.payload_of(KEY, "row-1")  # after hard ones the bits may be unsure, never wrong
+    right = spread_spectrum.payload_of(
+        KEY, "row-1"
+    )  # after hard ones the bits may be unsure, never wrong
     assert found.payload in ((right,) if name in ("polarity", "telephone") else (right, None))
 
 
@@ -101,7 +110,7 @@ def test_a_long_file_is_looked_at_in_pieces(clips: list[torch.Tensor], perth: Pe
     marked = marks.embed(clips[1], RATE, "row")
     found = marks.search(torch.cat([before, marked, clips[2]]), RATE)
     assert found.present and found.keyed is not None and found.keyed.present
-    assert found.keyed.payload == weave.payload_of(KEY, "row")
+    assert found.keyed.payload == spread_spectrum.payload_of(KEY, "row")
     for trace in (found.perth, found.keyed):
         assert [w.start for w in trace.windows] == sorted(w.start for w in trace.windows)
         assert trace.windows[-1].stop > 60 + 2
@@ -209,10 +218,12 @@ def test_the_ledger_is_only_read(tmp_path: Path):
 
 
 def test_payloads_differ_and_need_the_key():
-    rows = {weave.payload_of(KEY, f"row-{i}") for i in range(1000)}
-    assert len(rows) > 995 and max(rows) < 2**weave.BITS
-    assert weave.payload_of(KEY, "a") != weave.payload_of(bytes(32), "a")
-    chips = weave.Pattern.of(KEY).chips
-    assert chips.shape == (weave.PERIOD, weave.BANDS) and chips.abs().eq(1).all()
+    rows = {spread_spectrum.payload_of(KEY, f"row-{i}") for i in range(1000)}
+    assert len(rows) > 995 and max(rows) < 2**spread_spectrum.BITS
+    assert spread_spectrum.payload_of(KEY, "a") != spread_spectrum.payload_of(bytes(32), "a")
+    chips = spread_spectrum.Pattern.of(KEY).chips
+    assert (
+        chips.shape == (spread_spectrum.PERIOD, spread_spectrum.BANDS) and chips.abs().eq(1).all()
+    )
     assert abs(float(chips.mean())) < 0.1
     assert THRESHOLD == 0.5

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sayso.model.codec import load_codec
-from sayso.model.encodec import PRETRAINED_FILE, EncodecCodec, EncodecConfig, published_codec
+from sayso.model.codecs.encodec import PRETRAINED_FILE, EncodecCodec, EncodecConfig, published_codec
+from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError, CorpusError, InputError
-from sayso.training.neural_codec import (
+from sayso.training.fitting.encodec import (
     Balancer,
     CodecRecipe,
     MelDistance,

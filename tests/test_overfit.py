@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from sayso.inference.audio import read_audio
 from sayso.model.ar import AR, ARConfig, clip_to_groups
+from sayso.model.audio import read_audio
 from sayso.model.bundle import BUNDLED, pad
-from sayso.model.codec import load_codec
+from sayso.model.codecs.load import load_codec
 from sayso.model.generate import generate_ar
 from sayso.model.sampling import Sampling
-from sayso.model.text import load_tokenizer, normalise
+from sayso.model.text.tokenizers import load_tokenizer, normalise
 from sayso.model.transformer import Size
 
 MOST_STEPS = 400

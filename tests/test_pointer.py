@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sayso.model.ar import AR, ARConfig
+from sayso.model.extras.alignment import FARTHEST, NONE, ages, allowed, moves, to_groups
 from sayso.model.generate import Walk, generate_ar, generate_nar, nearest_expected, step_on
 from sayso.model.nar import NAR, NARConfig
-from sayso.model.pointer import FARTHEST, NONE, ages, allowed, moves, to_groups
 from sayso.model.sampling import Sampling
 from test_generate import inputs, seeded, without_eos
 from test_models import SIZE, batch

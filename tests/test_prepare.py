@@ -14,17 +14,17 @@ import soundfile
 import torch
 
 from sayso.model.ar import AR, ARConfig
-from sayso.model.encodec import EncodecCodec, EncodecConfig
+from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
+from sayso.model.codecs.world import WorldCodec, WorldConfig, analyse
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.nar import NAR, NARConfig
-from sayso.model.text import Phonemes, normalise
+from sayso.model.text.tokenizers import Phonemes, normalise
 from sayso.model.transformer import Size
-from sayso.model.world import WorldCodec, WorldConfig, analyse
 from sayso.training import commands
 from sayso.training.bar import Bar
 from sayso.training.card import read_card
 from sayso.training.finetune import start_from_codebooks
-from sayso.training.fit import fit_world
+from sayso.training.fitting.world import fit_world
 from sayso.training.prepare import Filters, prepare, process_rank, read_speech
 from sayso.training.readers import Utterance, read_corpus
 from sayso.training.split import held_out
@@ -57,7 +57,7 @@ def codec(kathleen, tmp_path_factory):
     fitted = fit_world([analyse(each, config) for each in speech], config, iterations=2)
     folder = tmp_path_factory.mktemp("codec")
     fitted.save(folder)
-    from sayso.model.codec import load_codec
+    from sayso.model.codecs.load import load_codec
 
     return load_codec(folder)
 

@@ -10,9 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from sayso.inference import authority, provenance
-from sayso.inference.audio import write_audio
-from sayso.inference.provenance import (
+from sayso.inference.provenance import c2pa, certificates
+from sayso.inference.provenance.c2pa import (
     ensure_ca,
     export_ca,
     keep_manifest,
@@ -22,18 +21,19 @@ from sayso.inference.provenance import (
     sidecar_of,
     sign,
 )
+from sayso.model.audio import write_audio
 from sayso.model.errors import InputError, MarkError
 
 LEDGER, CARD = "01JD-ledger-7", "ab" * 32
 
 
 @pytest.fixture(scope="module")
-def ca(tmp_path_factory: pytest.TempPathFactory) -> provenance.CA:
+def ca(tmp_path_factory: pytest.TempPathFactory) -> c2pa.CA:
     return ensure_ca(tmp_path_factory.mktemp("store") / "ca")
 
 
 @pytest.fixture(params=[".wav", ".flac", ".mp3"])
-def signed(request: pytest.FixtureRequest, tmp_path: Path, ca: provenance.CA) -> Path:
+def signed(request: pytest.FixtureRequest, tmp_path: Path, ca: c2pa.CA) -> Path:
     noise = torch.randn(24_000, generator=torch.Generator().manual_seed(1)) * 0.1
     plain, out = tmp_path / f"plain{request.param}", tmp_path / f"signed{request.param}"
     write_audio(plain, noise, 24_000)
@@ -42,7 +42,7 @@ def signed(request: pytest.FixtureRequest, tmp_path: Path, ca: provenance.CA) ->
     return out
 
 
-def test_the_four_states(signed: Path, ca: provenance.CA, tmp_path: Path):
+def test_the_four_states(signed: Path, ca: c2pa.CA, tmp_path: Path):
     ours = read_manifest(signed, ca)
     assert ours.state == "trusted" and not ours.reasons
     assert (ours.ledger_id, ours.card_hash, ours.title) == (LEDGER, CARD, "a sentence")
@@ -58,7 +58,7 @@ def test_the_four_states(signed: Path, ca: provenance.CA, tmp_path: Path):
         read_manifest(tmp_path / "absent.wav", ca)
 
 
-def test_any_change_is_seen(signed: Path, ca: provenance.CA):
+def test_any_change_is_seen(signed: Path, ca: c2pa.CA):
     data = bytearray(signed.read_bytes())
     manifest = data.find(b"jumb")
     places = {
@@ -80,14 +80,14 @@ def test_the_audio_is_the_same_bit_for_bit(signed: Path):
     assert np.array_equal(before, after)
 
 
-def test_a_broken_container_is_not_a_traceback(tmp_path: Path, ca: provenance.CA):
+def test_a_broken_container_is_not_a_traceback(tmp_path: Path, ca: c2pa.CA):
     (tmp_path / "a.wav").write_bytes(b"RIFF\xff\xff\xff\xffWAVEfmt ")
     assert read_manifest(tmp_path / "a.wav", ca).state in ("none", "invalid")
     (tmp_path / "a.mp3").write_bytes(b"")
     assert read_manifest(tmp_path / "a.mp3", ca).state in ("none", "invalid")
 
 
-def test_sign_refuses_other_formats(tmp_path: Path, ca: provenance.CA):
+def test_sign_refuses_other_formats(tmp_path: Path, ca: c2pa.CA):
     write_audio(tmp_path / "a.ogg", torch.full((24_000,), 0.1), 24_000)
     for name in ("b.aiff", "b.wav"):
         with pytest.raises(MarkError, match="Cannot sign"):
@@ -101,7 +101,7 @@ def test_sign_refuses_other_formats(tmp_path: Path, ca: provenance.CA):
 def test_the_authority_is_kept_private_and_made_once(tmp_path: Path):
     folder = tmp_path / "deep/ca"
     first = ensure_ca(folder)
-    for name in authority.FILES:
+    for name in certificates.FILES:
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert ensure_ca(folder) == first
@@ -114,7 +114,7 @@ def test_the_authority_is_kept_private_and_made_once(tmp_path: Path):
 
 
 DAMAGES = [(name, how) for name in ("root.pem", "leaf.pem") for how in ("empty", "half", "foreign")]
-DAMAGES += [(name, "absent") for name in authority.FILES]
+DAMAGES += [(name, "absent") for name in certificates.FILES]
 DAMAGES += [("root.key", "open"), ("leaf.pem", "open")]
 
 
@@ -142,23 +142,23 @@ def test_an_expired_leaf_is_renewed_under_the_same_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     old = ensure_ca(tmp_path / "ca")
-    later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1826)
-    monkeypatch.setattr(authority, "_now", lambda: later)
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1826)
+    monkeypatch.setattr(certificates, "_now", lambda: later)
     new = ensure_ca(tmp_path / "ca")
     assert new.root == old.root and new.chain != old.chain and new.key != old.key
 
 
 def test_sign_never_leaves_half_a_file(
-    tmp_path: Path, ca: provenance.CA, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ca: c2pa.CA, monkeypatch: pytest.MonkeyPatch
 ):
     write_audio(tmp_path / "a.wav", torch.full((24_000,), 0.1), 24_000)
     (tmp_path / "out.wav").write_bytes(b"what was there")
 
     def fails(self: object, signer: object, kind: str, source: object, target: io.BytesIO):
         target.write(b"RIFF half")
-        raise provenance.c2pa.C2paError("the disk is full")
+        raise c2pa.c2pa.C2paError("the disk is full")
 
-    monkeypatch.setattr(provenance.c2pa.Builder, "sign", fails)
+    monkeypatch.setattr(c2pa.c2pa.Builder, "sign", fails)
     with pytest.raises(MarkError, match="disk is full"):
         sign(tmp_path / "a.wav", tmp_path / "out.wav", ca, LEDGER, CARD, "t")
     assert (tmp_path / "out.wav").read_bytes() == b"what was there"
@@ -166,9 +166,7 @@ def test_sign_never_leaves_half_a_file(
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
-def test_ogg_and_opus_have_their_manifest_beside_them(
-    tmp_path: Path, ca: provenance.CA, suffix: str
-):
+def test_ogg_and_opus_have_their_manifest_beside_them(tmp_path: Path, ca: c2pa.CA, suffix: str):
     plain, out = tmp_path / f"plain{suffix}", tmp_path / f"out{suffix}"
     write_audio(plain, torch.randn(24_000) * 0.1, 24_000)
     sign(plain, out, ca, LEDGER, CARD, "t")
@@ -185,7 +183,7 @@ def test_ogg_and_opus_have_their_manifest_beside_them(
     assert read_manifest(out, ca).state in ("invalid", "none")
 
 
-def test_a_stripped_manifest_is_found_again(tmp_path: Path, ca: provenance.CA):
+def test_a_stripped_manifest_is_found_again(tmp_path: Path, ca: c2pa.CA):
     write_audio(tmp_path / "a.wav", torch.randn(24_000) * 0.1, 24_000)
     manifest = sign(tmp_path / "a.wav", tmp_path / "b.wav", ca, LEDGER, CARD, "t", payload=77)
     assert read_manifest(tmp_path / "b.wav", ca).state == "trusted"

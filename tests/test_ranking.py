@@ -5,10 +5,10 @@ import pytest
 import soundfile
 import soxr
 
-from sayso.inference.detect import detect
-from sayso.inference.hearing import embedding, load_ears
+from sayso.inference.detection.detector import detect
 from sayso.inference.ranking import ENOUGH, best
-from sayso.inference.store import Store
+from sayso.inference.recognisers import embedding, load_ears
+from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import MOST_SAMPLES, Synthesizer
 from sayso.model.errors import InputError
 from sayso.training.readers import Utterance, read_corpus

@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from sayso.inference import report
-from sayso.inference.audio import read_audio, write_audio
-from sayso.inference.detect import Detection, Detector
-from sayso.inference.marks import load_marks
-from sayso.inference.provenance import ensure_ca, keep_manifest, sign
-from sayso.inference.weave import payload_of
+from sayso.inference.detection import report
+from sayso.inference.detection.detector import Detection, Detector
+from sayso.inference.provenance.c2pa import ensure_ca, keep_manifest, sign
+from sayso.inference.watermark.ensemble import load_marks
+from sayso.inference.watermark.spread_spectrum import payload_of
+from sayso.model.audio import read_audio, write_audio
 from sayso.model.errors import InputError
 
 CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"

@@ -7,8 +7,8 @@ import torch
 
 pytest.importorskip("audioseal", reason="the audioseal package is absent")
 
-from sayso.inference import seal
-from sayso.inference.marks import load_seal_if_there
+from sayso.inference.watermark import audioseal
+from sayso.inference.watermark.ensemble import load_seal_if_there
 from sayso.model.errors import MarkError
 
 
@@ -18,8 +18,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("cache") / "audioseal"
     folder.mkdir()
-    for role, url in seal.URLS.items():
-        weights = seal.build(role).state_dict()
+    for role, url in audioseal.URLS.items():
+        weights = audioseal.build(role).state_dict()
         # the published files were written before a layer was put around each convolution
         weights = {name.replace("inner_conv.", ""): value for name, value in weights.items()}
         torch.save({"model": weights}, folder / Path(url).name)
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_marks_and_looks_at_any_rate(folder: Path):
-    mark = seal.load_seal(folder)
+    mark = audioseal.load_seal(folder)
     audio = torch.randn(24_000, generator=torch.Generator().manual_seed(2)) * 0.1
     marked = mark.embed(audio, 24_000, message=0xBEEF)
     assert marked.shape == audio.shape and not torch.equal(marked, audio)
@@ -50,11 +50,11 @@ def test_it_is_stacked_only_where_it_is(
 
 def test_missing_or_damaged_weights_are_named(folder: Path, tmp_path: Path):
     with pytest.raises(MarkError, match="not on this machine"):
-        seal.load_seal(tmp_path)
+        audioseal.load_seal(tmp_path)
     for name in ("generator_base.pth", "detector_base.pth"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     whole = (folder / "detector_base.pth").read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"cos\nsystem\n(S'true'\ntR."):
         (tmp_path / "detector_base.pth").write_bytes(content)
         with pytest.raises(MarkError, match="AudioSeal's detector"):
-            seal.load_seal(tmp_path)
+            audioseal.load_seal(tmp_path)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import sayso.inference.synthesizer as synthesizer_module
-from sayso.inference.detect import detect
-from sayso.inference.store import Store
+from sayso.inference.detection.detector import detect
+from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer, check_destination, limit_seconds, sentences
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.errors import (
@@ -216,7 +216,7 @@ def test_every_known_error_is_a_sayso_error():
 
 def test_a_file_that_lost_its_manifest_is_led_back_to_it(speaker, home, tmp_path):
     """Written anew: the keyed mark names the ledger row, and the store has kept the manifest."""
-    from sayso.inference.audio import read_audio, write_audio
+    from sayso.model.audio import read_audio, write_audio
 
     text = f"{TEXT} And there it stayed all day. Then it went to the kitchen to look for milk."
     spoken = speaker.speak(text, "nobody", tmp_path / "said.wav")  # 3 s do not hold all bits

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sayso.inference import keys, ledger, upkeep
-from sayso.inference.authority import ensure_ca
+from sayso.inference.consent.receipt import Scope, kantara, verify_receipt
 from sayso.inference.gate import Gate
-from sayso.inference.keyed import load_keyed
-from sayso.inference.receipt import Scope, kantara, verify_receipt
-from sayso.inference.store import Store
+from sayso.inference.provenance.certificates import ensure_ca
+from sayso.inference.store import keys, ledger, recovery
+from sayso.inference.store.store import Store
+from sayso.inference.watermark.keyed import load_keyed
 from sayso.model.errors import RefusedError, SaysoError, StoreError
 from test_gate import register
 
@@ -64,7 +64,7 @@ def build(home: Path) -> None:
         register(store, "zoe", SCOPE)
         load_keyed(home)
         ensure_ca(home / "ca")
-        upkeep.vouch(store)
+        recovery.vouch(store)
         speak(store, "vera", home.parent, "out")
         store.rotate_key()
         Gate(store).revoke("zoe")

@@ -12,11 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
-from sayso.inference import report
-from sayso.inference import synthetic as synthetic_module
-from sayso.inference.audio import read_audio, resample
-from sayso.inference.detect import Detection, Detector
-from sayso.inference.synthetic import (
+from sayso.inference.detection import classifier as synthetic_module
+from sayso.inference.detection import report
+from sayso.inference.detection.classifier import (
     FOLDER,
     HOP,
     RATE,
@@ -28,8 +26,10 @@ from sayso.inference.synthetic import (
     log_odds,
     model_identity,
 )
+from sayso.inference.detection.detector import Detection, Detector
+from sayso.model.audio import read_audio, resample
 from sayso.model.bundle import BUNDLED
-from sayso.model.codec import load_codec
+from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError
 
 CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("jiwer", reason="the bench extra is absent")
 pytest.importorskip("whisper_normalizer", reason="the bench extra is absent")
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
-from benchmarks import synthetic_page
-from benchmarks.synthetic import compared, equal_error, interval
-from benchmarks.synthetic_clips import voice_of
-from sayso.inference.synthetic import KINDS
+from sayso.inference.detection.classifier import KINDS
+from tools import classifier_page as synthetic_page
+from tools.classifier_clips import voice_of
+from tools.fit_classifier import compared, equal_error, interval
 
 
 def test_equal_error_rates():

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sayso.model.errors import CheckpointError, InputError
-from sayso.model.phonemes import PHONES, SPELLING
-from sayso.model.text import BPE, MAX_CHARACTERS, Phonemes, load_tokenizer, normalise
-from sayso.training.fit import fit_bpe
+from sayso.model.text.phonemes import PHONES, SPELLING
+from sayso.model.text.tokenizers import BPE, MAX_CHARACTERS, Phonemes, load_tokenizer, normalise
+from sayso.training.fitting.world import fit_bpe
 
 METADATA = Path(__file__).parents[1].parent / "shared" / "corpora" / "kathleen" / "metadata.tsv"
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sayso.model.alter import Alteration, alter
 from sayso.model.bundle import BUNDLED, load_bundle
-from sayso.model.encodec import EncodecCodec, EncodecConfig
+from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
+from sayso.model.codecs.timbre import SpeechModel, TimbreConfig
+from sayso.model.codecs.voice_edit import Alteration, alter
+from sayso.model.codecs.world import Features, WorldCodec, WorldConfig, analyse, concatenate
 from sayso.model.errors import CheckpointError, InputError
-from sayso.model.text import Phonemes
-from sayso.model.timbre import SpeechModel, TimbreConfig
-from sayso.model.world import Features, WorldCodec, WorldConfig, analyse, concatenate
-from sayso.training.fit import fit_timbre, fit_timbres, fit_world
+from sayso.model.text.tokenizers import Phonemes
+from sayso.training.fitting.world import fit_timbre, fit_timbres, fit_world
 from sayso.training.prepare import Filters, prepare, read_speech
 from sayso.training.readers import Utterance, read_corpus
 from sayso.training.tokens import open_tokens

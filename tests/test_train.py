@@ -20,16 +20,17 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 from benchmarks.training import libritts_lengths, padding
 from sayso.cli import app
+from sayso.model import corpora
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import load_module
+from sayso.model.codecs.world import WorldCodec, WorldConfig
 from sayso.model.errors import CheckpointError, CorpusError, InputError
 from sayso.model.nar import NAR, NARConfig
-from sayso.model.world import WorldCodec, WorldConfig
-from sayso.training import commands, corpora, train
+from sayso.training import commands, train
 from sayso.training.card import read_card, share
+from sayso.training.checkpoints import read_state, save_state
 from sayso.training.data import Batches, ahead
 from sayso.training.recipe import parse_overrides, read_recipe
-from sayso.training.state import read_state, save_state
 from sayso.training.tasks import ARTask, rate_factor
 from sayso.training.tokens import open_tokens
 from sayso.training.train import DivergedError, train_ar, train_nar

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sayso.inference import comb, watermark
-from sayso.inference.keyed import KEY_FILE
-from sayso.inference.store import Store
+from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
+from sayso.inference.watermark import perth as watermark
+from sayso.inference.watermark import perth_filter
+from sayso.inference.watermark.keyed import KEY_FILE
 from sayso.model.errors import MarkError, StoreError
 
 TEXT = "The cat sat on the mat."
@@ -51,13 +52,13 @@ def test_a_damaged_detector_of_the_watermark(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     half = tmp_path / "comb.safetensors"
-    half.write_bytes(comb.FITTED.read_bytes()[:-500])
-    monkeypatch.setattr(comb, "FITTED", half)
-    comb.load_comb.cache_clear()
+    half.write_bytes(perth_filter.FITTED.read_bytes()[:-500])
+    monkeypatch.setattr(perth_filter, "FITTED", half)
+    perth_filter.load_comb.cache_clear()
     try:
         refused(home, tmp_path / "out/no.wav", "comb.safetensors cannot be read")
     finally:
-        comb.load_comb.cache_clear()
+        perth_filter.load_comb.cache_clear()
 
 
 @pytest.mark.parametrize(

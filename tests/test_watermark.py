@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sayso.inference import watermark as watermark_module
-from sayso.inference.audio import read_audio
-from sayso.inference.watermark import THRESHOLD, Perth, check_weights, load_watermarker
+from sayso.inference.watermark import perth as watermark_module
+from sayso.inference.watermark.perth import THRESHOLD, Perth, check_weights, load_watermarker
+from sayso.model.audio import read_audio
 from sayso.model.errors import MarkError
 
 CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sayso.inference.words import (
+from sayso.inference.consent.challenge import (
     BITS,
     RADIUS,
     distance,

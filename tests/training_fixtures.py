@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from sayso.model.codec import load_codec
-from sayso.model.text import Phonemes
-from sayso.training import corpora
+from sayso.model import corpora
+from sayso.model.codecs.load import load_codec
+from sayso.model.files import file_hash, write_json
+from sayso.model.text.tokenizers import Phonemes
 from sayso.training.prepare import Filters, prepare
 from sayso.training.recipe import Recipe, read_recipe
-from sayso.training.shards import FORMAT, SCHEMA, SPLITS, file_hash, write_json
+from sayso.training.shards import FORMAT, SCHEMA, SPLITS
 from sayso.training.train import train_ar
 
 BOOKS, BOOK_SIZE, TEXT_SIZE, RATE = 4, 16, 12, 50.0

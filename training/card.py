@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sayso.model import corpora
 from sayso.model.errors import CheckpointError, CorpusError
+from sayso.model.files import file_hash, unique, write_json
 
-from . import corpora
-from .shards import file_hash, unique, write_json
 from .tokens import Tokens
 
 CARD, WEIGHTS = "card.json", "model.safetensors"

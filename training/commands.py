@@ -10,15 +10,16 @@ import torch
 from jsonargparse import auto_cli
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from sayso.model.codec import load_codec
+from sayso.model import corpora
+from sayso.model.codecs.load import load_codec
+from sayso.model.codecs.timbre import SpeechModel
+from sayso.model.corpora import Corpus
 from sayso.model.errors import CorpusError, InputError, SaysoError
-from sayso.model.text import load_tokenizer
-from sayso.model.timbre import SpeechModel
+from sayso.model.text.tokenizers import load_tokenizer
 
-from . import corpora, train
+from . import train
 from .bar import Bar
 from .card import CARD, read_card
-from .corpora import Corpus
 from .prepare import Filters, process_rank
 from .prepare import prepare as prepare_corpus
 from .readers import read_corpus

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from sayso.model.errors import InputError
-from sayso.model.pointer import NONE
+from sayso.model.extras.alignment import NONE
 
-from .align import pointers
+from .extras.align import pointers
 from .tokens import Tokens
 
 Item = TypeVar("Item")

@@ -9,11 +9,12 @@ from torch import nn
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import load_module
-from sayso.model.codec import Codec, load_codec
+from sayso.model.codecs.base import Codec
+from sayso.model.codecs.load import load_codec
+from sayso.model.codecs.world import WorldCodec
 from sayso.model.errors import InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.transformer import INIT_STD
-from sayso.model.world import WorldCodec
 
 from .card import read_card
 

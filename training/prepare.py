@@ -25,18 +25,19 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 
-from sayso.model.alignment import RATE, Aligner
-from sayso.model.codec import Codec
+from sayso.model import corpora
+from sayso.model.codecs.base import Codec
+from sayso.model.codecs.timbre import SpeechModel, Timbre
+from sayso.model.codecs.world import Features, WorldCodec, analyse, concatenate
 from sayso.model.errors import CorpusError, InputError
-from sayso.model.text import Tokenizer, normalise
-from sayso.model.timbre import SpeechModel, Timbre
-from sayso.model.world import Features, WorldCodec, analyse, concatenate
+from sayso.model.files import file_hash, unique, write_json
+from sayso.model.text.forced_alignment import RATE, Aligner
+from sayso.model.text.tokenizers import Tokenizer, normalise
 
-from . import corpora
-from .align import align_tokens
-from .copies import NEUTRAL, altered_rows
+from .extras.align import align_tokens
+from .extras.augment import NEUTRAL, altered_rows
 from .readers import Utterance, read_corpus
-from .shards import COPY, FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS, file_hash, unique, write_json
+from .shards import COPY, FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS
 from .split import held_out
 
 CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from sayso.model import corpora
 from sayso.model.errors import CorpusError
-
-from . import corpora
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from sayso.model import corpora
 from sayso.model.ar import Size
 from sayso.model.errors import InputError
-
-from . import corpora
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sayso.model import corpora
 from sayso.model.errors import CorpusError, InputError
+from sayso.model.files import file_hash, unique, write_json
 
-from . import corpora
-from .shards import COPY, FORMAT, MANIFEST, SCHEMA, SPLITS, file_hash, unique, write_json
+from .shards import COPY, FORMAT, MANIFEST, SCHEMA, SPLITS
 
 
 @dataclass(frozen=True)

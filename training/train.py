@@ -16,18 +16,28 @@ from torch import Tensor, nn
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.checkpoint import save_module
+from sayso.model.corpora import verify
 from sayso.model.errors import InputError, SaysoError
 from sayso.model.nar import NAR, NARConfig
 
 from .card import write_card
+from .checkpoints import (
+    Progress,
+    collect,
+    full,
+    header,
+    newest,
+    prune,
+    read_state,
+    restore,
+    save_state,
+)
 from .clock import Clock
-from .corpora import verify
 from .data import Batch, Batches, ahead
+from .distributed import settle, start_fabric
 from .finetune import codec_of, start_from, start_from_codebooks
 from .log import Log
-from .parallel import settle, start_fabric
 from .recipe import Optimisation, Recipe
-from .state import Progress, collect, full, header, newest, prune, read_state, restore, save_state
 from .tasks import ARTask, NARTask
 from .tokens import Tokens, open_tokens
 

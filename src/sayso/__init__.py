@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sayso.inference.detect import detect
-    from sayso.inference.store import Store
+    from sayso.inference.detection.detector import detect
+    from sayso.inference.store.store import Store
     from sayso.inference.synthesizer import Synthesizer
     from sayso.model.errors import RefusedError, SaysoError
     from sayso.model.sampling import Sampling
@@ -17,9 +17,9 @@ _HOME = {
     "RefusedError": "sayso.model.errors",
     "Sampling": "sayso.model.sampling",
     "SaysoError": "sayso.model.errors",
-    "Store": "sayso.inference.store",
+    "Store": "sayso.inference.store.store",
     "Synthesizer": "sayso.inference.synthesizer",
-    "detect": "sayso.inference.detect",
+    "detect": "sayso.inference.detection.detector",
 }
 
 

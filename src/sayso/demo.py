@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sayso.inference.audio import read_audio
-from sayso.inference.detect import detect
+from sayso.inference.detection.detector import detect
 from sayso.inference.synthesizer import Synthesizer
+from sayso.model.audio import read_audio
 from sayso.model.errors import InputError, MarkError, RefusedError
 
 SENTENCE = "The speaker said so, and so I may speak."

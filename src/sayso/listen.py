@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from sayso.inference.bundled import issue_corpus_voice
-from sayso.inference.store import Store
+from sayso.inference.consent.other_voices import issue_corpus_voice
+from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.bundle import CARD
+from sayso.model.codecs.world import WorldCodec
 from sayso.model.errors import CheckpointError, InputError, SaysoError
-from sayso.model.world import WorldCodec
 from sayso.training.recipe import Recipe
 from sayso.training.tokens import open_tokens
 

@@ -1,0 +1,1 @@
+"""From a speaker's spoken consent to a signed receipt."""

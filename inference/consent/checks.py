@@ -1,0 +1,363 @@
+"""The checks on a consent recording, in order; the first that fails refuses, with its own code.
+
+Every limit stands here with what it was measured on (benchmarks/consent.py measures them again;
+docs/consent.md has the figures). A check says what it measured, not who is honest: a determined
+forger with a good enough clone of a willing stranger's voice is not caught by any of them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sayso.model.audio import read_audio, seconds_of
+
+from .. import recognisers
+from ..provenance.c2pa import read_manifest
+from ..recognisers import Ears
+from ..spoof import spoof_score
+from ..watermark.ensemble import Marks
+from ..watermark.perth import THRESHOLD as WATERMARK
+from . import challenge, recording
+from .challenge import Heard
+from .receipt import Check
+from .recording import RATE, Audio
+
+MIN_SECONDS, MAX_SECONDS = 5.0, 90.0
+MIN_PROMPT_SECONDS, MAX_PROMPT_SECONDS = 3.0, 30.0
+MIN_PEAK = 1e-3  # -60 dBFS
+MIN_SPEECH = 3.0  # seconds of speech
+MIN_UNEVENNESS = 4.0  # dB; noise and tones are below 1, 95 % of LibriSpeech clips above 6
+MAX_OVERLAP = 0.12  # of fingerprints; other clips reach 0.05, MP3 or half of the same 0.17 to 1
+END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
+MAX_WER = 0.50  # of the statement; names and rare words are what recognisers miss
+MIN_PURPOSE = 0.55  # of a purpose's sounds: not said, 0.2 to 0.5 (a word of 3 or 4 sounds more)
+MIN_LONG_CLAIM = 0.70  # of a date's or ALTERED's: said, 0.75 and more; another date, up to 0.58
+ALTERED = "My voice may be altered."
+MIN_ONE_SPEAKER = 0.80
+MIN_SAME_SPEAKER = 0.80  # 1 % of men pass for each other at .777, of women at .789: the stricter
+MIN_STRETCH = 0.72  # of any 2.4 s of a prompt: 1 % of Kathleen's are below, no mixture is above
+MAX_SOFT = 2.0  # seconds in a prompt; 3 s of a second voice at -25 dB reach 1.98 and more
+MAX_FLAT = 50.0  # ms of samples that stand still
+MAX_CLICK = 20.0
+MIN_QUALITY = 2.0  # DNSMOS, overall, of 5
+QUALITY_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One check's outcome.
+
+    Args:
+        code: The reason code if it failed.
+        message: What was met and what to do, if it failed.
+    """
+
+    check: Check
+    passed: bool
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Take:
+    """One recording as it is checked.
+
+    Args:
+        audio: (samples,) float32 at 16 kHz.
+        name: "consent" or "prompt", for messages.
+    """
+
+    path: Path
+    audio: Audio
+    name: str
+
+    @property
+    def seconds(self) -> float:
+        return len(self.audio) / RATE
+
+
+def read_take(path: Path, name: str) -> Take:
+    """Read a recording without judging it; InputError when the file is no readable audio.
+
+    A file of more than ten minutes is not decoded past that: it is too long either way.
+    """
+    path = Path(path)
+    if seconds_of(path) > 600:
+        audio = torch.zeros(1, 601 * RATE)
+    else:
+        audio = read_audio(path, RATE, min_seconds=0.0, max_seconds=601, allow_silence=True)
+    return Take(path, audio[0].numpy(), name)
+
+
+def check_sound(take: Take, least: float, most: float) -> Iterator[Verdict]:
+    """Length, level, and that there is speech in it at all."""
+    seconds, name = take.seconds, take.name
+    yield Verdict(
+        _check(f"{name} seconds", seconds, least),
+        seconds >= least,
+        "too-short",
+        f"The {name} recording is {seconds:.1f} s long; at least {least:g} s are needed.",
+    )
+    yield Verdict(
+        _check(f"{name} seconds", seconds, most),
+        seconds <= most,
+        "too-long",
+        f"The {name} recording is {seconds:.0f} s long; at most {most:g} s are taken: record only "
+        "what is asked for.",
+    )
+    peak = float(np.abs(take.audio).max())
+    yield Verdict(
+        _check(f"{name} peak", peak, MIN_PEAK),
+        peak >= MIN_PEAK,
+        "silent",
+        f"The {name} recording is silent (peak {peak:.1e}): check the microphone.",
+    )
+    speech = recording.speech_seconds(take.audio)
+    uneven = recording.unevenness(take.audio)
+    needed = min(MIN_SPEECH, least)
+    yield Verdict(
+        _check(f"{name} speech", speech, needed, "seconds"),
+        speech >= needed and uneven >= MIN_UNEVENNESS,
+        "not-speech",
+        f"The {name} recording holds {speech:.1f} s of speech-like sound, its loudness varies by "
+        f"{uneven:.1f} dB: that is noise, or too little speech. Record again in a quiet place.",
+    )
+
+
+def check_pauses(prompt: Take) -> Iterator[Verdict]:
+    """That no stretch of the prompt is so soft that the comparison of voices passes over it."""
+    soft = recording.longest_soft(prompt.audio)
+    yield Verdict(
+        _check("longest soft stretch of the prompt", soft, MAX_SOFT, "seconds 18 dB down"),
+        soft <= MAX_SOFT,
+        "prompt-pause",
+        f"The prompt is silent or very soft for {soft:.1f} s: cut the pause out, or record again.",
+    )
+
+
+def check_known(take: Take, earlier: Sequence[NDArray[np.uint32]]) -> Iterator[Verdict]:
+    """That no earlier session heard this recording, or a part of it."""
+    own = recording.fingerprint(take.audio)
+    most = max((recording.overlap(own, other) for other in earlier), default=0.0)
+    yield Verdict(
+        _check("overlap with earlier recordings", most, MAX_OVERLAP),
+        most <= MAX_OVERLAP,
+        "recording-known",
+        f"{most:.0%} of this recording was heard in an earlier session: record afresh.",
+    )
+
+
+def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
+    """That the recording was not made by us, nor says that a generator made it."""
+    score = marks.search(torch.from_numpy(take.audio), RATE).score
+    yield Verdict(
+        _check(f"{take.name} watermark", score, WATERMARK),
+        score < WATERMARK,
+        "watermark-found",
+        f"The {take.name} recording carries a generator's watermark (score {score:.2f}): consent "
+        "is given by a person's own voice.",
+    )
+    state = read_manifest(take.path, None).state
+    yield Verdict(
+        _check(f"{take.name} C2PA", float(state != "none"), 1.0),
+        state == "none",
+        "c2pa-found",
+        f"The {take.name} recording carries content credentials ({state}): give the file as the "
+        "microphone made it.",
+    )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A part of the statement that widens what is allowed: it must be heard by itself.
+
+    Without it a speaker who was shown half of the purposes would consent to all of them.
+    """
+
+    name: str
+    text: str
+    limit: float
+
+
+def claims_of(purposes: Sequence[str], date: str, may_alter: bool) -> list[Claim]:
+    """Each purpose, the date it ends on, and the leave to alter the voice."""
+    claims = [Claim(f"purpose {purpose!r} heard", purpose, MIN_PURPOSE) for purpose in purposes]
+    claims.append(Claim("date heard", date, MIN_LONG_CLAIM))
+    if may_alter:
+        claims.append(Claim("alteration heard", ALTERED, MIN_LONG_CLAIM))
+    return claims
+
+
+def hear_words(
+    take: Take, statement: Sequence[str], asked: Sequence[str], ears: Ears
+) -> tuple[Heard, list[str]]:
+    """What is heard of statement and words, and all that is heard.
+
+    The end is heard again by itself if words are missing: a recogniser bends a word to fit the
+    sentence before it; without the sentence it does so less.
+    """
+    said = challenge.tokens(ears.transcribe(take.audio))
+    heard = challenge.listen(said, statement, asked)
+    if heard.found < len(asked):
+        end = challenge.tokens(ears.transcribe(take.audio[-int(END_SECONDS * RATE) :]))
+        again = challenge.listen(end, statement, asked)
+        if again.found == len(asked):
+            before = challenge.listen(said[: -len(asked)], statement, ())
+            return Heard(again.found, again.extra, before.statement_wer), said
+    return heard, said
+
+
+def check_words(
+    take: Take,
+    statement: str,
+    asked: Sequence[str],
+    earlier: Sequence[Sequence[str]],
+    claims: Sequence[Claim],
+    ears: Ears,
+) -> Iterator[Verdict]:
+    """That the session's words are said, in order, after its statement and all that it claims."""
+    wanted = challenge.tokens(statement)
+    heard, said = hear_words(take, wanted, asked, ears)
+    whole = heard.found == len(asked)
+    reused = not whole and any(
+        challenge.listen(said, wanted, old).found == len(old) for old in earlier
+    )
+    yield Verdict(
+        _check("words heard in order", heard.found, len(asked), "counted from the last"),
+        whole,
+        "words-reused" if reused else "words-wrong",
+        "These are the words of an earlier session: read the ones just shown."
+        if reused
+        else f"Of the words shown, {heard.found} of {len(asked)} were heard in order from the end: "
+        "start a new session and read them clearly, in a quiet place.",
+    )
+    yield Verdict(
+        _check("statement word error rate", heard.statement_wer, MAX_WER),
+        heard.statement_wer <= MAX_WER and heard.extra <= len(asked),
+        "statement-wrong",
+        f"{heard.statement_wer:.0%} of the statement's words were heard wrongly and {heard.extra} "
+        "others after it: read the whole statement as shown, then the words.",
+    )
+    for claim in claims:
+        share = challenge.said_share(challenge.tokens(claim.text), said)
+        yield Verdict(
+            _check(claim.name, share, claim.limit, "share of its sounds"),
+            share >= claim.limit,
+            "statement-wrong",
+            f"{claim.text!r} was not heard in the statement ({share:.0%} of its sounds): read the "
+            "whole statement as shown.",
+        )
+
+
+def check_speakers(
+    consent: NDArray[np.float32], prompt: NDArray[np.float32] | None
+) -> Iterator[Verdict]:
+    """That one person reads the consent, and that the prompt is the same person's voice."""
+    one = recognisers.one_speaker(consent) if len(consent) else 0.0
+    yield Verdict(
+        _check("one speaker", one, MIN_ONE_SPEAKER, "cosine of the least fitting 3 s"),
+        one >= MIN_ONE_SPEAKER,
+        "speakers-several",
+        f"More than one voice seems to speak (score {one:.2f}): only the speaker may be heard.",
+    )
+    if prompt is not None:
+        alike = recognisers.same_speaker(consent, prompt) if len(prompt) else 0.0
+        least = recognisers.least_alike(consent, prompt) if len(prompt) else 0.0
+        yield Verdict(
+            _check("prompt and consent alike", alike, MIN_SAME_SPEAKER, "cosine"),
+            alike >= MIN_SAME_SPEAKER,
+            "prompt-speaker",
+            f"The prompt does not sound like the person who consents (score {alike:.2f}): both "
+            "must be the same speaker's.",
+        )
+        yield Verdict(
+            _check(
+                "prompt and consent alike throughout", least, MIN_STRETCH, "least fitting 2.4 s"
+            ),
+            least >= MIN_STRETCH,
+            "prompt-speaker",
+            f"A part of the prompt does not sound like the person who consents (score {least:.2f}):"
+            " only the speaker may be heard in it.",
+        )
+
+
+def check_cuts(take: Take) -> Iterator[Verdict]:
+    """That the recording runs through: no gaps pasted in, no hard cuts."""
+    flat = recording.flat_milliseconds(take.audio)
+    yield Verdict(
+        _check("longest digital silence", flat, MAX_FLAT, "ms"),
+        flat <= MAX_FLAT,
+        "spliced",
+        f"The recording stands still for {flat:.0f} ms, as if it were put together: record in one "
+        "go, with noise suppression off.",
+    )
+    click = recording.loneliest_click(take.audio)
+    yield Verdict(
+        _check("sharpest lone click", click, MAX_CLICK),
+        click <= MAX_CLICK,
+        "spliced",
+        f"The recording has a click like a cut (score {click:.0f}): record in one go.",
+    )
+
+
+def check_quality(take: Take) -> Iterator[Verdict]:
+    """That the speech is good enough to be a prompt (DNSMOS P.835, arXiv:2110.01763)."""
+    from speechmos import dnsmos
+
+    excerpt = take.audio[: QUALITY_SECONDS * RATE]
+    loudest = max(1.0, float(np.abs(excerpt).max()))
+    scores: Any = dnsmos.run(excerpt / loudest, RATE)
+    score = float(scores["ovrl_mos"])
+    yield Verdict(
+        _check(f"{take.name} quality", score, MIN_QUALITY, "DNSMOS overall, 1 to 5"),
+        score >= MIN_QUALITY,
+        "quality-low",
+        f"The {take.name} recording's quality is {score:.1f} of 5; {MIN_QUALITY:g} is needed: "
+        "less noise, closer to the microphone.",
+    )
+
+
+def report_spoof(take: Take) -> Verdict:
+    """A spoof score for the record. It never refuses, and it proves nothing either way."""
+    score = spoof_score(take.audio)
+    note = "reported only; see docs/consent.md for its measured error rates"
+    return Verdict(_check("spoof score", score, 1.0, note), True, "", "")
+
+
+def examine(
+    consent: Take,
+    prompt: Take | None,
+    statement: str,
+    asked: Sequence[str],
+    earlier_words: Sequence[Sequence[str]],
+    earlier_prints: Sequence[NDArray[np.uint32]],
+    claims: Sequence[Claim],
+    ears: Ears,
+    marks: Marks,
+) -> Iterator[Verdict]:
+    """All checks, cheap ones first. The caller stops at the first that failed."""
+    yield from check_sound(consent, MIN_SECONDS, MAX_SECONDS)
+    if prompt is not None:
+        yield from check_sound(prompt, MIN_PROMPT_SECONDS, MAX_PROMPT_SECONDS)
+        yield from check_pauses(prompt)
+    yield from check_known(consent, earlier_prints)
+    for take in (consent, prompt):
+        if take is not None:
+            yield from check_marks(take, marks)
+    yield from check_cuts(consent)
+    voices = ears.voices(consent.audio)
+    yield from check_speakers(voices, None if prompt is None else ears.voices(prompt.audio))
+    yield from check_words(consent, statement, asked, earlier_words, claims, ears)
+    yield from check_quality(consent)
+    if prompt is not None:
+        yield from check_quality(prompt)
+    yield report_spoof(consent)
+
+
+def _check(name: str, score: float, limit: float, note: str = "") -> Check:
+    return Check(name, round(float(score), 4), float(limit), note)

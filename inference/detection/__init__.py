@@ -1,0 +1,1 @@
+"""Which marks a file carries, and whether it sounds like ours."""

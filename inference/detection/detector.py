@@ -1,0 +1,160 @@
+"""The public detector: which marks a file carries, where, and how sure that is.
+
+No mark found does not mean "recorded from life": marks can be removed, and other systems' speech
+carries none of ours. PerTh's mark alone means "marked with PerTh", which others use too and anyone
+can put on any recording; only a trusted manifest or the keyed mark says that it was made here. Next
+to the marks stands a hint, whether it sounds like our model (`synthetic`). It decides nothing.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sayso.model.audio import read_audio, resample
+
+from ..provenance.c2pa import Manifest, load_anchor, read_manifest, recall_manifest
+from ..watermark.ensemble import Found, Marks, load_seal_if_there
+from ..watermark.keyed import KeyedTrace, load_keyed, released_ids
+from ..watermark.perth import PERTH_RATE, Perth, PerthTrace, Trace, load_watermarker
+from .classifier import RATE as SYNTHETIC_RATE
+from .classifier import Likeness, listen, load_synthetic
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was found in one file.
+
+    Attributes:
+        found: The inaudible marks.
+        manifest: The content credentials; only the state "trusted" says that they are ours.
+        ledger_ids: Rows of the store's ledger that the keyed mark's bits stand for: they name the
+            file even when its manifest was stripped. Nearly always one or none.
+        recalled: The store's copy of the manifest that the file has lost.
+        likeness: Whether it sounds like our model; no mark, and `ours` does not ask it.
+    """
+
+    path: Path
+    seconds: float
+    found: Found
+    manifest: Manifest
+    likeness: Likeness
+    ledger_ids: tuple[str, ...] = ()
+    recalled: Manifest | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether any watermark is there."""
+        return self.found.present
+
+    @property
+    def score(self) -> float:
+        """The highest of the watermarks' scores, 0 to 1; from 0.5 on it counts as present."""
+        return self.found.score
+
+    @property
+    def ours(self) -> bool:
+        """Whether any layer shows the file to be made with Sayso (or marked as if it were)."""
+        return self.present or self.manifest.state == "trusted"
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines; the keys are stable, new ones may come."""
+        return {
+            "file": str(self.path),
+            "seconds": round(self.seconds, 3),
+            "watermark": {
+                "present": self.present,
+                "score": round(self.score, 4),
+                "marks": {
+                    name: _trace_json(trace, self.seconds)
+                    for name, trace in self.found.named().items()
+                    if trace is not None
+                },
+                "ledger_ids": list(self.ledger_ids),
+            },
+            "c2pa": {
+                "state": self.manifest.state,
+                "ledger_id": self.manifest.ledger_id,
+                "reasons": list(self.manifest.reasons),
+                "recalled": None
+                if self.recalled is None
+                else {"state": self.recalled.state, "ledger_id": self.recalled.ledger_id},
+            },
+            "sounds_like_ours": _likeness_json(self.likeness),
+        }
+
+
+class Detector:
+    """Everything that is needed to look at many files, loaded once.
+
+    Args:
+        store: The store's folder, or a PEM file with a root certificate, or None. Without a root
+            our own manifests are "valid" at best; without the store's key there is no keyed mark.
+        perth: One already loaded.
+    Raises:
+        MarkError: The watermark's package, the key or the root certificate is unusable.
+        CheckpointError: The network that knows our model's speech is missing or damaged.
+    """
+
+    def __init__(self, store: str | Path | None = None, perth: Perth | None = None):
+        folder = Path(store) if store is not None else None
+        self.anchor = None
+        if folder is not None and (folder.is_file() or (folder / "ca").exists()):
+            self.anchor = load_anchor(folder if folder.is_file() else folder / "ca")
+        self.home = folder if folder is not None and folder.is_dir() else None
+        keyed = None if self.home is None else load_keyed(self.home, create=False)
+        self.marks = Marks(perth or load_watermarker(), keyed, load_seal_if_there())
+        self.synthetic = load_synthetic()
+
+    def detect(self, path: str | Path) -> Detection:
+        """Looks for every mark in one file; InputError if it cannot be read as audio."""
+        path = Path(path)
+        audio = read_audio(path, PERTH_RATE, allow_silence=True)[0]
+        found = self.marks.search(audio, PERTH_RATE)
+        rows: list[str] = []
+        if self.home and self.marks.keyed and found.keyed and found.keyed.payload is not None:
+            rows = self.marks.keyed.rows(found.keyed.payload, released_ids(self.home))
+        manifest, recalled = read_manifest(path, self.anchor), None
+        if self.home and len(rows) == 1 and manifest.state != "trusted":  # lost, or a stranger's
+            recalled = recall_manifest(path, self.home, rows[0], self.anchor)
+        narrow = torch.from_numpy(resample(audio.numpy(), PERTH_RATE, SYNTHETIC_RATE))
+        likeness = listen(self.synthetic, narrow)
+        seconds = len(audio) / PERTH_RATE
+        return Detection(path, seconds, found, manifest, likeness, tuple(rows), recalled)
+
+
+def detect(
+    path: str | Path, store_folder: str | Path | None = None, watermarker: Perth | None = None
+) -> Detection:
+    """Looks for every mark in one file; see `Detector` for the arguments and errors."""
+    return Detector(store_folder, watermarker).detect(path)
+
+
+def _trace_json(trace: Trace, seconds: float) -> dict[str, Any]:
+    where = trace.where()
+    if trace.present and not trace.windows:
+        where = [(0.0, seconds)]  # too short to be looked at in parts
+    out: dict[str, Any] = {
+        "present": trace.present,
+        "score": round(trace.score, 4),
+        "speed": trace.speed,
+        "where": [[round(a, 2), round(b, 2)] for a, b in where],
+    }
+    if isinstance(trace, PerthTrace):
+        out["network"] = round(trace.network, 4)
+    if isinstance(trace, KeyedTrace):
+        out["payload"] = trace.payload
+    return out
+
+
+def _likeness_json(likeness: Likeness) -> dict[str, Any]:
+    silent = math.isnan(likeness.log_odds)
+    return {
+        "hint": likeness.like_ours,
+        "log_odds": None if silent else round(likeness.log_odds, 3),
+        "threshold": likeness.threshold,
+        "knows_bundled_model": likeness.current,
+        "note": "no mark and no proof; error rates in docs/detector.md",
+    }

@@ -1,0 +1,270 @@
+"""C2PA content credentials: who made this file, signed by a certificate of our own making.
+
+C2PA 2.x (https://c2pa.org) through c2pa-python, with the certificates of `authority`. Without the
+root a good signature is "valid", not "trusted": anybody can make an authority, so only "trusted"
+says that the file is ours.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import c2pa
+
+from sayso.model.errors import InputError, MarkError
+from sayso.model.files import replace_file
+
+from .certificates import CA, Anchor, ensure_ca, export_ca, load_anchor
+
+__all__ = [  # the authority's names belong to this interface
+    "CA",
+    "Anchor",
+    "Manifest",
+    "ensure_ca",
+    "export_ca",
+    "keep_manifest",
+    "kept_path",
+    "load_anchor",
+    "read_manifest",
+    "recall_manifest",
+    "sidecar_of",
+    "sign",
+]
+
+State = Literal["trusted", "valid", "invalid", "none"]
+TRAINED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+OUR_LABEL = "org.sayso.generation"
+"""The label of our assertion: ledger id, model card hash."""
+TYPES = {
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".mp3": "audio/mpeg",
+    ".m4a": "audio/mp4",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+}
+SIGNED = (".wav", ".flac", ".mp3")
+"""These carry the manifest inside them."""
+BESIDE = (".ogg", ".opus")
+"""C2PA has no place in these; their manifest stands in a file beside them."""
+SOFT_BINDING = "org.sayso.weave.1"
+"""The keyed mark's name as a C2PA soft binding: its bits lead back to the ledger row."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the content credentials of a file say.
+
+    Attributes:
+        state: "trusted": intact, and signed under the given root. "valid": intact, signed by
+            somebody unknown. "invalid": changed after signing, or badly signed. "none": no
+            manifest.
+        ledger_id: As the manifest claims it; a fact only when `state` is "trusted".
+        card_hash: SHA-256 of the model card, likewise.
+        reasons: Codes of the failed checks (C2PA's own), or why nothing was read.
+    """
+
+    state: State
+    ledger_id: str | None = None
+    card_hash: str | None = None
+    title: str | None = None
+    generator: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def sign(
+    audio_file: Path,
+    out_file: Path,
+    ca: CA,
+    ledger_id: str,
+    card_hash: str,
+    title: str,
+    payload: int | None = None,
+) -> bytes:
+    """Writes `audio_file` with our manifest in it to `out_file`, whole or not at all.
+
+    The audio data stay as they are, bit for bit. Ogg and Opus have no place for a manifest: theirs
+    goes into a second file, `sidecar_of(out_file)`, which is written first.
+
+    Args:
+        out_file: With the same suffix, one of `SIGNED` or `BESIDE`.
+        payload: The keyed mark's bits, stated in the manifest as its soft binding.
+    Returns:
+        The manifest itself, see `keep_manifest`.
+    Raises:
+        MarkError: The file cannot be signed.
+    """
+    audio_file, out_file = Path(audio_file), Path(out_file)
+    suffix = audio_file.suffix.lower()
+    if suffix not in SIGNED + BESIDE or out_file.suffix.lower() != suffix:
+        known = ", ".join(SIGNED + BESIDE)
+        raise MarkError(
+            f"Cannot sign {audio_file.name} as {out_file.name}: one suffix, of {known}."
+        )
+    definition = manifest_definition(ledger_id, card_hash, title, TYPES[suffix], payload)
+    # Beside the destination, so that the last step is one atomic rename.
+    handle, name = tempfile.mkstemp(suffix=suffix, prefix=".signing-", dir=out_file.parent)
+    os.close(handle)
+    try:
+        with (
+            _signer(ca) as signer,
+            c2pa.Builder(json.dumps(definition)) as builder,
+            audio_file.open("rb") as source,
+            open(name, "w+b") as target,
+        ):
+            if suffix in BESIDE:
+                builder.set_no_embed()
+            manifest = builder.sign(signer, TYPES[suffix], source, target)
+        if suffix in BESIDE:
+            shutil.copyfile(audio_file, name)
+            replace_file(sidecar_of(out_file), manifest, 0o644)
+        os.replace(name, out_file)
+    except (c2pa.C2paError, OSError) as error:
+        raise MarkError(f"{audio_file.name} could not be signed: {error}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    return manifest
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the manifest of a file that cannot hold one stands: `speech.opus.c2pa`."""
+    return Path(path).with_name(Path(path).name + ".c2pa")
+
+
+def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
+    """The manifest inside or beside a file, checked against a root (a CA is one) if given."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.")
+    suffix = path.suffix.lower()
+    if suffix not in TYPES:
+        return Manifest("none", reasons=(f"C2PA has no form for {suffix or 'this'} files",))
+    sidecar = None
+    try:
+        if suffix in BESIDE:
+            if not sidecar_of(path).is_file():
+                return Manifest("none", reasons=(f"no {sidecar_of(path).name} beside it",))
+            sidecar = sidecar_of(path).read_bytes()
+        with _context(ca) as context, path.open("rb") as file:
+            reader = c2pa.Reader.try_create(TYPES[suffix], file, sidecar, context=context)
+            if reader is None:
+                return Manifest("none")
+            with reader:
+                return _manifest(json.loads(reader.json()))
+    except (c2pa.C2paError, OSError) as error:
+        # Something is there (or the container is broken) that C2PA cannot make sense of.
+        return Manifest("invalid", reasons=(str(error),))
+
+
+def keep_manifest(home: Path, ledger_id: str, manifest: bytes) -> None:
+    """Keeps a manifest in the store, so that it can be found again when a file has lost it."""
+    file = kept_path(home, ledger_id)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(file, manifest)
+    except OSError as error:
+        raise MarkError(f"The manifest cannot be kept as {file}: {error}.") from error
+
+
+def recall_manifest(path: Path, home: Path, ledger_id: str, ca: Anchor | None) -> Manifest | None:
+    """The kept manifest of a ledger row for a file whose own was stripped; None if none was kept.
+
+    Its audio has changed since, so its hash cannot match: "trusted" or "valid" here speaks of the
+    manifest's signature and content alone. That it belongs to this audio rests on the keyed mark.
+    """
+    file = kept_path(home, ledger_id)
+    if not file.is_file():
+        return None
+    try:
+        with (
+            _context(ca) as context,
+            Path(path).open("rb") as audio,
+            c2pa.Reader("audio/wav", audio, file.read_bytes(), context=context) as reader,
+        ):
+            found = json.loads(reader.json())
+        results = found["validation_results"]["activeManifest"]
+        failed = {str(failure["code"]) for failure in results["failure"]}
+        passed = {str(success["code"]) for success in results["success"]}
+    except (c2pa.C2paError, OSError, KeyError) as error:
+        return Manifest("invalid", reasons=(f"{file.name}: {error}",))
+    wrong = failed - {"assertion.dataHash.mismatch", "signingCredential.untrusted"}
+    state: State = "trusted" if "signingCredential.trusted" in passed else "valid"
+    if wrong or "claimSignature.validated" not in passed:
+        state = "invalid"
+    return dataclasses.replace(_manifest(found), state=state, reasons=tuple(sorted(failed)))
+
+
+def manifest_definition(
+    ledger_id: str, card_hash: str, title: str, kind: str, payload: int | None = None
+) -> dict[str, Any]:
+    """The manifest before signing: created by a trained model, with the ledger id and card hash."""
+    agent = {"name": "Sayso", "version": _version()}
+    created = {"action": "c2pa.created", "digitalSourceType": TRAINED, "softwareAgent": agent}
+    ours = {"ledger_id": ledger_id, "model_card_sha256": card_hash}
+    assertions: list[dict[str, Any]] = [
+        {"label": "c2pa.actions", "data": {"actions": [created]}},
+        {"label": OUR_LABEL, "data": ours},
+    ]
+    if payload is not None:
+        blocks = [{"scope": {}, "value": f"{payload:06x}"}]
+        binding = {"alg": SOFT_BINDING, "blocks": blocks}
+        assertions.append({"label": "c2pa.soft-binding", "data": binding})
+    return {
+        "claim_generator_info": [agent],
+        "title": title,
+        "format": kind,
+        "assertions": assertions,
+    }
+
+
+def _manifest(found: dict[str, Any]) -> Manifest:
+    active = found.get("manifests", {}).get(found.get("active_manifest"), {})
+    ours = next((a for a in active.get("assertions", []) if a.get("label") == OUR_LABEL), {})
+    data = ours.get("data", {})
+    results = found.get("validation_results", {}).get("activeManifest", {})
+    reasons = tuple(str(failure.get("code")) for failure in results.get("failure", []))
+    state = str(found.get("validation_state", "Invalid")).lower()
+    known: dict[str, State] = {"trusted": "trusted", "valid": "valid"}
+    generator = (active.get("claim_generator_info") or [{}])[0].get("name")
+    return Manifest(
+        state=known.get(state, "invalid"),
+        ledger_id=data.get("ledger_id"),
+        card_hash=data.get("model_card_sha256"),
+        title=active.get("title"),
+        generator=generator,
+        reasons=reasons,
+    )
+
+
+def kept_path(home: Path, ledger_id: str) -> Path:
+    """Where the store keeps the manifest of a ledger row."""
+    # The id may come from a manifest that a stranger wrote: it must not lead out of the folder.
+    name = "".join(c for c in ledger_id if c.isalnum() or c in "-_")
+    return Path(home) / "manifests" / f"{name or 'unnamed'}.c2pa"
+
+
+def _context(ca: Anchor | None) -> c2pa.Context:
+    trust = {"trust_anchors": ca.root.decode()} if ca else {}
+    return c2pa.Context(
+        c2pa.Settings.from_dict({"trust": trust, "verify": {"verify_trust": ca is not None}})
+    )
+
+
+def _signer(ca: CA) -> c2pa.Signer:
+    info = c2pa.C2paSignerInfo(alg=b"es256", sign_cert=ca.chain, private_key=ca.key, ta_url=None)
+    return c2pa.Signer.from_info(info)
+
+
+def _version() -> str:
+    try:
+        return version("sayso")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,1 @@
+"""Voices, keys and the ledger on disk."""

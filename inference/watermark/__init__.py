@@ -1,0 +1,1 @@
+"""Inaudible marks in the sound."""

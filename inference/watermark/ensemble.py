@@ -1,0 +1,214 @@
+"""All the inaudible marks of one store together: put in, looked for, and demanded.
+
+PerTh is the public one (anyone with the package can find it, and forge it); the keyed one only
+the store can find, nor can others make it; AudioSeal joins where its weights are. A mark is made
+stronger until it is found with a margin, because a short or noisy sentence carries less.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor
+
+from sayso.model.errors import MarkError
+
+from . import spread_spectrum
+from .audioseal import Seal, load_seal, seal_files
+from .keyed import Keyed, KeyedTrace, load_keyed
+from .perth import (
+    THRESHOLD,
+    Perth,
+    PerthTrace,
+    Stretch,
+    Trace,
+    TraceKind,
+    check_audio,
+    load_watermarker,
+)
+
+PERTH_STRENGTHS = (0.65, 0.8, 1.0, 1.3, 1.7, 2.2)
+KEYED_DECIBELS = (2.0, 2.5, 3.5, 5.0, 7.0)
+KEYED_WEIGHT, TOGETHER_LIMIT = 4.0, 2.3
+"""No clip of 1,384 trials reaches the limit that is not over PerTh's own already."""
+MARGIN = 0.65
+"""The score that each mark must reach when it is put in, well above the threshold."""
+PIECE, OVERLAP = 60.0, 6.0
+"""Seconds: longer files are looked at in pieces, as memory grows with the length (0.4 GB/min)."""
+CALIBRATED, PERTH_GROWTH, KEYED_GROWTH = 15.0, 0.055, 0.016
+"""The highest score of an unmarked file grows with the logarithm of its length over 15 s, by the
+scale of the (Gumbel) distribution of scores over all real clips; so much is taken off."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of each mark in one file; None for a mark that cannot be looked for here."""
+
+    perth: PerthTrace
+    keyed: KeyedTrace | None
+    audioseal: Trace | None = None
+
+    def named(self) -> dict[str, Trace | None]:
+        return {"perth": self.perth, "keyed": self.keyed, "audioseal": self.audioseal}
+
+    @property
+    def traces(self) -> list[Trace]:
+        return [trace for trace in self.named().values() if trace is not None]
+
+    @property
+    def score(self) -> float:
+        """The highest of the marks' scores, or that of PerTh's and the keyed mark together."""
+        single = max(trace.score for trace in self.traces)
+        if self.keyed is None:
+            return single
+        return max(single, together(self.perth.score, self.keyed.score))
+
+    @property
+    def present(self) -> bool:
+        """Whether any mark is there."""
+        return self.score >= THRESHOLD
+
+
+class Marks:
+    """The marks of a store.
+
+    Args:
+        perth: From `load_watermarker`.
+        keyed: From `load_keyed`; None where there is no key: then nothing can be marked, only
+            PerTh's mark be found.
+        audioseal: From `load_seal_if_there`, or None.
+    """
+
+    def __init__(self, perth: Perth, keyed: Keyed | None, audioseal: Seal | None = None):
+        self.perth = perth
+        self.keyed = keyed
+        self.audioseal = audioseal
+
+    def embed(self, audio: Tensor, sample_rate: int, ledger_id: str) -> Tensor:
+        """Puts every mark into (samples,); MarkError if one cannot be made strong enough."""
+        if self.keyed is None:
+            raise MarkError("There is no key for the keyed mark; nothing can be marked without it.")
+        if self.audioseal is not None:
+            bits = spread_spectrum.payload_of(self.keyed.key, ledger_id) & 0xFFFF
+            audio = self.audioseal.embed(audio, sample_rate, bits)
+        audio = self._embed_perth(audio, sample_rate)
+        return self._embed_keyed(self.keyed, audio, sample_rate, ledger_id)
+
+    def search(self, audio: Tensor, sample_rate: int) -> Found:
+        """Looks for every mark in (samples,), in pieces where it is long."""
+        check_audio(audio)
+        length, step = int(PIECE * sample_rate), int((PIECE - OVERLAP) * sample_rate)
+        starts = range(0, max(1, len(audio) - int(OVERLAP * sample_rate)), step)
+        found = [self._search(audio[start : start + length], sample_rate) for start in starts]
+        begins = [start / sample_rate for start in starts]
+        seconds = len(audio) / sample_rate
+        keyed = [each.keyed for each in found if each.keyed is not None]
+        seal = [each.audioseal for each in found if each.audioseal is not None]
+        return Found(
+            joined([each.perth for each in found], begins, seconds, PERTH_GROWTH),
+            joined(keyed, begins, seconds, KEYED_GROWTH) if keyed else None,
+            joined(seal, begins, seconds, 0.0) if seal else None,
+        )
+
+    def _search(self, audio: Tensor, sample_rate: int) -> Found:
+        return Found(
+            self.perth.search(audio, sample_rate),
+            None if self.keyed is None else self.keyed.search(audio, sample_rate),
+            None if self.audioseal is None else self.audioseal.search(audio, sample_rate),
+        )
+
+    def demand(self, audio: Tensor, sample_rate: int) -> Found:
+        """As `search`, but raises MarkError unless each of the marks is there."""
+        found = self.search(audio, sample_rate)
+        for name, trace in found.named().items():
+            if trace is not None and not trace.present:
+                raise MarkError(
+                    f"The {name} watermark was not found in the result (score {trace.score:.2f}, "
+                    f"needed {THRESHOLD:g}); nothing is released."
+                )
+        if found.keyed is None:
+            raise MarkError("There is no key for the keyed mark; nothing is released without it.")
+        return found
+
+    def _embed_perth(self, audio: Tensor, sample_rate: int) -> Tensor:
+        score = 0.0
+        for strength in PERTH_STRENGTHS:
+            marked = self.perth.embed(audio, sample_rate, strength)
+            score = self.perth.search(marked, sample_rate).score
+            if score >= MARGIN:
+                return marked
+        raise MarkError(_too_weak("perth", score, audio, sample_rate))
+
+    def _embed_keyed(self, keyed: Keyed, audio: Tensor, sample_rate: int, ledger_id: str) -> Tensor:
+        score = 0.0
+        for decibels in KEYED_DECIBELS:
+            marked = keyed.embed(audio, sample_rate, ledger_id, decibels)
+            score = keyed.search(marked, sample_rate).score
+            if score >= MARGIN:
+                return marked
+        raise MarkError(_too_weak("keyed", score, audio, sample_rate))
+
+
+def joined(
+    pieces: list[TraceKind], begins: list[float], seconds: float, growth: float
+) -> TraceKind:
+    """What was found in the overlapping pieces of a file as one: the best of them, for its length.
+
+    Args:
+        begins: Where each piece begins, in seconds.
+        growth: See `CALIBRATED`.
+    """
+    less = growth * math.log(max(1.0, seconds / CALIBRATED))
+    best = max(pieces, key=lambda trace: trace.score)
+    windows: list[Stretch] = []
+    for trace, begin in zip(pieces, begins, strict=True):
+        own = trace.windows
+        if not own and len(pieces) > 1:  # a short rest
+            own = (Stretch(0.0, min(PIECE, seconds - begin), trace.score),)
+        # Where a piece is over the limit for the whole file, its windows speak for themselves.
+        taken = 0.0 if trace.score - less >= THRESHOLD else less
+        windows += [
+            Stretch(begin + w.start, begin + w.stop, max(w.score - taken, 0.0)) for w in own
+        ]
+    windows.sort(key=lambda window: window.start)
+    score = max(best.score - less, 0.0)
+    out = replace(best, score=score, windows=tuple(windows))
+    if isinstance(out, KeyedTrace) and score < THRESHOLD:
+        out = replace(out, payload=None)
+    return out
+
+
+def together(perth: float, keyed: float) -> float:
+    """One score from two: a file in which both marks are just too weak is marked all the same.
+
+    The keyed mark's score varies less in unmarked speech, hence its weight.
+    """
+    return min(THRESHOLD * (perth + KEYED_WEIGHT * keyed) / TOGETHER_LIMIT, 1.0)
+
+
+def load_marks(home: Path | None, create: bool = True) -> Marks:
+    """The marks of the store in `home`, fail closed.
+
+    Args:
+        home: The store's folder; None for a reader without a store, who finds PerTh's mark only.
+        create: Make the key on first use; False to only look.
+
+    Raises:
+        MarkError: PerTh or its weights are missing or damaged, or the key is.
+    """
+    keyed = None if home is None else load_keyed(home, create)
+    return Marks(load_watermarker(), keyed, load_seal_if_there())
+
+
+def load_seal_if_there() -> Seal | None:
+    """AudioSeal where its package and weights are; MarkError if they are there but damaged."""
+    there = find_spec("audioseal") is not None and seal_files() is not None
+    return load_seal() if there else None
+
+
+def _too_weak(name: str, score: float, audio: Tensor, sample_rate: int) -> str:
+    return (
+        f"The {name} watermark does not hold in this speech ({len(audio) / sample_rate:.2f} s, "
+        f"score {score:.2f} at the strongest, {MARGIN:g} needed); nothing is released. Say more."
+    )

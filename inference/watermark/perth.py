@@ -1,0 +1,254 @@
+"""The inaudible mark: one interface, PerTh behind it, and no way on without it.
+
+PerTh (Resemble AI, MIT, weights inside the `resemble-perth` wheel) changes magnitudes below 2 kHz;
+it says "marked", it carries no payload and no key. Open projects fall back to a dummy when
+the package is missing; here every such case is a MarkError, and nothing is spoken.
+"""
+
+import contextlib
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from sayso.model.audio import resample
+from sayso.model.errors import MarkError
+
+from .perth_filter import BLOCK, HOP, SPEEDS, evidence, load_comb, spectra, windows_of
+from .perth_filter import RATE as COMB_RATE
+
+PERTH_FILE = "perth_net_250000.pth.tar"
+PERTH_SHA256 = "a15bce457ebc53ce5e6c9c3f11df78cf7ee2bf9cdab0a798902135b4c4027670"
+"""The weights in resemble-perth 1.0.1. Others would need a threshold of their own: refused."""
+PERTH_RATE = 32_000
+NETWORK_WEIGHT = 2.0
+"""Deviations that a certain "yes" of PerTh's own network counts for."""
+BLOCK_SECONDS = BLOCK * HOP / COMB_RATE
+THRESHOLD = 0.5
+"""A score from here on means marked: every mark's scores are scaled to it."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a file and how marked it looks, from `start` to `stop` in seconds."""
+
+    start: float
+    stop: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the search for one mark found in one file.
+
+    Attributes:
+        score: 0 to 1; half is where 1 in 1000 clips of real speech would begin to be called marked.
+        speed: The factor by which the file seems to have been sped up since it was marked.
+        windows: Overlapping windows, each with its own score; empty for a short file.
+    """
+
+    score: float
+    speed: float = 1.0
+    windows: tuple[Stretch, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        return self.score >= THRESHOLD
+
+    def where(self) -> list[tuple[float, float]]:
+        """The marked stretches in seconds, joined where their windows touch."""
+        joined: list[tuple[float, float]] = []
+        for window in self.windows:
+            if window.score < THRESHOLD:
+                continue
+            if joined and window.start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], window.stop))
+            else:
+                joined.append((window.start, window.stop))
+        return joined
+
+
+@dataclass(frozen=True)
+class PerthTrace(Trace):
+    """A `Trace` with what PerTh's own detector says of the whole file, 0 to 1."""
+
+    network: float = 0.0
+
+
+TraceKind = TypeVar("TraceKind", bound=Trace)
+
+
+class Watermarker(Protocol):
+    """A mark that is put into samples and found in them again."""
+
+    name: str
+
+    def embed(self, audio: Tensor, sample_rate: int) -> Tensor:
+        """Marks (samples,) float audio; the same length comes back. MarkError if it cannot."""
+        ...
+
+    def search(self, audio: Tensor, sample_rate: int) -> Trace:
+        """Looks for the mark at any speed from 0.9 to 1.1. Silence has none. MarkError for NaN."""
+        ...
+
+    def score(self, audio: Tensor, sample_rate: int) -> float:
+        """How marked (samples,) audio looks, 0 to 1; from `THRESHOLD` on it counts as marked."""
+        ...
+
+
+class Perth:
+    """PerTh's implicit watermark on one core (24 to 48 kHz hosts; 8 kHz works too).
+
+    Args:
+        net: `PerthNet`, as `load_watermarker` makes it.
+    """
+
+    name = "perth"
+
+    def __init__(self, net: Any):
+        self.net = net
+        self.comb = load_comb()
+
+    @torch.inference_mode()
+    def embed(self, audio: Tensor, sample_rate: int, strength: float = 1.0) -> Tensor:
+        """(samples,) to (samples,), with `strength` times PerTh's own change in dB.
+
+        What lies above PerTh's band is kept as it was: only the difference is resampled and added.
+        """
+        check_audio(audio)
+        if float(audio.abs().max()) == 0:
+            raise MarkError("There is nothing to mark: the audio is silent.")
+        host = torch.from_numpy(resample(audio.numpy(), sample_rate, PERTH_RATE))
+        # reflection padding of half a window needs more samples than that
+        padded = torch.nn.functional.pad(host, (0, max(0, 2048 - len(host))))
+        magnitude, phase = self.net.ap.signal_to_magphase(padded)  # (1025, T)
+        marked, _ = self.net.encoder(magnitude[None])
+        changed = magnitude + strength * (marked[0] - magnitude)  # both in dB, scaled
+        changed = self.net.ap.magphase_to_signal(changed, phase)
+        difference = (changed - self.net.ap.magphase_to_signal(magnitude, phase))[: len(host)]
+        return audio + to_rate(difference, PERTH_RATE, sample_rate, len(audio))
+
+    @torch.inference_mode()
+    def search(self, audio: Tensor, sample_rate: int) -> PerthTrace:
+        """By the matched filter in `comb`, helped by PerTh's own network (in short clips most)."""
+        check_audio(audio)
+        if float(audio.abs().max()) == 0:
+            return PerthTrace(0.0)
+        found, spans, parts, network = self._evidence(audio, sample_rate)
+        one = SPEEDS.index(1.0)
+        whole, whole_any, window, window_any = self.comb.limits
+        plain = max(float(found[one]) / whole, float(parts[:, one].max()) / window)
+        searched = torch.maximum(found / whole_any, parts.max(0).values / window_any)
+        at = one if plain >= float(searched.max()) else int(searched.argmax())
+        limit = window if at == one else window_any
+        windows = [
+            Stretch(
+                start * BLOCK_SECONDS,
+                min(stop * BLOCK_SECONDS, len(audio) / sample_rate),
+                _to_score(float(z[at]) / limit),
+            )
+            for (start, stop), z in zip(spans, parts, strict=False)
+        ]
+        score = _to_score(max(plain, float(searched.max())))
+        return PerthTrace(score, SPEEDS[at], tuple(windows), network)
+
+    @torch.inference_mode()
+    def statistics(self, audio: Tensor, sample_rate: int) -> tuple[float, float, float, float]:
+        """The four numbers that have a limit each: whole and windows, as it is and at any speed."""
+        found, _, parts, _ = self._evidence(audio, sample_rate)
+        one = SPEEDS.index(1.0)
+        numbers = (found[one], found.max(), parts[:, one].max(), parts.max())
+        return float(numbers[0]), float(numbers[1]), float(numbers[2]), float(numbers[3])
+
+    def _evidence(
+        self, audio: Tensor, sample_rate: int
+    ) -> tuple[Tensor, list[tuple[int, int]], Tensor, float]:
+        """Of the whole, (speeds,); the windows' blocks; of each window, (windows, speeds); and what
+        PerTh's network says."""
+        narrow = torch.from_numpy(resample(audio.numpy(), sample_rate, COMB_RATE))
+        sums = spectra(narrow)
+        found = evidence(sums, self.comb, 0, len(sums.values))
+        spans = windows_of(len(sums.values))
+        parts = torch.stack([evidence(sums, self.comb, *s) for s in spans] or [found])
+        found = found.clone()
+        network = self._network(narrow)
+        found[SPEEDS.index(1.0)] += NETWORK_WEIGHT * network
+        return found, spans, parts, network
+
+    def _network(self, narrow: Tensor) -> float:
+        """PerTh's own detector, 0 to 1, on what lies below 4 kHz: it reads no higher than 2 kHz."""
+        narrow = torch.nn.functional.pad(narrow, (0, max(0, 512 - len(narrow))))
+        window = torch.hann_window(512)
+        spectrum = torch.stft(narrow, 512, 80, window=window, return_complex=True).abs()
+        # four times fewer samples than at PerTh's 32 kHz; its unit is 195 dB from -180 dB
+        magnitude = (20 * torch.log10((4 * spectrum).clamp(min=1e-9)) + 180) / 195
+        score = float(self.net.decoder(magnitude[None])[0])
+        return min(max(score, 0.0), 1.0) if score == score else 0.0
+
+    def score(self, audio: Tensor, sample_rate: int) -> float:
+        """0 to 1 at the best speed; 0 for silence."""
+        return self.search(audio, sample_rate).score
+
+
+def load_watermarker() -> Perth:
+    """PerTh, with its weights verified.
+
+    Raises:
+        MarkError: The package is absent, or unusable, or its weights are not the known ones.
+    """
+    remedy = "Nothing is spoken without it: pip install --force-reinstall 'resemble-perth==1.0.1'"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pkg_resources says at every import that it is old
+            import perth
+    except ImportError as error:
+        raise MarkError(
+            f"The watermark package resemble-perth is missing ({error}). {remedy}"
+        ) from error
+    # perth swallows its own ImportError (no pkg_resources since setuptools 81) and exports None.
+    if getattr(perth, "PerthImplicitWatermarker", None) is None:
+        raise MarkError(
+            "The watermark package resemble-perth cannot load its network; it needs pkg_resources: "
+            f"pip install 'setuptools<81'. {remedy}"
+        )
+    check_weights(Path(perth.__file__).parent / "perth_net/pretrained/implicit" / PERTH_FILE)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line at every load
+        net = perth.PerthImplicitWatermarker().perth_net
+    return Perth(net.eval())
+
+
+def check_weights(path: Path) -> None:
+    """Raises MarkError unless the file holds exactly PerTh's published weights."""
+    if not path.is_file():
+        raise MarkError(
+            f"The watermark's weights are missing: {path}. Reinstall resemble-perth==1.0.1."
+        )
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != PERTH_SHA256:
+        raise MarkError(
+            f"The watermark's weights {path.name} are damaged or not those of resemble-perth 1.0.1 "
+            f"({path.stat().st_size} bytes, sha256 {found[:16]}). Reinstall resemble-perth==1.0.1."
+        )
+
+
+def check_audio(audio: Tensor) -> None:
+    """Raises MarkError unless it is (samples,), not empty and finite."""
+    if audio.ndim != 1 or not len(audio):
+        raise MarkError(f"The mark needs audio of shape (samples,), not {tuple(audio.shape)}.")
+    if not torch.isfinite(audio).all():
+        raise MarkError("The audio holds samples that are not numbers; it cannot carry a mark.")
+
+
+def to_rate(audio: Tensor, from_rate: int, to_rate: int, samples: int) -> Tensor:
+    """Resampled (samples,), cut or padded to a given length."""
+    out = torch.from_numpy(resample(audio.numpy(), from_rate, to_rate))
+    return torch.nn.functional.pad(out, (0, max(0, samples - len(out))))[:samples]
+
+
+def _to_score(over_limit: float) -> float:
+    return min(max(THRESHOLD * over_limit, 0.0), 1.0)

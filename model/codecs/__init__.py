@@ -1,0 +1,1 @@
+"""Neural-codec tokens: audio to and from codes (B, K, T)."""

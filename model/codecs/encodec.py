@@ -1,0 +1,276 @@
+"""EnCodec tokens, the ones VALL-E 2 uses: 8 codebooks x 1024 at 75 Hz, decoded by EnCodec or Vocos.
+
+Défossez et al., arXiv:2210.13438, by the `encodec` package; Siuzdak, arXiv:2306.00814, by `vocos`.
+"""
+
+import dataclasses
+import hashlib
+import math
+import pickle
+import shutil
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, cast
+from urllib.request import urlopen
+
+import torch
+import yaml
+from encodec.model import ROOT_URL, EncodecModel
+from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+from encodec.quantization.core_vq import VectorQuantization
+from encodec.quantization.vq import ResidualVectorQuantizer
+from torch import Tensor, nn
+
+from ..checkpoint import CONFIG, build, load_weights, read_config, save_module
+from ..errors import CheckpointError, InputError
+from .base import check_audio, check_codes, fingerprint
+
+PRETRAINED = "encodec_24khz"
+PRETRAINED_FILE = "encodec_24khz-d7cc33bc.th"  # the name carries the start of its sha256
+PRETRAINED_CODEBOOKS = 32
+VOCOS = "charactr/vocos-encodec-24khz"
+VOCOS_FILES = ("config.yaml", "pytorch_model.bin")
+VOCOS_BANDWIDTHS = {2: 0, 4: 1, 8: 2, 16: 3}  # codebooks -> its bandwidth_id
+
+
+@dataclass(frozen=True)
+class EncodecConfig:
+    kind: str = "encodec"
+    source: str = "folder"
+    """`folder`: weights in `model.safetensors`. `encodec_24khz`: the published ones, from
+    `encodec_24khz-d7cc33bc.th` in the folder, else torch hub's cache, else the network."""
+    decoder: str = "encodec"
+    """`encodec`, or `vocos`: its two files in `vocos/` in the folder, else the hub's cache or the
+    network. Only for the published weights."""
+    codebooks: int = 8
+    codebook_size: int = 1024
+    sample_rate: int = 24000
+    """Hz."""
+    filters: int = 32
+    dimension: int = 128
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    """Strides of the decoder; their product is the hop in samples."""
+    lstm: int = 2
+
+    def __post_init__(self):
+        if self.kind != "encodec":
+            raise ValueError(f"kind {self.kind!r} is not 'encodec'")
+        if self.source not in ("folder", PRETRAINED) or self.decoder not in ("encodec", "vocos"):
+            raise ValueError(f"unknown source {self.source!r} or decoder {self.decoder!r}")
+        object.__setattr__(self, "ratios", tuple(self.ratios))  # JSON has lists only
+        if min(self.codebooks, self.sample_rate, self.filters, self.dimension, *self.ratios) < 1:
+            raise ValueError("sizes must be >= 1")
+        if self.codebook_size < 2 or self.codebook_size & (self.codebook_size - 1):
+            raise ValueError(f"codebook_size {self.codebook_size} is not a power of 2")
+        fixed = EncodecConfig.__dataclass_fields__
+        sizes = ("codebook_size", "sample_rate", "filters", "dimension", "ratios", "lstm")
+        if self.source == PRETRAINED and any(getattr(self, s) != fixed[s].default for s in sizes):
+            raise ValueError(f"{PRETRAINED} has fixed sizes: leave {', '.join(sizes)} out")
+        if self.source == PRETRAINED and self.codebooks > PRETRAINED_CODEBOOKS:
+            raise ValueError(f"{PRETRAINED} has no more than {PRETRAINED_CODEBOOKS} codebooks")
+        if self.decoder == "vocos" and self.source != PRETRAINED:
+            raise ValueError(f"decoder 'vocos' was trained on {PRETRAINED} only")
+        if self.decoder == "vocos" and self.codebooks not in VOCOS_BANDWIDTHS:
+            raise ValueError(f"vocos decodes {tuple(VOCOS_BANDWIDTHS)} codebooks")
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return math.prod(self.ratios)
+
+
+class EncodecCodec(nn.Module):
+    """`Codec` by EnCodec: `EncodecCodec(config)` has random weights, `load` fills them."""
+
+    def __init__(self, config: EncodecConfig):
+        super().__init__()
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.frame_rate = config.sample_rate / config.hop
+        self.codebooks, self.codebook_size = config.codebooks, config.codebook_size
+        sizes: dict[str, Any] = {
+            "dimension": config.dimension,
+            "n_filters": config.filters,
+            "ratios": list(config.ratios),
+            "lstm": config.lstm,
+            "causal": True,
+        }
+        self.encoder = SEANetEncoder(**sizes)
+        self.decoder = SEANetDecoder(**sizes)
+        self.quantizer = ResidualVectorQuantizer(
+            dimension=config.dimension,
+            n_q=config.codebooks,
+            bins=config.codebook_size,
+            kmeans_init=False,  # five minutes on a CPU; random entries train as well
+        )
+        self.vocos: VocosDecoder | None = None
+        self.eval()
+
+    @classmethod
+    def load(cls, folder: Path) -> "EncodecCodec":
+        """The codec described by a folder's `config.json`.
+
+        Raises:
+            CheckpointError: A file is missing, damaged or does not fit, `vocos` is not installed,
+                or published weights are neither here nor to be downloaded.
+        """
+        config: EncodecConfig = build(EncodecConfig, read_config(folder), folder / CONFIG)
+        codec = cls(config)
+        if config.source == "folder":
+            load_weights(folder, codec)
+            return codec.eval()
+        published = pretrained_encodec(folder)
+        published.quantizer.vq.layers = published.quantizer.vq.layers[: config.codebooks]
+        codec.encoder, codec.decoder = published.encoder, published.decoder
+        codec.quantizer = published.quantizer
+        if config.decoder == "vocos":
+            codec.vocos = VocosDecoder.load(folder, config.codebooks)
+        return codec.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`, and `model.safetensors` unless the weights are published ones."""
+        save_module(folder, self, self.config)
+        if self.config.source == PRETRAINED:
+            (folder / "model.safetensors").unlink()
+
+    @property
+    def identity(self) -> str:
+        return fingerprint(dataclasses.asdict(self.config), self)
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio (B, samples) -> codes (B, K, ceil(samples / hop)); raises InputError."""
+        check_audio(audio)
+        embedding = self.encoder(audio.float()[:, None])  # (B, D, T)
+        return self.quantizer.vq.encode(embedding).transpose(0, 1)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, k, T) -> audio (B, T * hop) float32; Vocos takes all K only.
+
+        Raises:
+            InputError: Codes of the wrong shape, type or range.
+        """
+        check_codes(codes, self.codebooks, self.codebook_size)
+        embedding = self.quantizer.decode(codes.transpose(0, 1))  # (B, D, T)
+        # Vocos was trained on these sums at 2, 4, 8 and 16 codebooks; other counts go to EnCodec.
+        if self.vocos is not None and codes.shape[1] == self.codebooks:
+            return self.vocos(embedding)
+        return self.decoder(embedding)[:, 0]
+
+    def entries(self) -> Tensor:
+        """All entries, (K, codebook_size, dimension)."""
+        layers = (cast(VectorQuantization, layer) for layer in self.quantizer.vq.layers)
+        return torch.stack([cast(Tensor, layer.codebook).float() for layer in layers])
+
+
+def published_codec(folder: Path, decoder: str = "encodec") -> EncodecCodec:
+    """Make `folder` the published EnCodec, 8 codebooks (6 kbps), as the paper has it.
+
+    Raises:
+        InputError: No such decoder.
+        CheckpointError: The published weights are neither here nor to be downloaded.
+    """
+    try:
+        config = EncodecConfig(source=PRETRAINED, decoder=decoder)
+    except ValueError as error:
+        raise InputError(f"{error}: encodec or vocos") from None
+    if (folder / CONFIG).exists():
+        raise InputError(f"{folder} holds a codec already: give another folder")
+    EncodecCodec(config).save(folder)
+    try:
+        return EncodecCodec.load(folder)
+    except CheckpointError:
+        (folder / CONFIG).unlink()
+        raise
+
+
+class VocosDecoder(nn.Module):
+    """Vocos without its own EnCodec: sums of codebook entries (B, 128, T) -> audio (B, T * 320)."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, bandwidth: int):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.register_buffer("bandwidth", torch.tensor([bandwidth]))
+
+    @classmethod
+    def load(cls, folder: Path, codebooks: int) -> "VocosDecoder":
+        try:
+            from vocos.pretrained import instantiate_class  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise CheckpointError(
+                f"decoder 'vocos' needs the vocos package ({error}): pip install 'sayso[vocos]'"
+            ) from None
+        config, weights = vocos_files(folder / "vocos")
+        try:
+            parts = yaml.safe_load(config.read_text())
+            backbone = instantiate_class((), parts["backbone"])
+            head = instantiate_class((), parts["head"])
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            # A buffer such as an STFT window may be recomputed; every parameter must be there.
+            for prefix, module in (("backbone.", backbone), ("head.", head)):
+                own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+                module.load_state_dict(own, strict=True)
+        except (OSError, KeyError, RuntimeError, ValueError, EOFError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{weights.parent} holds no Vocos that fits: {error}") from None
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(f"{weights} is damaged ({error}): fetch it anew") from None
+        return cls(backbone, head, VOCOS_BANDWIDTHS[codebooks]).eval()
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return self.head(self.backbone(embedding, bandwidth_id=self.bandwidth))
+
+
+def pretrained_encodec(folder: Path) -> EncodecModel:
+    """Meta's encodec_24khz with all 32 codebooks; CheckpointError where it is out of reach."""
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    places = [folder / PRETRAINED_FILE, cache / PRETRAINED_FILE]
+    path = next((place for place in places if place.is_file()), None) or download(cache)
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not checksum.startswith("d7cc33bc"):
+        raise CheckpointError(f"{path} has sha256 {checksum[:8]}..., not d7cc33bc: fetch it anew")
+    model = EncodecModel.encodec_model_24khz(pretrained=False)
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return model
+
+
+def vocos_files(folder: Path) -> tuple[Path, Path]:
+    """Vocos's config and weights: from the folder, else the hub's cache, else the network."""
+    local = folder / VOCOS_FILES[0], folder / VOCOS_FILES[1]
+    if all(path.is_file() for path in local):
+        return local
+    from huggingface_hub import hf_hub_download  # comes with vocos
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def find(name: str) -> Path:
+        try:
+            return Path(hf_hub_download(VOCOS, name, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(hf_hub_download(VOCOS, name))
+
+    try:
+        return find(VOCOS_FILES[0]), find(VOCOS_FILES[1])
+    except OSError as error:  # the hub's errors are all of this kind; it gives up after 30 s
+        raise CheckpointError(
+            f"{VOCOS} is not cached and cannot be fetched ({type(error).__name__}): "
+            f"put {' and '.join(VOCOS_FILES)} into {folder}, or set decoder to 'encodec'"
+        ) from None
+
+
+def download(cache: Path) -> Path:
+    """Fetch encodec_24khz into torch hub's cache, whole or not at all."""
+    path = cache / PRETRAINED_FILE
+    part = path.with_suffix(".part")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        # Not torch.hub's own download, which waits for ever on a silent network.
+        with urlopen(ROOT_URL + PRETRAINED_FILE, timeout=20) as response, part.open("wb") as file:
+            shutil.copyfileobj(response, file)
+    except (OSError, HTTPException) as error:
+        part.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{PRETRAINED_FILE} is not cached and cannot be fetched ({error}): put it from "
+            f"{ROOT_URL} into {cache} or beside the codec's {CONFIG}"
+        ) from None
+    return part.replace(path)

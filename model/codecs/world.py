@@ -1,0 +1,254 @@
+"""WORLD codec: vocoder parameters through a residual quantizer, for where no EnCodec can be had.
+
+Vocoder: Morise et al., WORLD (IEICE Trans. 2016), by `pyworld`; quantizer: `encodec`'s (Zeghidour
+et al., arXiv:2107.03312, Algorithm 1). Nothing here is trained by gradient: `training.fit` finds
+the codebooks by k-means. D = envelope coefficients + log F0 + voicing + aperiodicity bands.
+"""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from encodec.quantization.core_vq import (
+    EuclideanCodebook,
+    ResidualVectorQuantization,
+    VectorQuantization,
+)
+from torch import Tensor, nn
+
+from ..checkpoint import load_module, save_module
+from ..errors import InputError
+from .base import check_audio, check_codes, fingerprint
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # pyworld asks pkg_resources for its version
+    try:
+        import pyworld as _pyworld
+    except ImportError as error:
+        raise InputError(
+            f"pyworld (vocoder) cannot be imported ({error}): pip install pyworld 'setuptools<81'"
+        ) from None
+
+pyworld: Any = _pyworld  # its functions are compiled and carry no types
+
+FINE = 5.0  # ms: the pitch tracker and the synthesiser run at this period, WORLD's own
+FLOOR = 1e-9  # power: below the quietest recordings seen; keeps digital silence near them
+LOWEST_F0, HIGHEST_F0 = 50.0, 800.0  # Hz
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    kind: str = "world"
+    sample_rate: int = 24000
+    """Hz."""
+    frame_ms: float = 20.0
+    """Frame period, a multiple of 5 ms."""
+    envelope: int = 32
+    """Coefficients of the coded spectral envelope; each weighs as much as it varies."""
+    f0_weight: float = 0.35
+    """Standard deviation of log F0 as the quantizer sees it, beside the envelope's nepers."""
+    voicing_weight: float = 0.5
+    aperiodicity_weight: float = 0.15
+    codebooks: int = 8
+    codebook_size: int = 1024
+
+    def __post_init__(self):
+        if self.kind != "world":
+            raise ValueError(f"kind {self.kind!r} is not 'world'")
+        if self.frame_ms < FINE or self.frame_ms % FINE:
+            raise ValueError(f"frame_ms {self.frame_ms} is not a multiple of {FINE}")
+        if self.sample_rate < 16000 or self.hop != self.sample_rate * self.frame_ms / 1000:
+            raise ValueError(f"sample_rate {self.sample_rate} is too low or splits no frame evenly")
+        if min(self.envelope, self.codebooks) < 1 or self.codebook_size < 2:
+            raise ValueError("envelope and codebooks must be >= 1, codebook_size >= 2")
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return round(self.sample_rate * self.frame_ms / 1000)
+
+    @property
+    def bands(self) -> int:
+        """Bands of coded aperiodicity: 1 at 16 kHz, 3 at 24 kHz."""
+        return pyworld.get_num_aperiodicities(self.sample_rate)
+
+    @property
+    def width(self) -> int:
+        """D, the features of one frame."""
+        return self.envelope + 2 + self.bands
+
+
+class Features(NamedTuple):
+    """One utterance in WORLD's terms, float64, a row per frame."""
+
+    envelope: np.ndarray
+    """(T, E) coded log spectral envelope, nepers of power."""
+    f0: np.ndarray
+    """(T,) Hz, 0 where unvoiced."""
+    aperiodicity: np.ndarray
+    """(T, bands) dB, 0 where all noise."""
+
+
+def concatenate(utterances: Iterable[Features]) -> Features:
+    """Utterances, of which there must be one, one after the other."""
+    return Features(*map(np.concatenate, zip(*utterances, strict=True)))
+
+
+def analyse(audio: np.ndarray, config: WorldConfig) -> Features:
+    """Audio (samples,) -> features of T = ceil(samples / hop) frames."""
+    rate, frames = config.sample_rate, math.ceil(len(audio) / config.hop)
+    audio = np.pad(audio.astype(np.float64), (0, frames * config.hop - len(audio)))
+    # The tracker links neighbouring frames, which at 20 ms lie too far apart: track finely, thin.
+    every = round(config.frame_ms / FINE)
+    f0, times = pyworld.dio(audio, rate, frame_period=FINE)
+    f0, times = f0[::every][:frames].copy(), times[::every][:frames].copy()
+    f0 = pyworld.stonemask(audio, f0, times, rate)
+    spectrum = np.maximum(pyworld.cheaptrick(audio, f0, times, rate), FLOOR)
+    aperiodicity = pyworld.d4c(audio, f0, times, rate)
+    return Features(
+        pyworld.code_spectral_envelope(spectrum, rate, config.envelope),
+        f0,
+        pyworld.code_aperiodicity(aperiodicity, rate),
+    )
+
+
+def synthesise(features: Features, config: WorldConfig) -> np.ndarray:
+    """Features of T frames -> audio (T * hop,) float32 within [-1, 1]."""
+    rate, every = config.sample_rate, round(config.frame_ms / FINE)
+    frames = len(features.f0)
+    position = np.arange(frames * every) / every
+    nearest = np.minimum(np.rint(position).astype(int), frames - 1)
+    f0 = np.exp(interpolate(bridge(features.f0)[:, None], position)[:, 0])
+    f0[features.f0[nearest] == 0] = 0.0
+    size = pyworld.get_cheaptrick_fft_size(rate)
+    spectrum = pyworld.decode_spectral_envelope(
+        interpolate(features.envelope, position), rate, size
+    )
+    aperiodicity = pyworld.decode_aperiodicity(
+        interpolate(features.aperiodicity, position), rate, size
+    )
+    audio = pyworld.synthesize(f0, spectrum, aperiodicity, rate, FINE)
+    return np.clip(audio, -1.0, 1.0).astype(np.float32)  # a vocoder knows no full scale
+
+
+def interpolate(rows: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Rows (T, N) at fractional positions (P,): (P, N), C-contiguous; the last row holds on."""
+    low = np.minimum(position.astype(int), len(rows) - 1)
+    high = np.minimum(low + 1, len(rows) - 1)
+    share = (position - low)[:, None].clip(0.0, 1.0)
+    return np.ascontiguousarray(rows[low] * (1 - share) + rows[high] * share)
+
+
+def bridge(f0: np.ndarray) -> np.ndarray:
+    """F0 (T,) in Hz -> log F0 (T,), drawn straight across unvoiced stretches."""
+    voiced = np.flatnonzero(f0)
+    if len(voiced) == 0:
+        return np.full(len(f0), math.log(150.0))  # never heard: any constant will do
+    return np.interp(np.arange(len(f0)), voiced, np.log(f0[voiced]))
+
+
+def to_rows(features: Features) -> np.ndarray:
+    """Features -> (T, D): envelope, log F0, voicing 0 or 1, aperiodicity; unscaled."""
+    voicing = (features.f0 > 0).astype(np.float64)
+    columns = [bridge(features.f0), voicing]
+    return np.concatenate([features.envelope, np.stack(columns, 1), features.aperiodicity], axis=1)
+
+
+def from_rows(rows: np.ndarray, config: WorldConfig) -> Features:
+    """(T, D) as of `to_rows`, perhaps quantized -> features WORLD can synthesise."""
+    envelope, log_f0, voicing, aperiodicity = np.split(
+        rows, [config.envelope, config.envelope + 1, config.envelope + 2], axis=1
+    )
+    f0 = np.exp(log_f0[:, 0].clip(math.log(LOWEST_F0), math.log(HIGHEST_F0)))
+    voiced = voicing[:, 0] > 0.5
+    return Features(
+        envelope,
+        np.where(voiced, f0, 0.0),
+        np.where(voiced[:, None], aperiodicity, 0.0).clip(-60.0, 0.0),
+    )
+
+
+class WorldCodec(nn.Module):
+    """`Codec` over WORLD parameters: each feature is centred, weighted, then quantized in K steps.
+
+    Freshly built it has random codebooks; `training.fit.fit_world` fits them.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: WorldConfig):
+        super().__init__()
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.frame_rate = 1000 / config.frame_ms
+        self.codebooks, self.codebook_size = config.codebooks, config.codebook_size
+        self.register_buffer("mean", torch.zeros(config.width))
+        self.register_buffer("scale", torch.ones(config.width))
+        self.quantizer = ResidualVectorQuantization(
+            num_quantizers=config.codebooks,
+            dim=config.width,
+            codebook_size=config.codebook_size,
+            kmeans_init=False,
+        )
+        for level in range(config.codebooks):
+            for name in ("inited", "cluster_size", "embed_avg"):  # what only EMA training needs
+                delattr(self._entries(level), name)
+        self.eval()
+
+    @classmethod
+    def load(cls, folder: Path) -> "WorldCodec":
+        """The codec saved in a folder; CheckpointError unless everything fits."""
+        return load_module(folder, cls, WorldConfig)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        save_module(folder, self, self.config)
+
+    @property
+    def identity(self) -> str:
+        return fingerprint(dataclasses.asdict(self.config), self)
+
+    def codebook(self, level: int) -> Tensor:
+        """The entries (codebook_size, D) of one level, writable in place."""
+        return cast(Tensor, self._entries(level).embed)
+
+    def entries(self) -> Tensor:
+        """All entries, (K, codebook_size, D)."""
+        return torch.stack([self.codebook(level) for level in range(self.codebooks)])
+
+    def _entries(self, level: int) -> EuclideanCodebook:
+        return cast(VectorQuantization, self.quantizer.layers[level])._codebook
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio (B, samples) -> codes (B, K, ceil(samples / hop)); raises InputError."""
+        check_audio(audio)
+        return torch.stack([self.quantize(analyse(a.cpu().numpy(), self.config)) for a in audio])
+
+    @torch.no_grad()
+    def quantize(self, features: Features) -> Tensor:
+        """Features of one utterance -> codes (K, T)."""
+        rows = torch.from_numpy(to_rows(features)).float().to(self.mean.device)  # (T, D)
+        vectors = (rows - self.mean) * self.scale
+        return self.quantizer.encode(vectors.t()[None])[:, 0]
+
+    @torch.no_grad()
+    def features(self, codes: Tensor) -> Features:
+        """Codes (k, T) of one utterance -> its features; raises InputError."""
+        check_codes(codes[None], self.codebooks, self.codebook_size)
+        vectors = self.quantizer.decode(codes[:, None].to(self.mean.device))[0].t()  # (T, D)
+        rows = vectors / self.scale + self.mean
+        return from_rows(rows.double().cpu().numpy(), self.config)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, k, T) -> audio (B, T * hop) float32; raises InputError."""
+        check_codes(codes, self.codebooks, self.codebook_size)
+        audio = [synthesise(self.features(one), self.config) for one in codes]
+        return torch.from_numpy(np.stack(audio))

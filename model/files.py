@@ -1,0 +1,57 @@
+"""Where the package's data lies, and the one way to write a file: whole or not at all."""
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+ASSETS = Path(__file__).parents[1] / "assets"
+"""What ships with the package; `model` is a folder (or a link) inside it."""
+
+
+def unique() -> str:
+    """A name no other process has: two machines that share a disk may share process ids."""
+    return uuid.uuid4().hex[:16]
+
+
+def file_hash(path: Path, kind: str = "sha256") -> str:
+    """Hash of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON to a temporary name and rename it into place."""
+    part = path.with_name(f".{path.name}.{unique()}")
+    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def create_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Create a file, written through to the disk; FileExistsError if it exists."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put `data` in the place of `path` in one step, written through to the disk."""
+    fresh = path.with_name(f".{path.name}.{unique()}")
+    create_file(fresh, data, mode)
+    os.replace(fresh, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries through to the disk, where the system lets folders be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Fit what ships with the package. `python -m tools.NAME`."""

@@ -1,0 +1,94 @@
+"""The page docs/detector.md: fixed words around what `tools.fit_classifier` measured."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.marks_page import interval
+from sayso.inference.detection.classifier import KINDS
+
+PAGE = Path(__file__).parents[1] / "docs/detector.md"
+MARGIN = 1e-9
+
+
+def share(hits: int, total: int) -> str:
+    """Such as "4.0 (0.1-20.4)", in %, with the exact 95 % interval of Clopper and Pearson."""
+    low, high = interval(hits, total)
+    return f"{100 * hits / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def rates(row: dict[str, Any]) -> list[str]:
+    """Real called ours, coded called ours, ours missed; numbers of clips."""
+    called, clips = row["called ours"], row["clips"]
+    cells = [share(called[kind], clips[kind]) for kind in KINDS[:2]]
+    cells.append(share(clips[KINDS[2]] - called[KINDS[2]], clips[KINDS[2]]))
+    return [*cells, " / ".join(str(clips[kind]) for kind in KINDS)]
+
+
+def error(row: dict[str, Any], name: str) -> str:
+    low, high = row[f"{name}, 95 %"]
+    return f"{100 * row[name]:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def conditions(rows: dict[str, Any]) -> list[str]:
+    out = [
+        "| what was done to all three | real called ours | coded real called ours | ours missed | "
+        "EER against both | against real | against coded real | clips |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        *three, clips = rates(row)
+        errors = [error(row, "equal error")]
+        errors += [error(row, f"equal error, {kind}") for kind in KINDS[:2]]
+        out.append(f"| {name} | {' | '.join([*three, *errors, clips])} |")
+    return out
+
+
+def voices(rows: dict[str, Any]) -> list[str]:
+    """One line per voice that had an error, and how many had none."""
+    out = [
+        "| voice | real called ours | coded real called ours | ours missed |",
+        "|---|---|---|---|",
+    ]
+    clean = []
+    for voice, by in rows.items():
+        (real, reals), (coded, codeds), (ours, all_ours) = (by[kind] for kind in KINDS)
+        if real or coded or ours < all_ours:
+            missed = f"{all_ours - ours} of {all_ours}"
+            out.append(f"| {voice} | {real} of {reals} | {coded} of {codeds} | {missed} |")
+        else:
+            clean.append(voice)
+    out.append(f"\nNo error in the other {len(clean)} voices: {', '.join(clean) or 'none'}.")
+    return out
+
+
+def never_heard(rows: dict[str, Any]) -> list[str]:
+    out = [
+        "| generator | called ours, % | so missed as synthetic speech, % | "
+        "EER against recordings, % | clips |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        called, clips = row["called ours"], row["clips"]
+        eer = 100 * row["equal error against recordings"]
+        out.append(
+            f"| {name} | {share(called, clips)} | {share(clips - called, clips)} | {eer:.0f} | "
+            f"{clips} |"
+        )
+    return out
+
+
+def write_page(rows: dict[str, Any]) -> None:
+    """Writes docs/detector.md."""
+    template = Path(__file__).with_suffix(".md").read_text()
+    words = {
+        "model": rows["model"],
+        "parameters": f"{rows['parameters']:,}",
+        "threshold": f"{rows['threshold']:+.2f}",
+        "faster": f"{1 / max(rows['cost'], MARGIN):.0f}",
+        "conditions": "\n".join(conditions(rows["conditions"])),
+        "voices": "\n".join(voices(rows["voices"])),
+        "strangers": "\n".join(never_heard(rows["strangers"])),
+    }
+    for name, text in words.items():
+        template = template.replace("{" + name + "}", text)
+    PAGE.write_text(template)

@@ -1,0 +1,200 @@
+"""Fits the detector of PerTh's mark on real speech and sets both marks' thresholds.
+
+    python -m tools.fit_watermark comb       writes inference/watermark/comb.safetensors
+    python -m tools.fit_watermark null       scores every real clip into benchmarks/results/
+    python -m tools.fit_watermark limits     sets the comb's thresholds from those scores
+    python -m tools.fit_watermark keyed      scores real clips with keys of nobody's
+
+Half of the readers fit the weights; the false positive rate is measured on the other half too.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarks.attacks import ATTACKS, RATE
+from sayso.inference.watermark import perth_filter, spread_spectrum
+from sayso.inference.watermark.keyed import Keyed
+from sayso.inference.watermark.perth import load_watermarker
+from sayso.model.audio import read_audio, resample
+
+CORPORA = Path(__file__).parents[1].parent / "shared/corpora"
+RESULTS = Path(__file__).parent / "results"
+FALSE_POSITIVES = 0.001
+FIT_ATTACKS = ("none", "noise 20 dB", "noise 10 dB", "Opus 16 kbit/s", "MP3 32 kbit/s")
+
+
+def real_clips() -> list[Path]:
+    """Every clip of real speech there is: 251 readers, then Kathleen."""
+    folders = ("librispeech-clips", "kathleen")
+    return [p for f in folders for p in sorted((CORPORA / f / "audio").glob("*.flac"))]
+
+
+def is_fitted_on(path: Path) -> bool:
+    """Whether a clip is in the half that fits the weights: by reader, or Kathleen's sentence."""
+    name = path.stem.split("-")[0] if "librispeech" in str(path) else path.stem[-4:]
+    return int(name) % 2 == 1
+
+
+def excerpt(path: Path, seconds: float, rng: np.random.Generator) -> Tensor:
+    audio = read_audio(path, RATE)[0]
+    length = int(seconds * RATE)
+    start = int(rng.integers(0, max(1, len(audio) - length + 1)))
+    return audio[start : start + length]
+
+
+def analysed(audio: np.ndarray | Tensor) -> perth_filter.Sums:
+    host = audio.numpy() if isinstance(audio, Tensor) else audio
+    return perth_filter.spectra(torch.from_numpy(resample(host, RATE, perth_filter.RATE)))
+
+
+def whole(sums: perth_filter.Sums) -> Tensor:
+    return perth_filter.at_speeds(sums.feature(0, len(sums.values)))  # (81, 256)
+
+
+def fit_comb() -> None:
+    rng = np.random.default_rng(4)
+    marker = load_watermarker()
+    one = perth_filter.SPEEDS.index(1.0)
+    clips = [path for path in real_clips() if is_fitted_on(path)]
+    clips = [p for p in clips if "librispeech" in str(p)] + clips[-1:200:-4]
+    background, effects = [], []
+    for number, path in enumerate(clips):
+        audio = excerpt(path, 4, rng)
+        marked = marker.embed(audio, RATE)
+        for name in FIT_ATTACKS:
+            if name.startswith(("Opus", "MP3")) and number % 3:
+                continue  # starting ffmpeg is what takes time
+            seed = int(rng.integers(1 << 31))
+            plain = whole(analysed(ATTACKS[name](audio.numpy(), np.random.default_rng(seed))))
+            with_mark = analysed(ATTACKS[name](marked.numpy(), np.random.default_rng(seed)))
+            effects.append((name, whole(with_mark)[one] - plain[one]))
+            background.append(plain[:: 5 if name == "none" else 20])
+    rows = torch.cat(background)
+    mean = rows.mean(0)
+    centred = rows - mean
+    covariance = centred.T @ centred / len(rows)
+    per_attack = [torch.stack([e for n, e in effects if n == name]).mean(0) for name in FIT_ATTACKS]
+    effect = torch.stack(per_attack).mean(0)
+    ridge = 0.02 * covariance.diagonal().mean() * torch.eye(len(mean))
+    weights = torch.linalg.solve(covariance + ridge, effect)
+    weights = weights / (per_attack[0] @ weights)  # the clean mark at full strength gives 1
+    for name, shift in zip(FIT_ATTACKS, per_attack, strict=True):
+        print(f"{name:16s} mean {float(shift @ weights):.3f}")
+    draft = perth_filter.Comb(mean, weights, (1.0, 0.0), (1.0, 1.0, 1.0, 1.0))
+    spread = fit_spread(draft, clips)
+    save(perth_filter.Comb(mean, weights, spread, (1.0, 1.0, 1.0, 1.0)))
+    print("spread", spread)
+
+
+def fit_spread(draft: perth_filter.Comb, clips: list[Path]) -> tuple[float, float]:
+    """Real speech's variance against the length: a + b / seconds."""
+    one = perth_filter.SPEEDS.index(1.0)
+    values: dict[int, list[float]] = {2: [], 4: [], 8: [], 16: []}
+    for path in clips:
+        sums = analysed(read_audio(path, RATE)[0])
+        for blocks, found in values.items():
+            for start in range(0, len(sums.values) - blocks + 1, blocks):
+                found.append(float(perth_filter.evidence(sums, draft, start, start + blocks)[one]))
+    points = [(2 / blocks, float(np.var(found))) for blocks, found in values.items()]
+    design = np.array([[1.0, inverse] for inverse, _ in points])
+    a, b = np.linalg.lstsq(design, np.array([variance for _, variance in points]), rcond=None)[0]
+    print(
+        {blocks / 2: round(math.sqrt(v), 3) for blocks, (_, v) in zip(values, points, strict=True)}
+    )
+    return max(float(a), 1e-4), max(float(b), 0.0)
+
+
+def score_null() -> None:
+    """Scores all real clips with PerTh's detectors and keeps the scores."""
+    marker = load_watermarker()
+    rows = []
+    for path in real_clips():
+        audio = read_audio(path, RATE)[0]
+        numbers = marker.statistics(audio, RATE)
+        rows.append([path.stem, len(audio) / RATE, is_fitted_on(path), *numbers])
+    columns = ["clip", "seconds", "fitted_on", "whole", "whole_any", "window", "window_any"]
+    rounded = [[r[0], round(r[1], 2), r[2], *[round(v, 3) for v in r[3:]]] for r in rows]
+    write("marks_null_comb.json", {"columns": columns, "rows": rounded})
+
+
+def set_limits() -> None:
+    """Sets the comb's thresholds from the kept scores: at most 1 clip in 1000 is over one."""
+    rows = json.loads((RESULTS / "marks_null_comb.json").read_text())["rows"]
+    values = np.array([row[3:] for row in rows], dtype=float)
+    # Gumbel tails give each of the four numbers its share; one factor sets the measured rate.
+    scale = values.std(0) * math.sqrt(6) / math.pi
+    place = values.mean(0) - 0.5772 * scale
+    limits = place - scale * math.log(-math.log(1 - FALSE_POSITIVES / 4))
+    highest = np.sort((values / limits).max(1))[::-1]
+    allowed = int(FALSE_POSITIVES * len(rows))
+    limits = limits * highest[allowed] * 1.05  # a little above the first clip that must not pass
+    over = (values >= limits).any(1)
+    held_out = np.array([not row[2] for row in rows])
+    print("limits", limits.round(3), "real clips over:", int(over.sum()), "of", len(rows))
+    print("held out:", int(over[held_out].sum()), "of", int(held_out.sum()))
+    fitted = perth_filter.load_comb()
+    save(perth_filter.Comb(fitted.mean, fitted.weights, fitted.spread, tuple(limits.tolist())))
+
+
+def score_keyed(keys: int, every: int) -> None:
+    """Scores real clips with keys that marked none of them, and proposes the limits."""
+    rows = []
+    marks = [Keyed(bytes([number]) * 32) for number in range(1, keys + 1)]
+    for path in real_clips()[::every]:
+        audio = torch.from_numpy(
+            resample(read_audio(path, RATE)[0].numpy(), RATE, spread_spectrum.RATE)
+        )
+        power = spread_spectrum.spectrum_of(audio)
+        for number, mark in enumerate(marks):
+            rows.append([path.stem, round(len(audio) / RATE, 2), number, *mark.statistics(power)])
+    values = np.array([row[3:] for row in rows], dtype=float)
+    scale = values.std(0) * math.sqrt(6) / math.pi
+    place = values.mean(0) - 0.5772 * scale
+    for share in (FALSE_POSITIVES / 4, FALSE_POSITIVES / 8):
+        limits = place - scale * math.log(-math.log(1 - share))
+        over = int((values >= limits).any(1).sum())
+        print(f"{share:.6f}: limits {limits.round(2)}, over {over} of {len(rows)}")
+    print("means", values.mean(0).round(2), "deviations", values.std(0).round(2))
+    print("highest", values.max(0).round(2))
+    columns = ["clip", "seconds", "key", "whole", "window", "pitched", "tempo"]
+    rounded = [[*row[:3], *[round(v, 2) for v in row[3:]]] for row in rows]
+    write("marks_null_keyed.json", {"columns": columns, "rows": rounded})
+
+
+def write(name: str, content: dict) -> None:
+    """Whole or not at all: a long run may be stopped at any time."""
+    RESULTS.mkdir(exist_ok=True)
+    draft = RESULTS / f".{name}.new"
+    draft.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+    draft.replace(RESULTS / name)
+
+
+def save(fitted: perth_filter.Comb) -> None:
+    numbers = {"spread": fitted.spread, "limits": fitted.limits}
+    tensors = {"mean": fitted.mean.contiguous(), "weights": fitted.weights.contiguous()}
+    save_file(tensors, perth_filter.FITTED, metadata={"fitted": json.dumps(numbers)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fits and calibrates the marks' detectors.")
+    parser.add_argument("what", choices=["comb", "null", "limits", "keyed"])
+    parser.add_argument("--keys", type=int, default=4, help="Keys to try on every clip.")
+    parser.add_argument("--every", type=int, default=1, help="Take every n-th clip only.")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        if given.what == "keyed":
+            score_keyed(given.keys, given.every)
+        else:
+            {"comb": fit_comb, "null": score_null, "limits": set_limits}[given.what]()
+
+
+if __name__ == "__main__":
+    main()

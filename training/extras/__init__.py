@@ -1,0 +1,1 @@
+"""What VALL-E 2 does not train with."""

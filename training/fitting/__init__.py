@@ -1,0 +1,1 @@
+"""Fits what is no language model: codecs, tokenizers, timbres."""

@@ -1,0 +1,352 @@
+"""A small EnCodec of one's own, for those who cannot or may not use Meta's (arXiv:2210.13438, 3.4).
+
+Encoder, quantizer and decoder are `model.encodec.EncodecCodec`, the multi-scale STFT discriminator
+is `encodec`'s; the loss balancer is not in its package and stands here. Meant for one GPU. What is
+written is a codec folder as `load_codec` opens it, with the corpora it was trained on beside it.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+import torch.nn.functional as F
+from encodec.msstftd import MultiScaleSTFTDiscriminator
+from encodec.quantization.core_vq import VectorQuantization
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+from sayso.model import corpora
+from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
+from sayso.model.errors import InputError, SaysoError
+from sayso.model.files import write_json
+
+from ..checkpoints import collect, newest, prune, read_state, restore, save_state
+from ..readers import Utterance, read_corpus
+from ..split import held_out
+from .world import FITTED_ON, HELD_OUT_EVERY
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CodecRecipe:
+    """All settings of a run; configs/codec-mini.yaml mirrors it."""
+
+    codec: EncodecConfig
+    """Sizes of the codec."""
+    discriminator_filters: int
+    """Channels of the discriminators."""
+    segment_seconds: float
+    """Length of a training example."""
+    batch: int
+    """Examples in a step."""
+    steps: int
+    """Steps in all."""
+    rate: float
+    """Learning rate of Adam, of codec and discriminators."""
+    adversarial_from: int
+    """Step from which on the discriminators take part."""
+    time_weight: float
+    """Share of the L1 distance in time (paper: 0.1)."""
+    frequency_weight: float
+    """Share of the mel distances (1)."""
+    adversarial_weight: float
+    """Share of the discriminators' verdict (3)."""
+    feature_weight: float
+    """Share of the distance of their features (3)."""
+    commitment_weight: float
+    """Factor on the commitment loss, which is not balanced (1)."""
+    seed: int
+    """Of weights, examples and the number of codebooks per step."""
+    accelerator: Literal["cpu", "cuda"]
+    """Where to train."""
+    save_every: int
+    """Steps between checkpoints."""
+    keep: int
+    """Newest checkpoints that are kept."""
+    patience: int
+    """Non-finite steps in a row, each skipped, before the run stops."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "steps", "rate", "segment_seconds", "save_every", "keep", "patience"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.codec.source != "folder":
+            raise InputError("codec.source must be folder: published weights are not trained here")
+
+
+def read_codec_recipe(path: Path) -> CodecRecipe:
+    """Reads a YAML file; InputError for unknown or missing keys and impossible values."""
+    if not path.is_file():
+        raise InputError(f"recipe {path} does not exist; see configs/codec-mini.yaml")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(CodecRecipe, as_group=False)
+    try:
+        config = parser.parse_path(str(path))
+        return CodecRecipe(**vars(parser.instantiate_classes(config)))
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+class Balancer:
+    """Losses of any size share the gradient at the decoder's output by their weights (Eq. 6)."""
+
+    def __init__(self, weights: dict[str, float], decay: float = 0.999):
+        self.weights, self.decay = weights, decay
+        self.norms: dict[str, Tensor] = {}
+        """Running mean of each loss's gradient norm, without correction for its start."""
+        self.steps = 0
+
+    def gradient(self, losses: dict[str, Tensor], output: Tensor) -> Tensor:
+        """The balanced gradient at `output` (B, 1, samples) of the given losses."""
+        self.steps += 1
+        correction = 1 - self.decay**self.steps
+        total = sum(self.weights[name] for name in losses)
+        balanced = torch.zeros_like(output)
+        for name, loss in losses.items():
+            (gradient,) = torch.autograd.grad(loss, output, retain_graph=True)
+            norm = gradient.norm(dim=tuple(range(1, gradient.ndim))).mean()
+            before = self.norms.get(name, torch.zeros_like(norm))
+            self.norms[name] = self.decay * before + (1 - self.decay) * norm
+            mean = self.norms[name] / correction
+            balanced += self.weights[name] / total * gradient / (mean + 1e-12)
+        return balanced
+
+
+@dataclass
+class Run:
+    """What is trained, and by what."""
+
+    codec: EncodecCodec
+    judge: nn.Module
+    """The discriminators."""
+    optimizers: dict[str, torch.optim.Adam]
+    """Of `codec` and `judge`."""
+    balancer: Balancer
+
+    def parts(self) -> Iterator[tuple[str, nn.Module, torch.optim.Adam]]:
+        yield "codec", self.codec, self.optimizers["codec"]
+        yield "judge", self.judge, self.optimizers["judge"]
+
+
+class MelDistance(nn.Module):
+    """L1 and L2 distances of mel spectrograms, windows of 2^5 to 2^11 samples (Eq. 2)."""
+
+    def __init__(self, sample_rate: int):
+        super().__init__()
+        self.scales = nn.ModuleList(
+            MelSpectrogram(
+                sample_rate, 2**i, hop_length=2**i // 4, n_mels=min(64, 2**i // 8), normalized=True
+            )
+            for i in range(5, 12)
+        )
+
+    def forward(self, audio: Tensor, made: Tensor) -> Tensor:
+        total = torch.zeros((), device=audio.device)
+        for scale in self.scales:
+            a, b = scale(audio), scale(made)
+            total = total + (a - b).abs().mean() + (a - b).square().mean()
+        return total / len(self.scales)
+
+
+def quantize(codec: EncodecCodec, embedding: Tensor, books: int) -> tuple[Tensor, Tensor]:
+    """The first `books` quantizers on (B, D, T): what they make of it, and the commitment loss.
+
+    Each residual is cut from the gradient, as `encodec`'s own loop does not
+    (facebookresearch/encodec, issue 25).
+    """
+    residual, total, losses = embedding, torch.zeros_like(embedding), []
+    for layer in list(codec.quantizer.vq.layers)[:books]:
+        quantized, _, loss = cast(VectorQuantization, layer)(residual)
+        residual = residual - quantized.detach()
+        total = total + quantized
+        losses.append(loss.mean())
+    return total, torch.stack(losses).mean()
+
+
+def train_codec(
+    recipe: CodecRecipe, roots: dict[str, Path], out: Path, report: Report = print
+) -> EncodecCodec:
+    """Train a codec on corpora, without their held-out utterances, and save it in `out`.
+
+    A killed run continues from the newest checkpoint in `out/checkpoints`.
+
+    Raises:
+        CorpusError: A corpus is not listed, or not where it should be.
+        InputError: There is too little speech, or `out` holds a run of another recipe.
+        SaysoError: The loss stayed non-finite.
+    """
+    if recipe.accelerator == "cuda" and not torch.cuda.is_available():
+        raise InputError("accelerator is cuda, and PyTorch finds no GPU here: set it to cpu")
+    entries = [corpora.get(name).to_json() for name in roots]
+    utterances = [
+        u
+        for name, root in roots.items()
+        for u in read_corpus(name, root)
+        if not held_out(u.id, HELD_OUT_EVERY)
+    ]
+    torch.manual_seed(recipe.seed)
+    device = torch.device(recipe.accelerator)
+    codec = EncodecCodec(recipe.codec).to(device).train()
+    judge = MultiScaleSTFTDiscriminator(filters=recipe.discriminator_filters).to(device).train()
+    mel = MelDistance(recipe.codec.sample_rate).to(device)
+    optimizers = {
+        name: torch.optim.Adam(module.parameters(), lr=recipe.rate, betas=(0.5, 0.9))
+        for name, module in (("codec", codec), ("judge", judge))
+    }
+    weights = {
+        "time": recipe.time_weight,
+        "frequency": recipe.frequency_weight,
+        "adversarial": recipe.adversarial_weight,
+        "features": recipe.feature_weight,
+    }
+    run = Run(codec, judge, optimizers, Balancer(weights))
+    step = resume(recipe, entries, out, run)
+    skipped = 0
+    for number in range(step, recipe.steps):
+        audio = examples(utterances, recipe, number).to(device)  # (B, 1, samples)
+        figures = one_step(recipe, run, mel, audio, number)
+        skipped = 0 if all(map(math.isfinite, figures.values())) else skipped + 1
+        if skipped >= recipe.patience:
+            raise SaysoError(f"{skipped} non-finite steps in a row up to {number}: lower the rate")
+        if (number + 1) % recipe.save_every == 0 or number + 1 == recipe.steps:
+            text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            report(f"codec step {number + 1}: {text}")
+            save(recipe, entries, out, run, number + 1)
+    codec = codec.cpu().eval()
+    codec.save(out)
+    write_json(out / FITTED_ON, {"corpora": entries, "held_out_every": HELD_OUT_EVERY})
+    return codec
+
+
+def one_step(
+    recipe: CodecRecipe, run: Run, mel: MelDistance, audio: Tensor, number: int
+) -> dict[str, float]:
+    """Codec and, two steps in three, discriminators once; non-finite gradients change nothing."""
+    codec, judge = run.codec, run.judge
+    random = np.random.default_rng([recipe.seed, number, 1])
+    torch.manual_seed(int(random.integers(2**31)))  # dead codebook entries are drawn anew
+    books = int(random.choice([b for b in (1, 2, 4, 8, 16, 32) if b <= recipe.codec.codebooks]))
+    quantized, commitment = quantize(codec, codec.encoder(audio), books)
+    made = codec.decoder(quantized)[..., : audio.shape[-1]]
+    losses = {"time": (audio - made).abs().mean(), "frequency": mel(audio, made)}
+    adversarial = number >= recipe.adversarial_from
+    if adversarial:
+        verdicts, features = judge(made)
+        with torch.no_grad():
+            _, wanted = judge(audio)
+        losses["adversarial"] = torch.stack([F.relu(1 - each).mean() for each in verdicts]).mean()
+        losses["features"] = torch.stack(
+            [
+                (a - b).abs().mean() / (b.abs().mean() + 1e-8)
+                for scale, real in zip(features, wanted, strict=True)
+                for a, b in zip(scale, real, strict=True)
+            ]
+        ).mean()
+    gradient = run.balancer.gradient(losses, made)
+    for optimizer in run.optimizers.values():
+        optimizer.zero_grad()
+    torch.autograd.backward(
+        [made, recipe.commitment_weight * commitment], [gradient, torch.ones_like(commitment)]
+    )
+    step_if_finite(run.optimizers["codec"], codec)
+    figures = {name: float(loss.detach()) for name, loss in losses.items()}
+    if adversarial and random.random() < 2 / 3:
+        run.optimizers["judge"].zero_grad()
+        real, fake = judge(audio)[0], judge(made.detach())[0]
+        loss = torch.stack(
+            [F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, fake, strict=True)]
+        ).mean()
+        loss.backward()
+        step_if_finite(run.optimizers["judge"], judge)
+        figures["discriminator"] = float(loss.detach())
+    return figures | {"commitment": float(commitment.detach())}
+
+
+def step_if_finite(optimizer: torch.optim.Adam, module: nn.Module) -> None:
+    norm = nn.utils.clip_grad_norm_(module.parameters(), 10.0)
+    if bool(norm.isfinite()):
+        optimizer.step()
+
+
+def examples(utterances: list[Utterance], recipe: CodecRecipe, number: int) -> Tensor:
+    """The batch (B, 1, samples) of step `number`: random pieces of random recordings."""
+    random = np.random.default_rng([recipe.seed, number])
+    size = int(recipe.segment_seconds * recipe.codec.sample_rate)
+    return torch.stack(
+        [next(pieces(utterances, recipe, size, random)) for _ in range(recipe.batch)]
+    )
+
+
+def pieces(
+    utterances: list[Utterance], recipe: CodecRecipe, size: int, random: np.random.Generator
+) -> Iterator[Tensor]:
+    """Random pieces (1, size); recordings that cannot be read or are silent are passed over."""
+    for _ in range(100):
+        path = utterances[random.integers(len(utterances))].path
+        try:
+            frames, rate = soundfile.info(path).frames, soundfile.info(path).samplerate
+            length = math.ceil(size * rate / recipe.codec.sample_rate)
+            start = int(random.integers(0, max(1, frames - length)))
+            audio, _ = soundfile.read(path, length, start, dtype="float32", always_2d=True)
+        except (OSError, RuntimeError):
+            continue
+        piece = soxr.resample(audio.mean(1), rate, recipe.codec.sample_rate)[:size]
+        if np.isfinite(piece).all() and np.abs(piece).max(initial=0) > 1e-3:
+            yield torch.from_numpy(np.pad(piece, (0, size - len(piece))).astype(np.float32))[None]
+    raise InputError("a hundred recordings in a row were unreadable or silent: check the corpora")
+
+
+def save(
+    recipe: CodecRecipe, entries: list[dict[str, Any]], out: Path, run: Run, step: int
+) -> None:
+    """A checkpoint, whole or not at all."""
+    tensors: dict[str, Tensor] = {}
+    for name, module, optimizer in run.parts():
+        parts = collect(module, optimizer, {})
+        tensors |= {f"{name}/{key}": value for key, value in parts.items()}
+    tensors |= {f"buffer/{k}": v.detach().cpu().clone() for k, v in run.codec.named_buffers()}
+    norms = run.balancer.norms
+    tensors |= {f"norm/{k}": v.detach().cpu().reshape(1) for k, v in norms.items()}
+    head = {"step": step, "balanced": run.balancer.steps, "made_from": made_from(recipe, entries)}
+    save_state(out / "checkpoints" / f"step-{step:08d}.safetensors", tensors, head)
+    prune(out / "checkpoints", recipe.keep)
+
+
+def resume(recipe: CodecRecipe, entries: list[dict[str, Any]], out: Path, run: Run) -> int:
+    """Steps done so far; fills everything from the newest checkpoint, if there is one."""
+    last = newest(out / "checkpoints")
+    if last is None:
+        return 0
+    tensors, head = read_state(last)
+    if head["made_from"] != made_from(recipe, entries):
+        raise InputError(f"{last} was made with other settings; give another folder with --out")
+    for name, module, optimizer in run.parts():
+        restore(part_of(tensors, f"{name}/"), module, optimizer, {})
+    for key, buffer in run.codec.named_buffers():
+        buffer.copy_(tensors[f"buffer/{key}"])
+    device = next(run.codec.parameters()).device
+    run.balancer.norms = {k: v[0].to(device) for k, v in part_of(tensors, "norm/").items()}
+    run.balancer.steps = head["balanced"]
+    return head["step"]
+
+
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def made_from(recipe: CodecRecipe, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a checkpoint must agree with; how long and how often may change."""
+    settings = dataclasses.asdict(recipe)
+    for name in ("steps", "save_every", "keep", "patience", "accelerator"):
+        del settings[name]
+    return json.loads(json.dumps({"recipe": settings, "corpora": entries}))
