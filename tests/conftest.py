@@ -1,11 +1,11 @@
-"""Shared by all tests: where the shared corpora are, and the same arithmetic on every machine."""
+"""Shared by all tests: real speech, and the same arithmetic on every machine."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+from speech import KATHLEEN
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,11 +16,8 @@ def few_threads():
 
 @pytest.fixture(scope="session")
 def kathleen() -> Path:
-    """The Kathleen corpus, or a loud skip."""
-    folder = SHARED / "corpora" / "kathleen"
-    if not (folder / "metadata.tsv").is_file():
-        pytest.skip(f"no shared corpora: {folder} is missing")
-    return folder
+    """A part of the Kathleen corpus, laid out as the whole."""
+    return KATHLEEN
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,15 +26,13 @@ from sayso.model.codecs.world import (
 from sayso.model.errors import CheckpointError, InputError
 from sayso.training.fitting.world import fit_world, kmeans, nearest
 from sayso.training.split import held_out
+from speech import KATHLEEN
 
 SMALL = WorldConfig(codebooks=3, codebook_size=64)
-CLIPS = Path(__file__).parents[1].parent / "shared" / "corpora" / "kathleen" / "audio"
 
 
 def speech(count: int) -> list[np.ndarray]:
-    paths = sorted(CLIPS.glob("*.flac"))[:count]
-    if not paths:
-        pytest.skip(f"real speech is not there: {CLIPS}")
+    paths = sorted((KATHLEEN / "audio").iterdir())[:count]
     return [soundfile.read(path, dtype="float32")[0] for path in paths]
 
 

@@ -90,7 +90,7 @@ def test_the_command_lists_shows_and_checks(tmp_path, kathleen):
     assert shown == corpora.get("kathleen").to_json()
     assert isinstance(sayso("show", "my-scrape").exception, RefusedError)
     found = sayso("check", str(kathleen), "--corpus", "kathleen").output
-    assert "1132 utterances of 1 speakers of kathleen, 0 recordings missing" in found
+    assert "146 utterances of 1 speakers of kathleen, 0 recordings missing" in found
     (tmp_path / "metadata.tsv").write_text("id\ttext\na\tHello.\n")
     lost = sayso("check", str(tmp_path), "--corpus", "kathleen").exception
     assert isinstance(lost, CorpusError) and "a.flac is missing" in str(lost)
@@ -102,7 +102,7 @@ def test_the_command_lists_shows_and_checks(tmp_path, kathleen):
 
 def test_without_the_train_extra_the_command_says_what_to_install():
     code = "import sys; sys.modules['pyarrow'] = None; from sayso.cli import main; main()"
-    command = [sys.executable, "-c", code, "corpora", "list"]
+    command = [sys.executable, "-c", code, "prepare", "--corpus", "kathleen", "--root", "."]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "sayso: error: pyarrow is missing: pip install 'sayso[train]'\n"

@@ -12,8 +12,7 @@ from sayso.inference.provenance.c2pa import ensure_ca, sign
 from sayso.inference.watermark.perth import Perth, load_watermarker
 from sayso.model.audio import read_audio, write_audio
 from sayso.model.errors import InputError, MarkError
-
-CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"
+from speech import reader_clips
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +23,7 @@ def marker() -> Perth:
 
 @pytest.fixture(scope="module")
 def clip() -> Path:
-    if not CLIPS.is_dir():
-        pytest.skip("the shared corpora are missing: no real speech to mark")
-    return sorted(CLIPS.glob("*.flac"))[5]
+    return reader_clips()[5]
 
 
 def test_both_layers_of_our_own_file(tmp_path: Path, marker: Perth, clip: Path):

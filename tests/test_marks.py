@@ -31,20 +31,18 @@ from sayso.inference.watermark.perth import (
 )
 from sayso.model.audio import read_audio
 from sayso.model.errors import MarkError, StoreError
+from speech import reader_clips
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 from benchmarks.attacks import ATTACKS, RATE
 
-CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"
 KEY = bytes(range(32))
 
 
 @pytest.fixture(scope="module")
 def clips() -> list[torch.Tensor]:
-    if not CLIPS.is_dir():
-        pytest.skip("the shared corpora are missing: no real speech to mark")
     torch.set_num_threads(1)
-    return [read_audio(p, RATE)[0, : 8 * RATE] for p in sorted(CLIPS.glob("*.flac"))[7::90]]
+    return [read_audio(p, RATE)[0, : 8 * RATE] for p in reader_clips()[7::8]]
 
 
 @pytest.fixture(scope="module")

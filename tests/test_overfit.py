@@ -23,7 +23,7 @@ def sentences(kathleen):
     short = sorted(rows, key=lambda row: len(row[1]))[:8]
     ids = [torch.tensor(tokenizer.encode(normalise(text))) for _, text in short]
     audio = [
-        read_audio(kathleen / "audio" / f"{name}.flac", codec.sample_rate) for name, _ in short
+        read_audio(kathleen / "audio" / f"{name}.opus", codec.sample_rate) for name, _ in short
     ]
     codes = [codec.encode(recording)[0, 0] for recording in audio]
     return tokenizer.size, codec.codebook_size, ids, codes

@@ -30,22 +30,15 @@ from sayso.training.readers import Utterance, read_corpus
 from sayso.training.split import held_out
 from sayso.training.tokens import open_tokens
 from sayso.training.train import train_ar, train_nar
+from speech import READERS
 from training_fixtures import CONFIGS, prepare_kathleen, processes, small_recipe
 
-CORPORA = CONFIGS.parents[1] / "shared" / "corpora"
 FILTERS = Filters(held_out_every=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def kathleen() -> Path:
-    if not (CORPORA / "kathleen").is_dir():
-        pytest.skip(f"no real speech in {CORPORA}")
-    return CORPORA / "kathleen"
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +121,7 @@ def test_only_listed_corpora_are_prepared(tmp_path, codec, phonemes):
 def test_what_cannot_be_used_is_left_out_listed_and_counted(kathleen, codec, phonemes, tmp_path):
     root = tmp_path / "corpus"
     (root / "audio").mkdir(parents=True)
-    speech, rate = soundfile.read(kathleen / "audio" / "arctic_a0001.flac", dtype="float32")
+    speech, rate = soundfile.read(kathleen / "audio" / "arctic_a0001.opus", dtype="float32")
     nan = np.where(np.arange(len(speech)) == 9, np.nan, speech)
     broken = {  # id: reason, audio, text
         "good": ("", speech, "The ship sails."),
@@ -206,7 +199,7 @@ def test_a_killed_run_continues_to_the_same_shards(kathleen, codec, phonemes, tm
 
 
 def test_a_libritts_tree_goes_through_prepare_and_trains(codec, phonemes, tmp_path):
-    clips = CORPORA / "librispeech-clips"
+    clips = READERS
     root = tmp_path / "LibriTTS"
     for clip in read_corpus("librispeech-clips", clips)[:8]:
         speaker, chapter, _ = clip.id.split("-")
@@ -294,7 +287,7 @@ def _prepare_and_train(name, root, codec, phonemes, folder, count, **more):
 
 
 def test_librispeech_is_read_through_torchaudio(kathleen, tmp_path):
-    clips = read_corpus("librispeech-clips", CORPORA / "librispeech-clips")[:3]
+    clips = read_corpus("librispeech-clips", READERS)[:3]
     root = tmp_path / "LibriSpeech"
     for clip in clips:
         speaker, chapter, _ = clip.id.split("-")

@@ -20,20 +20,17 @@ from sayso.inference.watermark.ensemble import load_marks
 from sayso.inference.watermark.spread_spectrum import payload_of
 from sayso.model.audio import read_audio, write_audio
 from sayso.model.errors import InputError
-
-CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"
+from speech import reader_clips
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one released file: home/, files/ours.wav and files/heard/real.flac."""
-    if not CLIPS.is_dir():
-        pytest.skip("the shared corpora are missing: no real speech to mark")
     torch.set_num_threads(1)
     base = tmp_path_factory.mktemp("report")
     home, files = base / "home", base / "files"
     (files / "heard").mkdir(parents=True)
-    clips = sorted(CLIPS.glob("*.flac"))
+    clips = reader_clips()
     speech = read_audio(clips[11], 24_000)[0, : 8 * 24_000]
     marks = load_marks(home)
     assert marks.keyed is not None

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from speech import reader_clips
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 from sayso.inference.detection import classifier as synthetic_module
 from sayso.inference.detection import report
@@ -32,8 +34,6 @@ from sayso.model.bundle import BUNDLED
 from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError
 
-CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"
-
 
 @pytest.fixture(scope="module")
 def network() -> Synthetic:
@@ -43,9 +43,7 @@ def network() -> Synthetic:
 
 @pytest.fixture(scope="module")
 def clips() -> list[Path]:
-    if not CLIPS.is_dir():
-        pytest.skip("the shared corpora are missing: no real speech to listen to")
-    return sorted(CLIPS.glob("*.flac"))[5::60]
+    return reader_clips()[4::5]
 
 
 def noise(seconds: float) -> torch.Tensor:

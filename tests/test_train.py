@@ -34,6 +34,7 @@ from sayso.training.recipe import parse_overrides, read_recipe
 from sayso.training.tasks import ARTask, rate_factor
 from sayso.training.tokens import open_tokens
 from sayso.training.train import DivergedError, train_ar, train_nar
+from speech import READERS
 from training_fixtures import (
     BOOK_SIZE,
     BOOKS,
@@ -605,7 +606,7 @@ def test_two_processes_follow_the_trajectory_of_one(tmp_path, part, strategy, st
 
 
 def test_padding_wastes_less_than_a_tenth_on_real_lengths(tmp_path, kathleen):
-    frames = libritts_lengths(kathleen.parent / "librispeech-clips", 20_000)
+    frames = libritts_lengths(READERS, 20_000)
     tokens = open_tokens([write_tokens(tmp_path / "t", rows(8))], ["kathleen"])
     one = np.ones(len(frames), dtype=int)
     many = replace(

@@ -11,8 +11,7 @@ from sayso.inference.watermark import perth as watermark_module
 from sayso.inference.watermark.perth import THRESHOLD, Perth, check_weights, load_watermarker
 from sayso.model.audio import read_audio
 from sayso.model.errors import MarkError
-
-CLIPS = Path(__file__).parents[1].parent / "shared/corpora/librispeech-clips/audio"
+from speech import reader_clips
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +22,7 @@ def marker() -> Perth:
 
 @pytest.fixture(scope="module")
 def speech() -> torch.Tensor:
-    if not CLIPS.is_dir():
-        pytest.skip("the shared corpora are missing: no real speech to mark")
-    return read_audio(sorted(CLIPS.glob("*.flac"))[3], 24_000)[0, : 4 * 24_000]
+    return read_audio(reader_clips()[3], 24_000)[0, : 4 * 24_000]
 
 
 def test_found_where_it_was_put_and_only_there(marker: Perth, speech: torch.Tensor):

@@ -97,14 +97,20 @@ def _rows(path: Path, *columns: str) -> Iterator[list[str]]:
             yield [row[column] for column in columns]
 
 
+def _recording(folder: Path, id: str) -> Path:
+    """FLAC as published, or Opus where a small copy was made (tests/data/speech)."""
+    opus = folder / f"{id}.opus"
+    return opus if opus.is_file() else folder / f"{id}.flac"
+
+
 def _kathleen(root: Path) -> Iterator[Utterance]:
     for id, text in _rows(root / "metadata.tsv", "id", "text"):
-        yield Utterance(id, "kathleen", text, root / "audio" / f"{id}.flac")
+        yield Utterance(id, "kathleen", text, _recording(root / "audio", id))
 
 
 def _librispeech_clips(root: Path) -> Iterator[Utterance]:
     for id, text in _rows(root / "metadata.tsv", "id", "text"):
-        yield Utterance(id, id.split("-")[0], text, root / "audio" / f"{id}.flac")
+        yield Utterance(id, id.split("-")[0], text, _recording(root / "audio", id))
 
 
 def _libritts(root: Path) -> Iterator[Utterance]:
