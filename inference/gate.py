@@ -16,11 +16,12 @@ from pathlib import Path
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
+from sayso.model.errors import InputError, SaysoError
 
 from .consent.other_voices import bundled_folders, install_bundled_voice
-from .consent.receipt import ANY, Receipt, codes_digest
+from .consent.receipt import ANY, MAX_NAME, Receipt, codes_digest
 from .consent.receipt import read as read_receipt
+from .errors import RefusedError, StoreError
 from .provenance.c2pa import BESIDE, keep_manifest, sidecar_of
 from .store import keys, ledger
 from .store.recovery import settle, staging_path
@@ -29,7 +30,6 @@ from .store.store import Store, Voice
 GRANT_SECONDS = (
     3600.0  # from authorise to release; an unused grant then no longer counts to the quota
 )
-MAX_NAME = 200  # characters in a voice, purpose or user: longer ones are cut before they are logged
 MAX_TEXT = 1_000_000
 
 

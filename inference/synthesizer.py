@@ -17,11 +17,12 @@ from sayso.model.audio import read_audio, write_audio
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codecs.voice_edit import Alteration, alter
 from sayso.model.codecs.world import WorldCodec, synthesise
-from sayso.model.errors import InputError, MarkError, UnfinishedError
+from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text.tokenizers import normalise
 
 from .consent.recording import RATE
+from .errors import MarkError
 from .gate import Gate, Grant
 from .provenance.c2pa import BESIDE, SIGNED, ensure_ca, read_manifest, sign
 from .ranking import best

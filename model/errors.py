@@ -19,24 +19,3 @@ class UnfinishedError(SaysoError):
 
 class CorpusError(SaysoError):
     """A corpus, or a file made from one, that is not on the list of consented corpora."""
-
-
-class MarkError(SaysoError):
-    """A watermark or a C2PA manifest cannot be made, or is not found on the result."""
-
-
-class StoreError(SaysoError):
-    """The store (keys, registry, ledger, recordings) is unreadable or was changed."""
-
-
-class RefusedError(SaysoError):
-    """The consent gate said no.
-
-    Args:
-        code: A stable reason code for machines, such as ``receipt-expired``.
-        message: What was met and what to do, for people.
-    """
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{message} [{code}]")
-        self.code = code

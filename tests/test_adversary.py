@@ -13,10 +13,11 @@ import pytest
 from sayso.inference.consent import other_voices, receipt
 from sayso.inference.consent.enrolment import start_enrolment
 from sayso.inference.consent.receipt import Scope, issue, verify_receipt
+from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import Gate
 from sayso.inference.store import keys, ledger
 from sayso.inference.store.store import Store
-from sayso.model.errors import InputError, RefusedError, SaysoError, StoreError
+from sayso.model.errors import InputError, SaysoError
 from test_gate import CODES, register
 
 pytestmark = pytest.mark.usefixtures("no_bundled_voice")

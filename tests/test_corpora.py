@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sayso.cli import app
+from sayso.inference.errors import RefusedError
 from sayso.model import corpora
-from sayso.model.errors import CorpusError, RefusedError
+from sayso.model.errors import CorpusError
 from sayso.model.files import file_hash
 
 

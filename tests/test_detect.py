@@ -8,10 +8,11 @@ import soundfile
 import torch
 
 from sayso.inference.detection.detector import detect
+from sayso.inference.errors import MarkError
 from sayso.inference.provenance.c2pa import ensure_ca, sign
 from sayso.inference.watermark.perth import Perth, load_watermarker
 from sayso.model.audio import read_audio, write_audio
-from sayso.model.errors import InputError, MarkError
+from sayso.model.errors import InputError
 from speech import reader_clips
 
 

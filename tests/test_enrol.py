@@ -22,6 +22,7 @@ from sayso.inference.consent.enrolment import Session, finish_enrolment, start_e
 from sayso.inference.consent.microphone import record
 from sayso.inference.consent.receipt import verify_receipt
 from sayso.inference.consent.recording import RATE, fingerprint, overlap
+from sayso.inference.errors import RefusedError
 from sayso.inference.gate import Gate
 from sayso.inference.provenance.c2pa import ensure_ca, sign
 from sayso.inference.recognisers import Ears, load_ears, same_speaker
@@ -34,7 +35,7 @@ from sayso.model.audio import resample
 from sayso.model.bundle import BUNDLED
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
-from sayso.model.errors import InputError, RefusedError
+from sayso.model.errors import InputError
 
 pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")
 CLIPS = readings.KATHLEEN.parent / "librispeech-clips"

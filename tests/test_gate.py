@@ -11,10 +11,11 @@ import torch
 from sayso.inference.consent import other_voices
 from sayso.inference.consent.other_voices import pack_codes
 from sayso.inference.consent.receipt import Receipt, Scope, codes_digest, issue
+from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import GRANT_SECONDS, Gate
 from sayso.inference.store import keys, ledger
 from sayso.inference.store.store import Store
-from sayso.model.errors import CorpusError, InputError, RefusedError, StoreError
+from sayso.model.errors import CorpusError, InputError
 
 CODES = torch.arange(8 * 30).reshape(8, 30) % 1024
 pytestmark = pytest.mark.usefixtures("no_bundled_voice")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sayso.inference.errors import MarkError, StoreError
 from sayso.inference.watermark import keyed as keyed_module
 from sayso.inference.watermark import spread_spectrum
 from sayso.inference.watermark.ensemble import (
@@ -30,7 +31,6 @@ from sayso.inference.watermark.perth import (
     load_watermarker,
 )
 from sayso.model.audio import read_audio
-from sayso.model.errors import MarkError, StoreError
 from speech import reader_clips
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`

@@ -21,11 +21,11 @@ from typer.testing import CliRunner
 import sayso
 from sayso import demo
 from sayso.cli import app
+from sayso.inference.errors import RefusedError
 from sayso.inference.gate import Gate, Grant
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.codecs.voice_edit import Alteration
-from sayso.model.errors import RefusedError
 
 ROOT = Path(__file__).resolve().parents[1]
 SOUND = {"speak", "demo"}  # verbs that make audio in a voice

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from sayso.inference.errors import MarkError
 from sayso.inference.provenance import c2pa, certificates
 from sayso.inference.provenance.c2pa import (
     ensure_ca,
@@ -22,7 +23,7 @@ from sayso.inference.provenance.c2pa import (
     sign,
 )
 from sayso.model.audio import write_audio
-from sayso.model.errors import InputError, MarkError
+from sayso.model.errors import InputError
 
 LEDGER, CARD = "01JD-ledger-7", "ab" * 32
 

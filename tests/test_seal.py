@@ -7,9 +7,9 @@ import torch
 
 pytest.importorskip("audioseal", reason="the audioseal package is absent")
 
+from sayso.inference.errors import MarkError
 from sayso.inference.watermark import audioseal
 from sayso.inference.watermark.ensemble import load_seal_if_there
-from sayso.model.errors import MarkError
 
 
 @pytest.fixture(scope="module")

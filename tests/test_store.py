@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sayso.inference.consent.receipt import Scope, kantara, verify_receipt
+from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import Gate
 from sayso.inference.provenance.certificates import ensure_ca
 from sayso.inference.store import keys, ledger, recovery
 from sayso.inference.store.store import Store
 from sayso.inference.watermark.keyed import load_keyed
-from sayso.model.errors import RefusedError, SaysoError, StoreError
+from sayso.model.errors import SaysoError
 from test_gate import register
 
 pytestmark = pytest.mark.usefixtures("no_bundled_voice")

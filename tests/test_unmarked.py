@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sayso.inference.errors import MarkError, StoreError
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.inference.watermark import perth as watermark
 from sayso.inference.watermark import perth_filter
 from sayso.inference.watermark.keyed import KEY_FILE
-from sayso.model.errors import MarkError, StoreError
 
 TEXT = "The cat sat on the mat."
 

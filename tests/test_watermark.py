@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sayso.inference.errors import MarkError
 from sayso.inference.watermark import perth as watermark_module
 from sayso.inference.watermark.perth import THRESHOLD, Perth, check_weights, load_watermarker
 from sayso.model.audio import read_audio
-from sayso.model.errors import MarkError
 from speech import reader_clips
 
 

@@ -21,10 +21,10 @@ from typing import Any
 
 from sayso.model.audio import read_audio
 from sayso.model.codecs.base import Codec
-from sayso.model.errors import InputError, RefusedError
+from sayso.model.errors import InputError
 from sayso.model.text.tokenizers import normalise
 
-from ..gate import MAX_NAME
+from ..errors import RefusedError
 from ..provenance.c2pa import sidecar_of
 from ..recognisers import Ears, embedding, load_ears
 from ..store import keys, ledger
@@ -36,7 +36,7 @@ from .challenge import draw_words, tokens
 from .checks import Take, read_take
 from .other_voices import pack_codes
 from .prompt import cut_prompt
-from .receipt import ANY, Check, Receipt, Scope, codes_digest, issue
+from .receipt import ANY, MAX_NAME, Check, Receipt, Scope, codes_digest, issue
 
 VALID_SECONDS = 120.0
 MAX_DAYS = 366

@@ -18,9 +18,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from sayso.model.errors import CorpusError, RefusedError, StoreError
+from sayso.model.errors import CorpusError
 from sayso.model.files import ASSETS
 
+from ..errors import RefusedError, StoreError
 from ..store import keys, ledger
 from ..store.store import Store
 from .receipt import ANY, Receipt, Scope, codes_digest, issue, read

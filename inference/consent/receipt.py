@@ -16,14 +16,14 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from torch import Tensor
 
-from sayso.model.errors import RefusedError, StoreError
-
+from ..errors import RefusedError, StoreError
 from ..store import keys
 from ..store.ledger import seconds
 
 KIND = "sayso-receipt"
 SCHEMA = "ISO/IEC TS 27560:2023 + sayso-receipt/1"
 ANY = "*"  # in a scope: any purpose or any user; never issued for a person's purposes
+MAX_NAME = 200  # characters in a voice, purpose or user: longer ones are cut before they are logged
 Basis = Literal["consent", "synthetic", "corpus"]
 MAX_BYTES = 16 * 2**20  # of a receipt's file; a corpus receipt lists its sentences' hashes
 LAWFUL_BASIS = {

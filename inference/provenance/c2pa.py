@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 import c2pa
 
-from sayso.model.errors import InputError, MarkError
+from sayso.model.errors import InputError
 from sayso.model.files import replace_file
 
+from ..errors import MarkError
 from .certificates import CA, Anchor, ensure_ca, export_ca, load_anchor
 
 __all__ = [  # the authority's names belong to this interface

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sayso.model.errors import MarkError
 from sayso.model.files import replace_file
+
+from ..errors import MarkError
 
 ROOT_DAYS, LEAF_DAYS = 7300, 1825
 FILES = ("root.pem", "root.key", "leaf.pem")

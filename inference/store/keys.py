@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
-from sayso.model.errors import StoreError
 from sayso.model.files import create_file, sync_folder
+
+from ..errors import StoreError
 
 ALGORITHM = "Ed25519"
 COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")

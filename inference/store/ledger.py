@@ -21,8 +21,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from sayso.model.errors import StoreError
-
+from ..errors import StoreError
 from . import keys
 
 START = "0" * 64  # what the first row names as the row before it

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from sayso.model.errors import StoreError
 from sayso.model.files import replace_file, sync_folder
 
+from ..errors import StoreError
 from ..provenance.c2pa import kept_path, sidecar_of
 from ..provenance.certificates import LEAF_DAYS
 from . import keys, ledger

@@ -31,9 +31,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from filelock import FileLock, Timeout
 
-from sayso.model.errors import StoreError
 from sayso.model.files import create_file, replace_file
 
+from ..errors import StoreError
 from . import keys, ledger, recovery
 from .recovery import RESTORE
 

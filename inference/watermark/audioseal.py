@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from sayso.model.audio import resample
-from sayso.model.errors import MarkError
 
+from ..errors import MarkError
 from .perth import Stretch, Trace, check_audio, to_rate
 
 RATE = 16_000

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sayso.model.errors import MarkError
-
+from ..errors import MarkError
 from . import spread_spectrum
 from .audioseal import Seal, load_seal, seal_files
 from .keyed import Keyed, KeyedTrace, load_keyed

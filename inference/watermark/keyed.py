@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from sayso.model.audio import resample
-from sayso.model.errors import MarkError, StoreError
 
+from ..errors import MarkError, StoreError
 from . import spread_spectrum
 from .perth import THRESHOLD, Stretch, Trace, check_audio, to_rate
 from .spread_spectrum import FRAMES, HOP, RATE, Fit, Pattern

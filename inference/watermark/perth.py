@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from sayso.model.audio import resample
-from sayso.model.errors import MarkError
 
+from ..errors import MarkError
 from .perth_filter import BLOCK, HOP, SPEEDS, evidence, load_comb, spectra, windows_of
 from .perth_filter import RATE as COMB_RATE
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sayso.model.errors import MarkError
+from ..errors import MarkError
 
 RATE = 8000
 WINDOW, HOP, FFT = 512, 80, 2048

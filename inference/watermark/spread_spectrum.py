@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sayso.model.errors import MarkError
+from ..errors import MarkError
 
 RATE = 24_000
 WINDOW, HOP = 1024, 256

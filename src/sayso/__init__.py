@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sayso.inference.detection.detector import detect
+    from sayso.inference.errors import RefusedError
     from sayso.inference.store.store import Store
     from sayso.inference.synthesizer import Synthesizer
-    from sayso.model.errors import RefusedError, SaysoError
+    from sayso.model.errors import SaysoError
     from sayso.model.sampling import Sampling
 
 __version__ = "0.1.0"
 __all__ = ["RefusedError", "Sampling", "SaysoError", "Store", "Synthesizer", "detect"]
 
 _HOME = {
-    "RefusedError": "sayso.model.errors",
+    "RefusedError": "sayso.inference.errors",
     "Sampling": "sayso.model.sampling",
     "SaysoError": "sayso.model.errors",
     "Store": "sayso.inference.store.store",

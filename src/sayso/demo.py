@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from sayso.inference.detection.detector import detect
+from sayso.inference.errors import MarkError, RefusedError
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio
-from sayso.model.errors import InputError, MarkError, RefusedError
+from sayso.model.errors import InputError
 
 SENTENCE = "The speaker said so, and so I may speak."
 STRANGER = "somebody"

@@ -10,7 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sayso.model.errors import RefusedError, SaysoError
+from sayso.inference.errors import RefusedError
+from sayso.model.errors import SaysoError
 
 app = typer.Typer(help="VALL-E 2 that speaks only on the speaker's say-so.", no_args_is_help=True)
 enrol = typer.Typer(help="Ask a person for their consent, and check it.", no_args_is_help=True)
