@@ -1,0 +1,97 @@
+"""FARGAN and its features against what upstream's own program made of the same speech.
+
+`fargan_golden.safetensors`: the first 1.2 s of Kathleen's arctic_a0001 (CC0), its features by
+opus 1.6.1 and the speech that opus made of them.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sayso.model.codecs.fargan import DEEMPHASIS, HOP, FarganVocoder
+from sayso.model.codecs.fargan_features import FarganFeatures
+from sayso.model.codecs.fargan_weights import WEIGHTS, load_arrays
+from sayso.model.errors import CheckpointError, InputError
+
+GOLDEN = load_file(Path(__file__).with_name("fargan_golden.safetensors"))
+FEATURES = GOLDEN["features"][None]  # (1, 120, 20)
+RECORDED, SAID = (GOLDEN[f"{side}_pcm16"][None] / 32768 for side in ("input", "output"))
+
+
+@pytest.fixture(scope="module")
+def vocoder() -> FarganVocoder:
+    return FarganVocoder()
+
+
+@pytest.fixture(scope="module")
+def measure() -> FarganFeatures:
+    return FarganFeatures()
+
+
+def ratio(found: Tensor, wanted: Tensor) -> float:
+    """Signal to difference in dB."""
+    return float(10 * (wanted.square().sum() / (found - wanted).square().sum()).log10())
+
+
+def test_features_are_upstreams(measure):
+    away = (measure(RECORDED) - FEATURES).abs()[0]
+    assert away[:, :18].max() < 1e-4
+    # Upstream rounds to 8 bits inside the pitch network: in few frames it decides otherwise.
+    assert away[:, 18].median() < 1e-3 and away[:, 19].median() < 1e-4
+    assert (away[:, 18] > 0.02).float().mean() < 0.02
+
+
+def test_each_subframe_is_upstreams_given_the_same_past(vocoder):
+    flat = SAID.clone()
+    flat[:, 1:] -= DEEMPHASIS * SAID[:, :-1]
+    heard = slice(0, -2 * HOP)  # the last frames depend on features that were cut off
+    assert ratio(vocoder.predict(FEATURES, SAID)[:, heard], flat[:, heard]) > 24
+
+
+def test_on_its_own_it_starts_as_upstream_and_stays_as_loud(vocoder):
+    audio = vocoder(FEATURES)
+    assert audio.shape == SAID.shape
+    assert ratio(audio[:, :4000], SAID[:, :4000]) > 15
+    assert abs(float(20 * (audio.std() / SAID.std()).log10())) < 1
+
+
+def test_rows_of_a_batch_do_not_hear_each_other(vocoder, measure):
+    pair = torch.cat([FEATURES, FEATURES.flip(1)])[:, :40]
+    torch.testing.assert_close(vocoder(pair)[1:], vocoder(pair[1:]), atol=1e-4, rtol=0)
+    speech = torch.cat([RECORDED, RECORDED.flip(1)])
+    torch.testing.assert_close(measure(speech)[1:], measure(speech[1:]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [1, 159, 160, 161])
+def test_any_length_of_speech(vocoder, measure, samples):
+    features = measure(RECORDED[:, 8000 : 8000 + samples])
+    assert features.shape == (1, -(-samples // HOP), 20)
+    assert vocoder(features).shape == (1, features.shape[1] * HOP)
+
+
+def test_silence_stays_silent(vocoder, measure):
+    audio = vocoder(measure(torch.zeros(1, 8000)))
+    assert audio.abs().max() < 0.001
+
+
+def test_refusals(vocoder, measure):
+    for features in (FEATURES[0], FEATURES[..., :18], FEATURES[:, :0]):
+        with pytest.raises(InputError, match="takes"):
+            vocoder(features)
+    with pytest.raises(InputError, match="NaN"):
+        vocoder(FEATURES / 0)
+    with pytest.raises(InputError, match="NaN"):
+        measure(RECORDED / 0)
+
+
+def test_other_weights_are_refused(tmp_path):
+    content = bytearray(WEIGHTS.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "fargan.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="sha256"):
+        load_arrays(tmp_path / "fargan.safetensors")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_arrays(tmp_path / "none.safetensors")
