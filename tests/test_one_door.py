@@ -35,7 +35,7 @@ SILENT = {
     *("enrol start", "enrol finish", "enrol record", "receipt verify", "receipt key"),
     *("receipt export", "ledger verify", "ledger head", "ledger export", "ledger check"),
     *("keys rotate", "ca export", "corpora list", "corpora show", "corpora check"),
-    *("train codec", "train timbre", "train text", "train share"),
+    *("train codec", "train timbre", "train text", "train share", "codec published", "export"),
 }
 SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),

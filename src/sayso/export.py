@@ -1,6 +1,6 @@
 """Make a model folder out of a training run: its parts, its card, and the voice `nobody`.
 
-`python -m sayso.export runs/mini src/sayso/assets/mini`. The model invents nobody's prompt itself,
+`sayso export runs/mini src/sayso/assets/mini`. The model invents nobody's prompt itself,
 from text alone; its receipt (basis "synthetic") is signed with a key that is thrown away at once.
 AR and NAR are stored in half precision (and computed with in single): half the download.
 """
@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import typer
 from safetensors.torch import load_file, save_file
 
 from sayso.inference.consent.other_voices import issue_bundled_voice
@@ -93,7 +92,7 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
     }
 
 
-def release(
+def export(
     run: Path,
     out: Path,
     top_p: float = Sampling().top_p,
@@ -127,7 +126,3 @@ def release(
     issue_bundled_voice(folder, codes, normalise(INVENTED), bundle.codec.identity)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{out}: {size / 1e6:.1f} MB; {VOICE}: {codes.shape[1]} frames, seed {seed}")
-
-
-if __name__ == "__main__":
-    typer.run(release)

@@ -1,0 +1,177 @@
+"""`sayso enrol | voices | revoke | receipt`: who may be spoken as, and until when."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sayso.inference.errors import RefusedError
+
+from .files import check_folder, read_text
+
+app = typer.Typer()
+enrol = typer.Typer(help="Ask a person for their consent, and check it.", no_args_is_help=True)
+receipt = typer.Typer(help="Receipts of consent.", no_args_is_help=True)
+app.add_typer(enrol, name="enrol")
+app.add_typer(receipt, name="receipt")
+
+
+@app.command()
+def voices() -> None:
+    """List the voices of this store."""
+    from sayso.inference.gate import Gate
+    from sayso.inference.store.store import Store
+
+    with Store.open() as store:
+        gate = Gate(store)  # which brings in the voices that ship
+        for voice in store.voices():
+            if voice.revoked:
+                print(f"{voice.voice}: withdrawn")
+                continue
+            held = gate.receipt(voice.voice)
+            print(
+                f"{voice.voice}: {held.basis}, {held.issued} to {held.expires}, "
+                f"for {', '.join(held.scope.purposes)}"
+            )
+
+
+@app.command()
+def revoke(
+    voice: Annotated[str, typer.Argument(help="Id of the voice to withdraw.")],
+    reason: Annotated[str, typer.Option(help="Kept in the ledger.")] = "",
+) -> None:
+    """Withdraw a voice: it is silent from the next call on, and its data are destroyed."""
+    from sayso.inference.gate import Gate
+    from sayso.inference.store.store import Store
+
+    with Store.open() as store:
+        if store.voice(voice) is None:
+            raise RefusedError("voice-unknown", f"No voice {voice!r} is enrolled here.")
+        made = Gate(store).revoke(voice, reason)
+    print(f"{voice} is withdrawn. {len(made)} recordings were made in this voice:")
+    for output in made:
+        print(
+            f"  {output.time} {output.path} for {output.purpose} by {output.user} "
+            f"[{output.ledger_id}] sha256 {output.sha256}"
+        )
+
+
+@enrol.command("start")
+def enrol_start(
+    speaker: Annotated[str, typer.Option(help="Name of the person who will speak.")],
+    purpose: Annotated[list[str], typer.Option(help="What the voice may be used for; repeatable.")],
+    days: Annotated[int, typer.Option(help="How long the consent holds, 1 to 366.")] = 30,
+    user: Annotated[
+        list[str] | None, typer.Option(help="Who may use it; the login name by default.")
+    ] = None,
+    controller: Annotated[str | None, typer.Option(help="Who is responsible.")] = None,
+    characters: Annotated[int | None, typer.Option(help="Most characters ever spoken.")] = None,
+    uses: Annotated[int | None, typer.Option(help="Most recordings ever made.")] = None,
+    may_alter: Annotated[bool, typer.Option("--may-alter", help="Pitch may be changed.")] = False,
+) -> None:
+    """Show what the speaker is to read aloud, within two minutes."""
+    from sayso.inference.consent.enrolment import start_enrolment
+    from sayso.inference.store.store import Store
+
+    users = tuple(user) if user else None
+    with Store.open() as store:
+        session = start_enrolment(
+            store, speaker, tuple(purpose), days, users, controller, characters, uses, may_alter
+        )
+    print(f"session {session.id}\nrecord before {session.expires}, aloud:\n\n  {session.text}\n")
+    print(f"then: sayso enrol finish --session {session.id} --consent RECORDING.wav")
+
+
+@enrol.command("record")
+def enrol_record(
+    out: Annotated[Path, typer.Argument(help="WAV file to write.")],
+    seconds: Annotated[float, typer.Option(help="How long to listen.")] = 40.0,
+) -> None:
+    """Record with this machine's microphone (needs the `mic` extra)."""
+    from sayso.inference.consent.microphone import record
+
+    print(f"listening for {seconds:g} s: read aloud what `sayso enrol start` showed")
+    record(out, seconds)
+    print(out)
+
+
+@enrol.command("finish")
+def enrol_finish(
+    session: Annotated[str, typer.Option(help="From `sayso enrol start`.")],
+    consent: Annotated[Path, typer.Option(help="The recording of what was shown.")],
+    prompt: Annotated[Path | None, typer.Option(help="A better recording, 3 to 30 s.")] = None,
+    prompt_text: Annotated[str | None, typer.Option(help="What is said in the prompt.")] = None,
+    receipt_to: Annotated[Path | None, typer.Option(help="File for the signed receipt.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
+) -> None:
+    """Check the recording; take the voice in and issue the receipt, or say why not."""
+    from sayso.inference.consent.enrolment import finish_enrolment
+    from sayso.inference.store.store import Store
+    from sayso.model.bundle import BUNDLED
+    from sayso.model.codecs.load import load_codec
+
+    if receipt_to is not None:
+        check_folder(receipt_to)
+    codec = load_codec((model or BUNDLED) / "codec")
+    with Store.open() as store:
+        taken = finish_enrolment(store, session, consent, codec, prompt, prompt_text)
+    for check in taken.receipt.checks:
+        print(f"  {check.name}: {check.score} (limit {check.limit}) {check.note}")
+    if receipt_to is not None:
+        receipt_to.write_text(taken.token)
+        print(f"receipt: {receipt_to}")
+    print(f"voice {taken.voice}, until {taken.receipt.expires}")
+
+
+@receipt.command("verify")
+def receipt_verify(
+    path: Annotated[Path, typer.Argument(help="A receipt.")],
+    key: Annotated[Path, typer.Option(help="The issuer's public keys, PEM.")],
+    as_kantara: Annotated[
+        bool, typer.Option("--kantara", help="Show it as a Kantara Consent Receipt 1.1.")
+    ] = False,
+) -> None:
+    """Check a receipt offline, with the public key alone; no file says if it was withdrawn."""
+    import time
+
+    from sayso.inference.consent.receipt import kantara, verify_receipt
+
+    found = verify_receipt(path, read_text(key))
+    shown = kantara(found) if as_kantara else found.payload()
+    print(json.dumps(shown, indent=2, ensure_ascii=False))
+    now = "not valid at this time" if found.expired(time.time()) else "valid at this time"
+    print(
+        f"signature good; {now} ({found.issued} to {found.expires}); whether it was withdrawn, "
+        "only its store knows",
+        file=sys.stderr,
+    )
+
+
+@receipt.command("export")
+def receipt_export(
+    voice: Annotated[str, typer.Argument(help="Id of a voice.")],
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+) -> None:
+    """Write a voice's signed receipt, for its speaker; `verify` checks it anywhere."""
+    from sayso.inference.gate import Gate
+    from sayso.inference.store.store import Store
+
+    check_folder(out)
+    with Store.open() as store:
+        Gate(store).receipt(voice)
+        found = store.voice(voice)
+    assert found is not None
+    out.write_text(found.token)
+    print(f"{out}: receipt {found.record_id} of {voice}")
+
+
+@receipt.command("key")
+def receipt_key() -> None:
+    """Print this store's public keys, for others to check receipts and ledger with."""
+    from sayso.inference.store.store import Store
+
+    with Store.open() as store:
+        for pem in store.public_keys().values():
+            print(pem, end="")

@@ -1,0 +1,87 @@
+"""`sayso ledger | keys | ca`: what was allowed, refused and made, and who signed for it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .files import read_text
+
+app = typer.Typer()
+ledger = typer.Typer(
+    help="The log of all that was allowed, refused and made.", no_args_is_help=True
+)
+ca = typer.Typer(help="The authority that signs our files.", no_args_is_help=True)
+keys = typer.Typer(help="The keys that sign receipts and ledger.", no_args_is_help=True)
+for name, group in (("ledger", ledger), ("ca", ca), ("keys", keys)):
+    app.add_typer(group, name=name)
+
+
+@ledger.command("verify")
+def ledger_verify(
+    head: Annotated[
+        Path | None, typer.Option(help="An older head: rows may only be added.")
+    ] = None,
+) -> None:
+    """Check every byte of the store that matters."""
+    from sayso.inference.store.store import Store
+
+    with Store.open() as store:
+        found = store.verify(None if head is None else read_text(head).strip())
+    print(f"good: {found.size} rows, last {found.hash}")
+
+
+@ledger.command("head")
+def ledger_head() -> None:
+    """Print a signed head; kept elsewhere, it proves later that rows were only added."""
+    from sayso.inference.store.store import Store
+
+    with Store.open() as store:
+        print(store.head())
+
+
+@ledger.command("export")
+def ledger_export(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Write the public half of the ledger, for a third party to check."""
+    from sayso.inference.store.store import Store
+
+    with Store.open() as store:
+        print(f"{out}: {store.export(out)} rows")
+
+
+@ledger.command("check")
+def ledger_check(
+    path: Annotated[Path, typer.Argument(help="An exported ledger.")],
+    key: Annotated[Path | None, typer.Option(help="A public key it must name, PEM.")] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="An older head it must have grown from.")
+    ] = None,
+) -> None:
+    """Check an exported ledger; needs no store."""
+    from sayso.inference.store.ledger import verify_export
+
+    public, old = (None if file is None else read_text(file) for file in (key, head))
+    found = verify_export(path, public, old.strip() if old else None)
+    print(f"good: {found.size} rows, last {found.hash}")
+
+
+@ca.command("export")
+def ca_export(out: Annotated[Path, typer.Argument(help="PEM file to write.")]) -> None:
+    """Write the root certificate that reviewers need to call our files trusted."""
+    from sayso.inference.provenance.c2pa import export_ca
+    from sayso.inference.store.store import Store
+
+    with Store.open() as store:
+        print(f"{out}: sha256 {export_ca(store.home / 'ca', out)}")
+
+
+@keys.command("rotate")
+def keys_rotate() -> None:
+    """Sign with a new key from now on; what the old one signed stays verifiable.
+
+    SAYSO_NEW_PASSPHRASE, if set, locks the new key; empty, it leaves it unlocked.
+    """
+    from sayso.inference.store.store import Store
+
+    with Store.open() as store:
+        print(f"signing with {store.rotate_key()}")

@@ -1,0 +1,84 @@
+"""`sayso speak | demo | detect`: sound out, and what is marked."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+# Each verb imports what it needs: `sayso --help` must not wait for torch.
+
+
+@app.command()
+def speak(
+    voice: Annotated[str, typer.Option(help="Id of an enrolled voice; `nobody` is bundled.")],
+    text: Annotated[str, typer.Option(help="What to say.")],
+    out: Annotated[Path, typer.Option(help="File to write: .wav, .flac, .mp3, .ogg or .opus.")],
+    purpose: Annotated[str, typer.Option(help="What for; the receipt must allow it.")] = "research",
+    user: Annotated[str | None, typer.Option(help="Who asks; the login name by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Probability mass of nucleus sampling, 0 to 1; by default the model's."),
+    ] = None,
+    speed: Annotated[float, typer.Option(help="Twice as fast at 2.")] = 1.0,
+    pitch: Annotated[float, typer.Option(help="Semitones up; the receipt must allow it.")] = 0.0,
+    formant: Annotated[
+        float, typer.Option(help="Resonances times this: apparent size; the receipt must allow it.")
+    ] = 1.0,
+    samples: Annotated[
+        int, typer.Option(help="Samples of each sentence; the best is kept (extra: enrol).")
+    ] = 1,
+    model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
+) -> None:
+    """Say a text in an enrolled voice, into a marked file."""
+    from sayso.inference.synthesizer import Synthesizer
+    from sayso.model.bundle import BUNDLED
+    from sayso.model.codecs.voice_edit import Alteration
+    from sayso.model.errors import InputError
+    from sayso.model.sampling import Sampling
+
+    try:
+        sampling = None if top_p is None else Sampling(top_p=top_p)
+    except ValueError as error:
+        raise InputError(f"--top-p: {error}") from None
+    alteration = Alteration(speed, pitch, formant)
+    synthesizer = Synthesizer(model or BUNDLED)
+    spoken = synthesizer.speak(text, voice, out, purpose, user, seed, sampling, alteration, samples)
+    print(
+        f"{spoken.path}: {spoken.seconds:.2f} s, watermark found ({spoken.watermark_score:.2f}), "
+        f"C2PA signed, ledger {spoken.ledger_id}"
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the WAV and the picture.")] = Path("demo"),
+) -> None:
+    """Speak with the bundled model, find both marks, and be refused."""
+    from sayso.demo import run
+
+    run(out)
+
+
+@app.command()
+def detect(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Audio files or folders.", metavar="FILES...")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="Root certificate to trust; this machine's by default.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for spectrograms with the marked stretches.")
+    ] = None,
+) -> None:
+    """Say what marks files carry. Exits 0: all marked, 4: one is not, 5: one is unreadable."""
+    from sayso.inference.detection import report
+    from sayso.inference.store.store import default_home
+
+    home = default_home()
+    store = root if root is not None else home if home.is_dir() else None
+    raise typer.Exit(report.run(paths, store, as_json, pictures))

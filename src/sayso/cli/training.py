@@ -1,0 +1,255 @@
+"""`sayso corpora | prepare | train | codec | export`: from corpora to a model folder."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sayso.inference.errors import RefusedError
+from sayso.model.errors import InputError
+
+app = typer.Typer()
+corpora = typer.Typer(help="The corpora that may be trained on.", no_args_is_help=True)
+train = typer.Typer(help="Train a part of a model from a recipe.", no_args_is_help=True)
+codec = typer.Typer(help="Codecs that others trained.", no_args_is_help=True)
+for name, group in (("corpora", corpora), ("train", train), ("codec", codec)):
+    app.add_typer(group, name=name)
+RecipeFile = Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")]
+Listen = Annotated[
+    bool, typer.Option("--listen", help="Marked samples of held-out prompts to TensorBoard.")
+]
+Changes = Annotated[
+    str, typer.Option("--set", help="Other settings for this run: '{ar.train.steps: 1000}'.")
+]
+
+
+@corpora.command("list")
+def corpora_list() -> None:
+    """List the corpora that may be used, and those that were refused."""
+    from sayso.model.corpora import read_list
+
+    allowed, refused = read_list()
+    for corpus in allowed.values():
+        print(f"{corpus.name}: {corpus.licence}; {', '.join(corpus.uses)}; {corpus.url}")
+    for name, entry in refused.items():
+        print(f"{name}: refused: {entry.reason}")
+
+
+@corpora.command("show")
+def corpora_show(corpus: Annotated[str, typer.Argument(help="Name of a corpus.")]) -> None:
+    """Show one corpus: licence, basis, attribution and uses."""
+    from dataclasses import asdict
+
+    from sayso.model.corpora import read_list
+
+    allowed, refused = read_list()
+    found = allowed.get(corpus) or refused.get(corpus)
+    if found is None:
+        raise RefusedError("corpus-unknown", f"{corpus!r} is not on the list of corpora.")
+    print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+
+
+@corpora.command("check")
+def corpora_check(
+    folder: Annotated[
+        Path, typer.Argument(help="A token folder, a run with a card, or a corpus as published.")
+    ],
+    corpus: Annotated[
+        str | None, typer.Option(help="The folder holds this corpus: its archives, or unpacked.")
+    ] = None,
+) -> None:
+    """Check token files, weights or a corpus against the list of corpora and their hashes."""
+    from sayso.training import commands
+
+    commands.check(folder, corpus)
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[str, typer.Option(help="Name of the corpus, as on the list.")],
+    root: Annotated[Path, typer.Option(help="The unpacked corpus.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Such as configs/tiny.yaml; else configs/CORPUS.yaml.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Token folder; the recipe's.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many utterances.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+) -> None:
+    """Make the token files of one corpus."""
+    from sayso.training import commands
+
+    commands.prepare(corpus, root, recipe, out, limit, processes)
+
+
+@train.command("codec")
+def train_codec(
+    out: Annotated[Path, typer.Option(help="Folder for the codec.")],
+    root: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Train an EnCodec: configs/codec-mini.yaml. Else WORLD.")
+    ] = None,
+    codebooks: Annotated[int, typer.Option(help="K, of a WORLD codec.")] = 8,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=N: one utterance in N is kept out of a WORLD codec; else 47."),
+    ] = None,
+) -> None:
+    """Make a codec from corpora, without their held-out utterances: WORLD, or an EnCodec."""
+    from sayso.training.fitting.world import fit_codec
+
+    if not root:
+        raise InputError(
+            "a codec is made from corpora: give --root NAME=FOLDER (or see: sayso codec published)"
+        )
+    if config is not None:
+        from sayso.training.fitting.encodec import read_codec_recipe, train_codec
+
+        made = train_codec(read_codec_recipe(config), parse_roots(root), out)
+        print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
+        return
+    numbers = parse_numbers("--held-out", held_out or [])
+    codec = fit_codec(parse_roots(root), out, numbers, codebooks, print)
+    print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
+
+
+@codec.command("published")
+def codec_published(
+    out: Annotated[Path, typer.Option(help="Folder for the codec.")],
+    decoder: Annotated[str, typer.Option(help="What makes sound of codes: encodec or vocos.")],
+) -> None:
+    """Load Meta's EnCodec (24 kHz, 6 kbit/s) from where it is published, as the paper uses it."""
+    from sayso.model.codecs.encodec import published_codec
+
+    made = published_codec(out, decoder)
+    print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
+
+
+@train.command("timbre")
+def train_timbre(
+    out: Annotated[Path, typer.Option(help="Folder for it.")],
+    root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
+    pivot: Annotated[str, typer.Option(help="NAME of one, of one speaker the model knows well.")],
+    share: Annotated[float, typer.Option(help="Of that voice in how the model speaks.")] = 0.5,
+    codebooks: Annotated[int, typer.Option(help="K, of the model's codec.")] = 4,
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
+    ] = None,
+) -> None:
+    """Fit what takes a prompt's timbre off for the model, and puts it on its speech (WORLD); and
+    the codec of speech without it."""
+    from sayso.training.fitting.world import fit_timbres
+
+    model = fit_timbres(
+        parse_roots(root),
+        out,
+        pivot,
+        share,
+        parse_numbers("--held-out", held_out or []),
+        codebooks=codebooks,
+        report=print,
+    )
+    print(f"{out}: 2 x {model.config.classes} classes of sounds; {codebooks} codebooks")
+
+
+@train.command("text")
+def train_text(
+    out: Annotated[Path, typer.Option(help="Folder for the tokenizer.")],
+    root: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER to fit BPE to; none for phonemes.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="BPE vocabulary.")] = 2000,
+) -> None:
+    """Make a tokenizer: phonemes, or BPE fitted to the transcripts of corpora."""
+    from sayso.model.text.tokenizers import Phonemes
+    from sayso.training.fitting.world import fit_text
+
+    tokenizer = fit_text(parse_roots(root), size) if root else Phonemes()
+    tokenizer.save(out)
+    print(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
+
+
+@train.command("ar")
+def train_ar(
+    recipe: RecipeFile,
+    resume: Resume = True,
+    listen: Listen = False,
+    changes: Changes = "{}",
+) -> None:
+    """Train the AR model of a recipe."""
+    from sayso.listen import listener
+    from sayso.training.recipe import parse_overrides, read_recipe
+    from sayso.training.train import train_ar
+
+    settings = read_recipe(recipe, parse_overrides(changes))
+    train_ar(settings, resume, hear=listener(settings) if listen else None)
+
+
+@train.command("nar")
+def train_nar(
+    recipe: RecipeFile,
+    resume: Resume = True,
+    listen: Listen = False,
+    changes: Changes = "{}",
+) -> None:
+    """Train the NAR model of a recipe."""
+    from sayso.listen import listener
+    from sayso.training.recipe import parse_overrides, read_recipe
+    from sayso.training.train import train_nar
+
+    settings = read_recipe(recipe, parse_overrides(changes))
+    train_nar(settings, resume, hear=listener(settings) if listen else None)
+
+
+@train.command("share")
+def train_share(
+    run: Annotated[Path, typer.Option(help="Run whose NAR is missing.")],
+    nar_of: Annotated[Path, typer.Option(help="Run that trained one.")],
+) -> None:
+    """Give a run the NAR of another: one NAR serves an AR of any group size."""
+    from sayso.training.card import share
+
+    share(run, nar_of)
+    print(f"{run / 'nar'}: from {nar_of}")
+
+
+def parse_roots(pairs: list[str]) -> dict[str, Path]:
+    """Corpus names and folders out of NAME=FOLDER."""
+    return {name: Path(folder) for name, folder in parse_pairs("--root", pairs).items()}
+
+
+def parse_numbers(option: str, pairs: list[str]) -> dict[str, int]:
+    """NAME=N, with whole numbers from 1; InputError."""
+    every = parse_pairs(option, pairs)
+    bad = [f"{name}={n}" for name, n in every.items() if not n.isdigit() or int(n) < 1]
+    if bad:
+        raise InputError(f"{option} {bad[0]!r}: one utterance in N, such as kathleen=47")
+    return {name: int(n) for name, n in every.items()}
+
+
+def parse_pairs(option: str, pairs: list[str]) -> dict[str, str]:
+    """Names and values out of NAME=VALUE."""
+    bad = [pair for pair in pairs if "=" not in pair]
+    if bad:
+        example = "kathleen=47" if option == "--held-out" else "kathleen=/data/kathleen"
+        raise InputError(f"{option} {bad[0]!r}: write NAME=VALUE, such as {example}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+@app.command("export")
+def export_run(
+    run: Annotated[Path, typer.Argument(help="A training run: text/, codec/, ar/, nar/, a card.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to make.")],
+    top_p: Annotated[float, typer.Option(help="Nucleus of its sampling.")] = 0.8,
+    threshold: Annotated[float, typer.Option(help="Algorithm 1's t_r.")] = 0.1,
+    stay: Annotated[float | None, typer.Option(help="Of models with alignment.")] = None,
+    guidance: Annotated[float, typer.Option(help="Of models with alignment.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of nobody's voice: each gives another.")] = 0,
+) -> None:
+    """Make a model folder for `sayso speak --model` out of a run, with the voice `nobody`."""
+    from sayso.export import export
+
+    export(run, out, top_p, threshold, stay, guidance, seed)
