@@ -20,11 +20,11 @@ import soundfile
 import soxr
 import torch
 
+from benchmarks.clips import RATE
 from sayso.model.bundle import BUNDLED
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
 
-RATE = 24_000
 VOCODER: Any = pyworld  # it has no types
 Attack = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -234,7 +234,7 @@ def spliced(other: np.ndarray) -> Attack:
     return attack
 
 
-def inverted_comb(pattern: np.ndarray) -> Attack:
+def inverted(pattern: np.ndarray) -> Attack:
     """The informed attack on PerTh: its fixed filter undone.
 
     Args:

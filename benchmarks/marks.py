@@ -23,33 +23,21 @@ import soxr
 import torch
 from torch import Tensor
 
-from benchmarks.attacks import ATTACKS, PROMISED, RATE, Attack, inverted_comb, spliced
+from benchmarks.attacks import ATTACKS, PROMISED, RATE, Attack, inverted, spliced
+from benchmarks.clips import excerpt, mixed_clips, real_clips
 from benchmarks.marks_page import FIELDS, KEY, ROBUST, ROW, SPLICED, UNDONE, write_page
+from benchmarks.results import write
 from sayso.inference.watermark import perth_filter
 from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Marks
 from sayso.inference.watermark.keyed import Keyed
 from sayso.inference.watermark.perth import load_watermarker
 from sayso.model.audio import read_audio
-from tools.fit_watermark import excerpt, real_clips, write
 
 SECONDS = 6.0
 
 
 def load() -> Marks:
     return Marks(load_watermarker(), Keyed(KEY))
-
-
-def mixed_clips() -> list[Path]:
-    """Readers and Kathleen by turns: two readers, one sentence."""
-    clips = real_clips()
-    readers, kathleen = clips[:251], clips[251:]
-    order = np.random.default_rng(7).permutation(251)
-    out: list[Path] = []
-    for place, index in enumerate(order):
-        out.append(readers[index])
-        if place % 2:
-            out.append(kathleen[(place * 9) % len(kathleen)])
-    return out
 
 
 def measure(marks: Marks, audio: np.ndarray) -> list[float | int | None]:
@@ -64,7 +52,7 @@ def robust(minutes: float) -> None:
     """Attacks marked clips until the time is over; what is done is not done again."""
     marks = load()
     rows = json.loads(ROBUST.read_text())["clips"] if ROBUST.exists() else {}
-    undone = inverted_comb(perth_pattern(marks))
+    undone = inverted(perth_pattern(marks))
     others = (*(name for name in ATTACKS if name not in PROMISED), UNDONE, SPLICED)
     clips = list(enumerate(mixed_clips()))
     steps = [(30, PROMISED), (24, others), (120, PROMISED), (60, others)]

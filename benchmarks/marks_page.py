@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import beta
 
 from benchmarks.attacks import ATTACKS, PROMISED, bundled_codec, codec_name
+from benchmarks.results import RESULTS, fill, read, share
 from sayso.inference.watermark import keyed, perth_filter, spread_spectrum
+from sayso.inference.watermark.base import THRESHOLD
 from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, together
-from sayso.inference.watermark.perth import THRESHOLD
-from tools.fit_watermark import RESULTS
 
 KEY = bytes(range(32))
 ROW = "benchmark-row"
@@ -21,18 +20,6 @@ FIELDS = ("perth", "published", "keyed", "payload")
 """What is kept of each clip and attack: scores of the marks and of PerTh's network, the bits."""
 PROMISE = 0.99
 PAGE = Path(__file__).parents[1] / "docs/marks.md"
-
-
-def interval(hits: int, total: int) -> tuple[float, float]:
-    """Clopper and Pearson's exact 95 % interval."""
-    low = float(beta.ppf(0.025, hits, total - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, total - hits)) if hits < total else 1.0
-    return low, high
-
-
-def share(hits: int, total: int) -> str:
-    low, high = interval(hits, total)
-    return f"{100 * hits / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def read_robust() -> dict[str, dict[str, dict]]:
@@ -105,18 +92,17 @@ def codes_of_the_codec() -> str:
 
 def write_page() -> None:
     """Writes docs/marks.md: fixed words around what was measured."""
-    template = (Path(__file__).parent / "marks_page.md").read_text()
     rows = read_robust()
-    comb_null = json.loads((RESULTS / "marks_null_comb.json").read_text())["rows"]
-    keyed_null = json.loads((RESULTS / "marks_null_keyed.json").read_text())["rows"]
-    fitted = np.array(perth_filter.load_comb().limits)
-    comb_over = int((np.array([r[3:] for r in comb_null], float) >= fitted).any(1).sum())
+    perth_null = read("marks_null_perth.json")["rows"]
+    keyed_null = read("marks_null_keyed.json")["rows"]
+    fitted = np.array(perth_filter.load_filter().limits)
+    perth_over = int((np.array([r[3:] for r in perth_null], float) >= fitted).any(1).sum())
     limits = np.array(
         [keyed.LIMIT_WHOLE, keyed.LIMIT_WINDOW, keyed.LIMIT_PITCHED, keyed.LIMIT_TEMPO]
     )
     keyed_over = int((np.array([r[3:] for r in keyed_null], float) >= limits).any(1).sum())
-    held = [r for r in comb_null if not r[2]]
-    scores = {r[0]: THRESHOLD * float((np.array(r[3:], float) / fitted).max()) for r in comb_null}
+    held = [r for r in perth_null if not r[2]]
+    scores = {r[0]: THRESHOLD * float((np.array(r[3:], float) / fitted).max()) for r in perth_null}
     pairs = [
         {"perth": scores[r[0]], "keyed": THRESHOLD * float((np.array(r[3:]) / limits).max())}
         for r in keyed_null
@@ -133,8 +119,8 @@ def write_page() -> None:
             [
                 "| detector | trials | called marked | share in % (95 %) |",
                 "|---|---|---|---|",
-                f"| PerTh, all real clips | {len(comb_null)} | {comb_over} | "
-                f"{share(comb_over, len(comb_null))} |",
+                f"| PerTh, all real clips | {len(perth_null)} | {perth_over} | "
+                f"{share(perth_over, len(perth_null))} |",
                 f"| PerTh, clips that fitted nothing | {len(held)} | {held_over} | "
                 f"{share(held_over, len(held))} |",
                 f"| keyed, clips x keys | {len(keyed_null)} | {keyed_over} | "
@@ -146,13 +132,11 @@ def write_page() -> None:
         "quality": quality_words(),
         "speed": speed_words(),
     }
-    for name, text in words.items():
-        template = template.replace("{" + name + "}", text)
-    PAGE.write_text(template)
+    fill(Path(__file__).with_suffix(".md"), PAGE, words)
 
 
 def quality_words() -> str:
-    kept = json.loads((RESULTS / "marks_quality.json").read_text())
+    kept = read("marks_quality.json")
     clips, words = kept["clips"], kept["words"]
 
     def mean(name: str) -> str:
@@ -190,7 +174,7 @@ def paired(values: np.ndarray) -> str:
 
 
 def speed_words() -> str:
-    kept = json.loads((RESULTS / "marks_speed.json").read_text())
+    kept = read("marks_speed.json")
     lines = ["| step | CPU s per s of audio, median (highest) | times real time |", "|---|---|---|"]
     for name, (median, highest) in kept.items():
         lines.append(f"| {name} | {median:.4f} ({highest:.4f}) | {1 / median:.0f} |")

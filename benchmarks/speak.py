@@ -27,6 +27,7 @@ import soxr
 import torch
 from whisper_normalizer.english import EnglishTextNormalizer
 
+from benchmarks.results import RESULTS, write
 from sayso.inference.consent.other_voices import issue_corpus_voice
 from sayso.inference.consent.prompt import cut_prompt
 from sayso.inference.recognisers import RATE, Ears, embedding, load_ears
@@ -40,7 +41,6 @@ from sayso.model.sampling import Sampling
 from sayso.model.text.tokenizers import normalise
 from sayso.training.readers import Utterance, read_corpus
 from sayso.training.split import held_out
-from tools.fit_watermark import RESULTS, write
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 HELD_OUT_EVERY = {"kathleen": 47, "librispeech-clips": 11}

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from sayso.inference.errors import MarkError, StoreError
+from sayso.inference.store.released import released_ids
 from sayso.inference.watermark import keyed as keyed_module
 from sayso.inference.watermark import spread_spectrum
+from sayso.inference.watermark.base import THRESHOLD, Stretch, Trace
 from sayso.inference.watermark.ensemble import (
     KEYED_GROWTH,
     MARGIN,
@@ -21,15 +23,8 @@ from sayso.inference.watermark.ensemble import (
     joined,
     load_marks,
 )
-from sayso.inference.watermark.keyed import Keyed, KeyedTrace, load_keyed, released_ids
-from sayso.inference.watermark.perth import (
-    THRESHOLD,
-    Perth,
-    PerthTrace,
-    Stretch,
-    Trace,
-    load_watermarker,
-)
+from sayso.inference.watermark.keyed import Keyed, KeyedTrace, load_keyed
+from sayso.inference.watermark.perth import Perth, PerthTrace, load_watermarker
 from sayso.model.audio import read_audio
 from speech import reader_clips
 

@@ -9,7 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 from benchmarks.attacks import ATTACKS, PROMISED, RATE, codec_name, spliced
-from benchmarks.marks_page import interval, robust_table, share
+from benchmarks.marks_page import robust_table
+from benchmarks.results import interval, share
 from sayso.model.bundle import load_bundle
 
 

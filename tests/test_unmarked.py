@@ -51,14 +51,14 @@ def test_truncated_watermark_weights(home: Path, tmp_path: Path, monkeypatch: py
 def test_a_damaged_detector_of_the_watermark(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    half = tmp_path / "comb.safetensors"
+    half = tmp_path / "perth_filter.safetensors"
     half.write_bytes(perth_filter.FITTED.read_bytes()[:-500])
     monkeypatch.setattr(perth_filter, "FITTED", half)
-    perth_filter.load_comb.cache_clear()
+    perth_filter.load_filter.cache_clear()
     try:
-        refused(home, tmp_path / "out/no.wav", "comb.safetensors cannot be read")
+        refused(home, tmp_path / "out/no.wav", "perth_filter.safetensors cannot be read")
     finally:
-        perth_filter.load_comb.cache_clear()
+        perth_filter.load_filter.cache_clear()
 
 
 @pytest.mark.parametrize(

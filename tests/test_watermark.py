@@ -9,7 +9,8 @@ import torch
 
 from sayso.inference.errors import MarkError
 from sayso.inference.watermark import perth as watermark_module
-from sayso.inference.watermark.perth import THRESHOLD, Perth, check_weights, load_watermarker
+from sayso.inference.watermark.base import THRESHOLD
+from sayso.inference.watermark.perth import Perth, check_weights, load_watermarker
 from sayso.model.audio import read_audio
 from speech import reader_clips
 

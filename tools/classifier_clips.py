@@ -16,6 +16,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from benchmarks.clips import CORPORA
 from benchmarks.speak import HELD_OUT_EVERY, SENTENCES, enrol, short_sentences
 from sayso.inference.detection.classifier import KINDS, RATE, model_identity
 from sayso.inference.store.store import Store
@@ -30,7 +31,6 @@ from sayso.model.codecs.world import WorldCodec, synthesise
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.training.readers import Utterance, read_corpus
 from sayso.training.split import held_out
-from tools.fit_watermark import CORPORA
 
 RUN = Path(__file__).resolve().parents[1] / "runs" / "synthetic"
 VOICES = {"train": 60, "test": 25}  # readers that our model imitates

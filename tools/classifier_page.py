@@ -3,17 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.marks_page import interval
+from benchmarks.results import fill, share
 from sayso.inference.detection.classifier import KINDS
 
 PAGE = Path(__file__).parents[1] / "docs/detector.md"
 MARGIN = 1e-9
-
-
-def share(hits: int, total: int) -> str:
-    """Such as "4.0 (0.1-20.4)", in %, with the exact 95 % interval of Clopper and Pearson."""
-    low, high = interval(hits, total)
-    return f"{100 * hits / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def rates(row: dict[str, Any]) -> list[str]:
@@ -79,7 +73,6 @@ def never_heard(rows: dict[str, Any]) -> list[str]:
 
 def write_page(rows: dict[str, Any]) -> None:
     """Writes docs/detector.md."""
-    template = Path(__file__).with_suffix(".md").read_text()
     words = {
         "model": rows["model"],
         "parameters": f"{rows['parameters']:,}",
@@ -89,6 +82,4 @@ def write_page(rows: dict[str, Any]) -> None:
         "voices": "\n".join(voices(rows["voices"])),
         "strangers": "\n".join(never_heard(rows["strangers"])),
     }
-    for name, text in words.items():
-        template = template.replace("{" + name + "}", text)
-    PAGE.write_text(template)
+    fill(Path(__file__).with_suffix(".md"), PAGE, words)

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import attacks
+from benchmarks.results import read, write
 from benchmarks.speak import SENTENCES
 from sayso.inference.detection.classifier import (
     FOLDER,
@@ -46,7 +47,6 @@ from sayso.inference.detection.classifier import (
 from sayso.model.checkpoint import CONFIG, read_config, save_module
 from tools.classifier_clips import Clips, load, narrow, prepare, speak
 from tools.classifier_page import write_page
-from tools.fit_watermark import RESULTS, write
 
 STEPS, BATCH, PEAK = 450, 24, 3e-3
 FALSE_ALARMS = 0.02  # share of others that the shipped threshold lets through, on training voices
@@ -316,7 +316,7 @@ def compared(scores: dict[str, dict[str, list[float]]], limit: float) -> dict[st
 
 
 def page(every: int) -> None:
-    write_page(json.loads((RESULTS / "synthetic.json").read_text()))
+    write_page(read("synthetic.json"))
 
 
 PARTS = {"speak": make, "train": train, "measure": measure, "page": page}

@@ -1,9 +1,9 @@
 """Fits the detector of PerTh's mark on real speech and sets both marks' thresholds.
 
-    python -m tools.fit_watermark comb       writes inference/watermark/comb.safetensors
+    python -m tools.fit_watermark filter     writes inference/watermark/perth_filter.safetensors
     python -m tools.fit_watermark null       scores every real clip into benchmarks/results/
-    python -m tools.fit_watermark limits     sets the comb's thresholds from those scores
-    python -m tools.fit_watermark keyed      scores real clips with keys of nobody's
+    python -m tools.fit_watermark limits     sets the filter's thresholds from those scores
+    python -m tools.fit_watermark keyed      scores real clips with keys that marked none of them
 
 Half of the readers fit the weights; the false positive rate is measured on the other half too.
 """
@@ -19,34 +19,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.attacks import ATTACKS, RATE
+from benchmarks.clips import excerpt, is_fitted_on, real_clips
+from benchmarks.results import read, write
 from sayso.inference.watermark import perth_filter, spread_spectrum
 from sayso.inference.watermark.keyed import Keyed
 from sayso.inference.watermark.perth import load_watermarker
 from sayso.model.audio import read_audio, resample
 
-CORPORA = Path(__file__).parents[1].parent / "shared/corpora"
-RESULTS = Path(__file__).parent / "results"
 FALSE_POSITIVES = 0.001
 FIT_ATTACKS = ("none", "noise 20 dB", "noise 10 dB", "Opus 16 kbit/s", "MP3 32 kbit/s")
-
-
-def real_clips() -> list[Path]:
-    """Every clip of real speech there is: 251 readers, then Kathleen."""
-    folders = ("librispeech-clips", "kathleen")
-    return [p for f in folders for p in sorted((CORPORA / f / "audio").glob("*.flac"))]
-
-
-def is_fitted_on(path: Path) -> bool:
-    """Whether a clip is in the half that fits the weights: by reader, or Kathleen's sentence."""
-    name = path.stem.split("-")[0] if "librispeech" in str(path) else path.stem[-4:]
-    return int(name) % 2 == 1
-
-
-def excerpt(path: Path, seconds: float, rng: np.random.Generator) -> Tensor:
-    audio = read_audio(path, RATE)[0]
-    length = int(seconds * RATE)
-    start = int(rng.integers(0, max(1, len(audio) - length + 1)))
-    return audio[start : start + length]
 
 
 def analysed(audio: np.ndarray | Tensor) -> perth_filter.Sums:
@@ -58,7 +39,7 @@ def whole(sums: perth_filter.Sums) -> Tensor:
     return perth_filter.at_speeds(sums.feature(0, len(sums.values)))  # (81, 256)
 
 
-def fit_comb() -> None:
+def fit_filter() -> None:
     rng = np.random.default_rng(4)
     marker = load_watermarker()
     one = perth_filter.SPEEDS.index(1.0)
@@ -87,13 +68,13 @@ def fit_comb() -> None:
     weights = weights / (per_attack[0] @ weights)  # the clean mark at full strength gives 1
     for name, shift in zip(FIT_ATTACKS, per_attack, strict=True):
         print(f"{name:16s} mean {float(shift @ weights):.3f}")
-    draft = perth_filter.Comb(mean, weights, (1.0, 0.0), (1.0, 1.0, 1.0, 1.0))
+    draft = perth_filter.MatchedFilter(mean, weights, (1.0, 0.0), (1.0, 1.0, 1.0, 1.0))
     spread = fit_spread(draft, clips)
-    save(perth_filter.Comb(mean, weights, spread, (1.0, 1.0, 1.0, 1.0)))
+    save(perth_filter.MatchedFilter(mean, weights, spread, (1.0, 1.0, 1.0, 1.0)))
     print("spread", spread)
 
 
-def fit_spread(draft: perth_filter.Comb, clips: list[Path]) -> tuple[float, float]:
+def fit_spread(draft: perth_filter.MatchedFilter, clips: list[Path]) -> tuple[float, float]:
     """Real speech's variance against the length: a + b / seconds."""
     one = perth_filter.SPEEDS.index(1.0)
     values: dict[int, list[float]] = {2: [], 4: [], 8: [], 16: []}
@@ -121,12 +102,12 @@ def score_null() -> None:
         rows.append([path.stem, len(audio) / RATE, is_fitted_on(path), *numbers])
     columns = ["clip", "seconds", "fitted_on", "whole", "whole_any", "window", "window_any"]
     rounded = [[r[0], round(r[1], 2), r[2], *[round(v, 3) for v in r[3:]]] for r in rows]
-    write("marks_null_comb.json", {"columns": columns, "rows": rounded})
+    write("marks_null_perth.json", {"columns": columns, "rows": rounded})
 
 
 def set_limits() -> None:
-    """Sets the comb's thresholds from the kept scores: at most 1 clip in 1000 is over one."""
-    rows = json.loads((RESULTS / "marks_null_comb.json").read_text())["rows"]
+    """Sets the filter's thresholds from the kept scores: at most 1 clip in 1000 is over one."""
+    rows = read("marks_null_perth.json")["rows"]
     values = np.array([row[3:] for row in rows], dtype=float)
     # Gumbel tails give each of the four numbers its share; one factor sets the measured rate.
     scale = values.std(0) * math.sqrt(6) / math.pi
@@ -139,8 +120,12 @@ def set_limits() -> None:
     held_out = np.array([not row[2] for row in rows])
     print("limits", limits.round(3), "real clips over:", int(over.sum()), "of", len(rows))
     print("held out:", int(over[held_out].sum()), "of", int(held_out.sum()))
-    fitted = perth_filter.load_comb()
-    save(perth_filter.Comb(fitted.mean, fitted.weights, fitted.spread, tuple(limits.tolist())))
+    fitted = perth_filter.load_filter()
+    save(
+        perth_filter.MatchedFilter(
+            fitted.mean, fitted.weights, fitted.spread, tuple(limits.tolist())
+        )
+    )
 
 
 def score_keyed(keys: int, every: int) -> None:
@@ -168,15 +153,7 @@ def score_keyed(keys: int, every: int) -> None:
     write("marks_null_keyed.json", {"columns": columns, "rows": rounded})
 
 
-def write(name: str, content: dict) -> None:
-    """Whole or not at all: a long run may be stopped at any time."""
-    RESULTS.mkdir(exist_ok=True)
-    draft = RESULTS / f".{name}.new"
-    draft.write_text(json.dumps(content, separators=(",", ":")) + "\n")
-    draft.replace(RESULTS / name)
-
-
-def save(fitted: perth_filter.Comb) -> None:
+def save(fitted: perth_filter.MatchedFilter) -> None:
     numbers = {"spread": fitted.spread, "limits": fitted.limits}
     tensors = {"mean": fitted.mean.contiguous(), "weights": fitted.weights.contiguous()}
     save_file(tensors, perth_filter.FITTED, metadata={"fitted": json.dumps(numbers)})
@@ -184,7 +161,7 @@ def save(fitted: perth_filter.Comb) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fits and calibrates the marks' detectors.")
-    parser.add_argument("what", choices=["comb", "null", "limits", "keyed"])
+    parser.add_argument("what", choices=["filter", "null", "limits", "keyed"])
     parser.add_argument("--keys", type=int, default=4, help="Keys to try on every clip.")
     parser.add_argument("--every", type=int, default=1, help="Take every n-th clip only.")
     given = parser.parse_args()
@@ -193,7 +170,7 @@ def main() -> None:
         if given.what == "keyed":
             score_keyed(given.keys, given.every)
         else:
-            {"comb": fit_comb, "null": score_null, "limits": set_limits}[given.what]()
+            {"filter": fit_filter, "null": score_null, "limits": set_limits}[given.what]()
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from .. import recognisers
 from ..provenance.c2pa import read_manifest
 from ..recognisers import Ears
 from ..spoof import spoof_score
+from ..watermark.base import THRESHOLD as WATERMARK
 from ..watermark.ensemble import Marks
-from ..watermark.perth import THRESHOLD as WATERMARK
 from . import challenge, recording
 from .challenge import Heard
 from .receipt import Check

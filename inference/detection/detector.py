@@ -3,7 +3,7 @@
 No mark found does not mean "recorded from life": marks can be removed, and other systems' speech
 carries none of ours. PerTh's mark alone means "marked with PerTh", which others use too and anyone
 can put on any recording; only a trusted manifest or the keyed mark says that it was made here. Next
-to the marks stands a hint, whether it sounds like our model (`synthetic`). It decides nothing.
+to the marks stands a hint, whether it sounds like our model (`classifier`). It decides nothing.
 """
 
 import math
@@ -16,9 +16,11 @@ import torch
 from sayso.model.audio import read_audio, resample
 
 from ..provenance.c2pa import Manifest, load_anchor, read_manifest, recall_manifest
-from ..watermark.ensemble import Found, Marks, load_seal_if_there
-from ..watermark.keyed import KeyedTrace, load_keyed, released_ids
-from ..watermark.perth import PERTH_RATE, Perth, PerthTrace, Trace, load_watermarker
+from ..store.released import released_ids
+from ..watermark.base import Trace
+from ..watermark.ensemble import Found, Marks, load_audioseal_if_there
+from ..watermark.keyed import KeyedTrace, load_keyed
+from ..watermark.perth import PERTH_RATE, Perth, PerthTrace, load_watermarker
 from .classifier import RATE as SYNTHETIC_RATE
 from .classifier import Likeness, listen, load_synthetic
 
@@ -105,7 +107,7 @@ class Detector:
             self.anchor = load_anchor(folder if folder.is_file() else folder / "ca")
         self.home = folder if folder is not None and folder.is_dir() else None
         keyed = None if self.home is None else load_keyed(self.home, create=False)
-        self.marks = Marks(perth or load_watermarker(), keyed, load_seal_if_there())
+        self.marks = Marks(perth or load_watermarker(), keyed, load_audioseal_if_there())
         self.synthetic = load_synthetic()
 
     def detect(self, path: str | Path) -> Detection:

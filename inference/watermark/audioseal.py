@@ -20,7 +20,7 @@ from torch import Tensor
 from sayso.model.audio import resample
 
 from ..errors import MarkError
-from .perth import Stretch, Trace, check_audio, to_rate
+from .base import Stretch, Trace, check_audio, to_rate
 
 RATE = 16_000
 BITS = 16
@@ -33,7 +33,7 @@ WINDOW, STEP = 2.0, 0.5
 """Seconds of the windows that say where the mark is."""
 
 
-class Seal:
+class AudioSealMark:
     """AudioSeal at 16 kHz with 16 bits; the score is its own probability, not calibrated by us.
 
     Args:
@@ -80,7 +80,7 @@ class Seal:
         return self.search(audio, sample_rate).score
 
 
-def seal_files(folder: Path | None = None) -> dict[str, Path] | None:
+def audioseal_files(folder: Path | None = None) -> dict[str, Path] | None:
     """AudioSeal's two weight files in its own cache folder (or another), or None.
 
     Taken as AudioSeal names them in its cache, or as they are called on the hub.
@@ -99,13 +99,13 @@ def seal_files(folder: Path | None = None) -> dict[str, Path] | None:
     return found
 
 
-def load_seal(folder: Path | None = None) -> Seal:
+def load_audioseal(folder: Path | None = None) -> AudioSealMark:
     """AudioSeal from the weights in a folder.
 
     Raises:
         MarkError: The package or its weights are missing, or damaged.
     """
-    files = seal_files(folder)
+    files = audioseal_files(folder)
     if find_spec("audioseal") is None:
         raise MarkError("The audioseal package is missing: pip install 'sayso[audioseal]'.")
     if files is None:
@@ -129,7 +129,7 @@ def load_seal(folder: Path | None = None) -> Seal:
                 f"{str(error).splitlines()[0] if str(error) else ''}). Fetch it again."
             ) from error
         networks[role] = network.eval()
-    return Seal(networks["generator"], networks["detector"])
+    return AudioSealMark(networks["generator"], networks["detector"])
 
 
 def build(role: str) -> Any:

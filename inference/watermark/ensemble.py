@@ -14,18 +14,10 @@ from torch import Tensor
 
 from ..errors import MarkError
 from . import spread_spectrum
-from .audioseal import Seal, load_seal, seal_files
+from .audioseal import AudioSealMark, audioseal_files, load_audioseal
+from .base import THRESHOLD, Stretch, Trace, TraceKind, check_audio
 from .keyed import Keyed, KeyedTrace, load_keyed
-from .perth import (
-    THRESHOLD,
-    Perth,
-    PerthTrace,
-    Stretch,
-    Trace,
-    TraceKind,
-    check_audio,
-    load_watermarker,
-)
+from .perth import Perth, PerthTrace, load_watermarker
 
 PERTH_STRENGTHS = (0.65, 0.8, 1.0, 1.3, 1.7, 2.2)
 KEYED_DECIBELS = (2.0, 2.5, 3.5, 5.0, 7.0)
@@ -76,10 +68,10 @@ class Marks:
         perth: From `load_watermarker`.
         keyed: From `load_keyed`; None where there is no key: then nothing can be marked, only
             PerTh's mark be found.
-        audioseal: From `load_seal_if_there`, or None.
+        audioseal: From `load_audioseal_if_there`, or None.
     """
 
-    def __init__(self, perth: Perth, keyed: Keyed | None, audioseal: Seal | None = None):
+    def __init__(self, perth: Perth, keyed: Keyed | None, audioseal: AudioSealMark | None = None):
         self.perth = perth
         self.keyed = keyed
         self.audioseal = audioseal
@@ -197,13 +189,13 @@ def load_marks(home: Path | None, create: bool = True) -> Marks:
         MarkError: PerTh or its weights are missing or damaged, or the key is.
     """
     keyed = None if home is None else load_keyed(home, create)
-    return Marks(load_watermarker(), keyed, load_seal_if_there())
+    return Marks(load_watermarker(), keyed, load_audioseal_if_there())
 
 
-def load_seal_if_there() -> Seal | None:
+def load_audioseal_if_there() -> AudioSealMark | None:
     """AudioSeal where its package and weights are; MarkError if they are there but damaged."""
-    there = find_spec("audioseal") is not None and seal_files() is not None
-    return load_seal() if there else None
+    there = find_spec("audioseal") is not None and audioseal_files() is not None
+    return load_audioseal() if there else None
 
 
 def _too_weak(name: str, score: float, audio: Tensor, sample_rate: int) -> str:

@@ -1,13 +1,12 @@
 """The keyed mark as a mark of a store: embedded with a ledger id, found again with the key.
 
-`weave` has the pattern and the arithmetic; here are its thresholds (docs/marks.md), the search over
-speeds, where in a file the mark is, and which ledger rows its 21 bits may stand for.
+`spread_spectrum` has the pattern and the arithmetic; here are its thresholds (docs/marks.md), the
+search over speeds, where in a file the mark is, and which ledger rows its 21 bits may stand for.
 """
 
 import hashlib
 import hmac
 import math
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from sayso.model.audio import resample
 
-from ..errors import MarkError, StoreError
+from ..errors import MarkError
 from . import spread_spectrum
-from .perth import THRESHOLD, Stretch, Trace, check_audio, to_rate
+from .base import THRESHOLD, Stretch, Trace, check_audio, to_rate
 from .spread_spectrum import FRAMES, HOP, RATE, Fit, Pattern
 
 KEY_FILE = "marks/weave.key"
@@ -46,7 +45,7 @@ class Keyed:
     """The keyed mark with one store's key.
 
     Args:
-        key: 32 bytes, see `weave.ensure_key`.
+        key: 32 bytes, see `spread_spectrum.ensure_key`.
     """
 
     name = "keyed"
@@ -173,19 +172,6 @@ def load_keyed(home: Path, create: bool = True) -> Keyed | None:
     if not create and not file.exists():
         return None
     return Keyed(spread_spectrum.ensure_key(file) if create else spread_spectrum.load_key(file))
-
-
-def released_ids(home: Path) -> list[str]:
-    """The ids of all files that the store's ledger says have left; changes nothing."""
-    file = Path(home) / "sayso.db"
-    if not file.is_file():
-        return []
-    try:
-        with sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True) as database:
-            rows = database.execute("SELECT id FROM ledger WHERE event = 'released'").fetchall()
-        return [row[0] for row in rows]
-    except sqlite3.Error as error:
-        raise StoreError(f"{file} cannot be read ({error}).") from error
 
 
 def spans_of(frames: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The inaudible mark: one interface, PerTh behind it, and no way on without it.
+"""PerTh, the mark that anyone can look for, and no way on without it.
 
 PerTh (Resemble AI, MIT, weights inside the `resemble-perth` wheel) changes magnitudes below 2 kHz;
 it says "marked", it carries no payload and no key. Open projects fall back to a dummy when
@@ -11,7 +11,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ from torch import Tensor
 from sayso.model.audio import resample
 
 from ..errors import MarkError
-from .perth_filter import BLOCK, HOP, SPEEDS, evidence, load_comb, spectra, windows_of
-from .perth_filter import RATE as COMB_RATE
+from .base import THRESHOLD, Stretch, Trace, check_audio, to_rate
+from .perth_filter import BLOCK, HOP, SPEEDS, evidence, load_filter, spectra, windows_of
+from .perth_filter import RATE as FILTER_RATE
 
 PERTH_FILE = "perth_net_250000.pth.tar"
 PERTH_SHA256 = "a15bce457ebc53ce5e6c9c3f11df78cf7ee2bf9cdab0a798902135b4c4027670"
@@ -28,49 +29,7 @@ PERTH_SHA256 = "a15bce457ebc53ce5e6c9c3f11df78cf7ee2bf9cdab0a798902135b4c4027670
 PERTH_RATE = 32_000
 NETWORK_WEIGHT = 2.0
 """Deviations that a certain "yes" of PerTh's own network counts for."""
-BLOCK_SECONDS = BLOCK * HOP / COMB_RATE
-THRESHOLD = 0.5
-"""A score from here on means marked: every mark's scores are scaled to it."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of a file and how marked it looks, from `start` to `stop` in seconds."""
-
-    start: float
-    stop: float
-    score: float
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What the search for one mark found in one file.
-
-    Attributes:
-        score: 0 to 1; half is where 1 in 1000 clips of real speech would begin to be called marked.
-        speed: The factor by which the file seems to have been sped up since it was marked.
-        windows: Overlapping windows, each with its own score; empty for a short file.
-    """
-
-    score: float
-    speed: float = 1.0
-    windows: tuple[Stretch, ...] = ()
-
-    @property
-    def present(self) -> bool:
-        return self.score >= THRESHOLD
-
-    def where(self) -> list[tuple[float, float]]:
-        """The marked stretches in seconds, joined where their windows touch."""
-        joined: list[tuple[float, float]] = []
-        for window in self.windows:
-            if window.score < THRESHOLD:
-                continue
-            if joined and window.start <= joined[-1][1]:
-                joined[-1] = (joined[-1][0], max(joined[-1][1], window.stop))
-            else:
-                joined.append((window.start, window.stop))
-        return joined
+BLOCK_SECONDS = BLOCK * HOP / FILTER_RATE
 
 
 @dataclass(frozen=True)
@@ -78,27 +37,6 @@ class PerthTrace(Trace):
     """A `Trace` with what PerTh's own detector says of the whole file, 0 to 1."""
 
     network: float = 0.0
-
-
-TraceKind = TypeVar("TraceKind", bound=Trace)
-
-
-class Watermarker(Protocol):
-    """A mark that is put into samples and found in them again."""
-
-    name: str
-
-    def embed(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """Marks (samples,) float audio; the same length comes back. MarkError if it cannot."""
-        ...
-
-    def search(self, audio: Tensor, sample_rate: int) -> Trace:
-        """Looks for the mark at any speed from 0.9 to 1.1. Silence has none. MarkError for NaN."""
-        ...
-
-    def score(self, audio: Tensor, sample_rate: int) -> float:
-        """How marked (samples,) audio looks, 0 to 1; from `THRESHOLD` on it counts as marked."""
-        ...
 
 
 class Perth:
@@ -112,7 +50,7 @@ class Perth:
 
     def __init__(self, net: Any):
         self.net = net
-        self.comb = load_comb()
+        self.filter = load_filter()
 
     @torch.inference_mode()
     def embed(self, audio: Tensor, sample_rate: int, strength: float = 1.0) -> Tensor:
@@ -135,13 +73,13 @@ class Perth:
 
     @torch.inference_mode()
     def search(self, audio: Tensor, sample_rate: int) -> PerthTrace:
-        """By the matched filter in `comb`, helped by PerTh's own network (in short clips most)."""
+        """By the matched filter, helped by PerTh's own network (in short clips most)."""
         check_audio(audio)
         if float(audio.abs().max()) == 0:
             return PerthTrace(0.0)
         found, spans, parts, network = self._evidence(audio, sample_rate)
         one = SPEEDS.index(1.0)
-        whole, whole_any, window, window_any = self.comb.limits
+        whole, whole_any, window, window_any = self.filter.limits
         plain = max(float(found[one]) / whole, float(parts[:, one].max()) / window)
         searched = torch.maximum(found / whole_any, parts.max(0).values / window_any)
         at = one if plain >= float(searched.max()) else int(searched.argmax())
@@ -170,11 +108,11 @@ class Perth:
     ) -> tuple[Tensor, list[tuple[int, int]], Tensor, float]:
         """Of the whole, (speeds,); the windows' blocks; of each window, (windows, speeds); and what
         PerTh's network says."""
-        narrow = torch.from_numpy(resample(audio.numpy(), sample_rate, COMB_RATE))
+        narrow = torch.from_numpy(resample(audio.numpy(), sample_rate, FILTER_RATE))
         sums = spectra(narrow)
-        found = evidence(sums, self.comb, 0, len(sums.values))
+        found = evidence(sums, self.filter, 0, len(sums.values))
         spans = windows_of(len(sums.values))
-        parts = torch.stack([evidence(sums, self.comb, *s) for s in spans] or [found])
+        parts = torch.stack([evidence(sums, self.filter, *s) for s in spans] or [found])
         found = found.clone()
         network = self._network(narrow)
         found[SPEEDS.index(1.0)] += NETWORK_WEIGHT * network
@@ -234,20 +172,6 @@ def check_weights(path: Path) -> None:
             f"The watermark's weights {path.name} are damaged or not those of resemble-perth 1.0.1 "
             f"({path.stat().st_size} bytes, sha256 {found[:16]}). Reinstall resemble-perth==1.0.1."
         )
-
-
-def check_audio(audio: Tensor) -> None:
-    """Raises MarkError unless it is (samples,), not empty and finite."""
-    if audio.ndim != 1 or not len(audio):
-        raise MarkError(f"The mark needs audio of shape (samples,), not {tuple(audio.shape)}.")
-    if not torch.isfinite(audio).all():
-        raise MarkError("The audio holds samples that are not numbers; it cannot carry a mark.")
-
-
-def to_rate(audio: Tensor, from_rate: int, to_rate: int, samples: int) -> Tensor:
-    """Resampled (samples,), cut or padded to a given length."""
-    out = torch.from_numpy(resample(audio.numpy(), from_rate, to_rate))
-    return torch.nn.functional.pad(out, (0, max(0, samples - len(out))))[:samples]
 
 
 def _to_score(over_limit: float) -> float:

@@ -32,11 +32,11 @@ LEVELS = (6.0, 24.0)
 BLOCK = 50
 """Frames (0.5 s) that are summed up, to be added to windows of any length later."""
 WINDOW_BLOCKS = 6
-FITTED = Path(__file__).with_name("comb.safetensors")
+FITTED = Path(__file__).with_name("perth_filter.safetensors")
 
 
 @dataclass(frozen=True)
-class Comb:
+class MatchedFilter:
     """The fitted detector.
 
     Attributes:
@@ -67,13 +67,13 @@ class Sums:
 
 
 @cache
-def load_comb() -> Comb:
+def load_filter() -> MatchedFilter:
     """The fitted detector that comes with the package; MarkError if its file is damaged."""
     try:
         with safe_open(FITTED, "pt") as file:
-            fitted = json.loads(file.metadata()["fitted"])
+            numbers = json.loads(file.metadata()["fitted"])
             mean, weights = file.get_tensor("mean"), file.get_tensor("weights")
-        return Comb(mean, weights, tuple(fitted["spread"]), tuple(fitted["limits"]))
+        return MatchedFilter(mean, weights, tuple(numbers["spread"]), tuple(numbers["limits"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MarkError(
             f"The watermark detector's {FITTED.name} cannot be read ({error}): reinstall sayso."
@@ -112,11 +112,11 @@ def at_speeds(feature: Tensor) -> Tensor:
     return read.transpose(0, 1).flatten(1)
 
 
-def evidence(sums: Sums, comb: Comb, start: int, stop: int) -> Tensor:
+def evidence(sums: Sums, fitted: MatchedFilter, start: int, stop: int) -> Tensor:
     """Standard deviations away from real speech at each of `SPEEDS`, (81,)."""
-    distance = (at_speeds(sums.feature(start, stop)) - comb.mean) @ comb.weights
+    distance = (at_speeds(sums.feature(start, stop)) - fitted.mean) @ fitted.weights
     seconds = (stop - start) * BLOCK * HOP / RATE
-    return distance / math.sqrt(comb.spread[0] + comb.spread[1] / seconds)
+    return distance / math.sqrt(fitted.spread[0] + fitted.spread[1] / seconds)
 
 
 def windows_of(blocks: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""A keyed mark of our own, woven into the loudness of bands over time: vocoders let it live.
+"""A keyed mark of our own, in the loudness of bands over time: vocoders let it live.
 
 A secret key gives a pattern of +-1 over cells of 43 ms x one of 24 bands; each cell is made a
 little louder or softer. A decoder that takes speech apart and builds it anew (WORLD, a neural
@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from sayso.model.files import create_file, unique
 
 from ..errors import MarkError
 
@@ -105,12 +107,12 @@ def turned(chips: Tensor, payload: int) -> Tensor:
 def embed(
     audio: Tensor, pattern: Pattern, payload: int, start: int, decibels: float = DECIBELS
 ) -> Tensor:
-    """Weaves the pattern into (samples,) at `RATE`, beginning with its frame `start`."""
+    """Puts the pattern into (samples,) at `RATE`, beginning with its frame `start`."""
     window = torch.hann_window(WINDOW)
     spectrum = torch.stft(audio, WINDOW, HOP, window=window, return_complex=True)
-    weave = _smooth(turned(pattern.chips, payload))  # (FRAMES, BANDS)
+    levels = _smooth(turned(pattern.chips, payload))  # (FRAMES, BANDS)
     turns = (torch.arange(spectrum.shape[1]) + start) % FRAMES
-    gain = 10 ** (decibels / 20 * weave[turns] @ _shapes())  # (T, WINDOW // 2 + 1)
+    gain = 10 ** (decibels / 20 * levels[turns] @ _shapes())  # (T, WINDOW // 2 + 1)
     return torch.istft(spectrum * gain.T, WINDOW, HOP, window=window, length=len(audio))
 
 
@@ -205,16 +207,15 @@ def ensure_key(file: Path) -> bytes:
     try:
         if not file.exists():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = file.with_name(f".{file.name}.{os.getpid()}")
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as out:
-                json.dump({"kind": "weave", "version": 1, "key": os.urandom(32).hex()}, out)
-                out.flush()
-                os.fsync(out.fileno())
-            os.link(draft, file)  # fails if another process was first; then its key is used
-            os.unlink(draft)
+            content = {"kind": "weave", "version": 1, "key": os.urandom(32).hex()}
+            draft = file.with_name(f".{file.name}.{unique()}")
+            create_file(draft, json.dumps(content).encode())
+            try:
+                os.link(draft, file)  # fails if another process was first; then its key is used
+            finally:
+                os.unlink(draft)
     except FileExistsError:
-        draft.unlink(missing_ok=True)
+        pass
     except OSError as error:
         raise MarkError(f"The key of the keyed mark cannot be made: {error}.") from error
     return load_key(file)

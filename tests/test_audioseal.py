@@ -9,7 +9,7 @@ pytest.importorskip("audioseal", reason="the audioseal package is absent")
 
 from sayso.inference.errors import MarkError
 from sayso.inference.watermark import audioseal
-from sayso.inference.watermark.ensemble import load_seal_if_there
+from sayso.inference.watermark.ensemble import load_audioseal_if_there
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_marks_and_looks_at_any_rate(folder: Path):
-    mark = audioseal.load_seal(folder)
+    mark = audioseal.load_audioseal(folder)
     audio = torch.randn(24_000, generator=torch.Generator().manual_seed(2)) * 0.1
     marked = mark.embed(audio, 24_000, message=0xBEEF)
     assert marked.shape == audio.shape and not torch.equal(marked, audio)
@@ -43,18 +43,18 @@ def test_it_is_stacked_only_where_it_is(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("AUDIOSEAL_CACHE_DIR", str(tmp_path))
-    assert load_seal_if_there() is None
+    assert load_audioseal_if_there() is None
     monkeypatch.setenv("AUDIOSEAL_CACHE_DIR", str(folder.parent))
-    assert load_seal_if_there() is not None
+    assert load_audioseal_if_there() is not None
 
 
 def test_missing_or_damaged_weights_are_named(folder: Path, tmp_path: Path):
     with pytest.raises(MarkError, match="not on this machine"):
-        audioseal.load_seal(tmp_path)
+        audioseal.load_audioseal(tmp_path)
     for name in ("generator_base.pth", "detector_base.pth"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     whole = (folder / "detector_base.pth").read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"cos\nsystem\n(S'true'\ntR."):
         (tmp_path / "detector_base.pth").write_bytes(content)
         with pytest.raises(MarkError, match="AudioSeal's detector"):
-            audioseal.load_seal(tmp_path)
+            audioseal.load_audioseal(tmp_path)

@@ -1,0 +1,23 @@
+"""What left the store, for a reader who only looks: the detector changes nothing."""
+
+import sqlite3
+from pathlib import Path
+
+from ..errors import StoreError
+
+
+def released_ids(home: Path) -> list[str]:
+    """The ids of all files that the store's ledger says have left; changes nothing.
+
+    Raises:
+        StoreError: The ledger cannot be read.
+    """
+    file = Path(home) / "sayso.db"
+    if not file.is_file():
+        return []
+    try:
+        with sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True) as database:
+            rows = database.execute("SELECT id FROM ledger WHERE event = 'released'").fetchall()
+        return [row[0] for row in rows]
+    except sqlite3.Error as error:
+        raise StoreError(f"{file} cannot be read ({error}).") from error

@@ -1,0 +1,89 @@
+"""What every inaudible mark here has in common: its interface, and what a search for it returns."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from sayso.model.audio import resample
+
+from ..errors import MarkError
+
+THRESHOLD = 0.5
+"""A score from here on means marked: every mark's scores are scaled to it."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a file and how marked it looks, from `start` to `stop` in seconds."""
+
+    start: float
+    stop: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the search for one mark found in one file.
+
+    Attributes:
+        score: 0 to 1; half is where 1 in 1000 clips of real speech would begin to be called marked.
+        speed: The factor by which the file seems to have been sped up since it was marked.
+        windows: Overlapping windows, each with its own score; empty for a short file.
+    """
+
+    score: float
+    speed: float = 1.0
+    windows: tuple[Stretch, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        return self.score >= THRESHOLD
+
+    def where(self) -> list[tuple[float, float]]:
+        """The marked stretches in seconds, joined where their windows touch."""
+        joined: list[tuple[float, float]] = []
+        for window in self.windows:
+            if window.score < THRESHOLD:
+                continue
+            if joined and window.start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], window.stop))
+            else:
+                joined.append((window.start, window.stop))
+        return joined
+
+
+TraceKind = TypeVar("TraceKind", bound=Trace)
+
+
+class Watermarker(Protocol):
+    """A mark that is put into samples and found in them again."""
+
+    name: str
+
+    def embed(self, audio: Tensor, sample_rate: int) -> Tensor:
+        """Marks (samples,) float audio; the same length comes back. MarkError if it cannot."""
+        ...
+
+    def search(self, audio: Tensor, sample_rate: int) -> Trace:
+        """Looks for the mark at any speed from 0.9 to 1.1. Silence has none. MarkError for NaN."""
+        ...
+
+    def score(self, audio: Tensor, sample_rate: int) -> float:
+        """How marked (samples,) audio looks, 0 to 1; from `THRESHOLD` on it counts as marked."""
+        ...
+
+
+def check_audio(audio: Tensor) -> None:
+    """Raises MarkError unless it is (samples,), not empty and finite."""
+    if audio.ndim != 1 or not len(audio):
+        raise MarkError(f"The mark needs audio of shape (samples,), not {tuple(audio.shape)}.")
+    if not torch.isfinite(audio).all():
+        raise MarkError("The audio holds samples that are not numbers; it cannot carry a mark.")
+
+
+def to_rate(audio: Tensor, from_rate: int, to_rate: int, samples: int) -> Tensor:
+    """Resampled (samples,), cut or padded to a given length."""
+    out = torch.from_numpy(resample(audio.numpy(), from_rate, to_rate))
+    return torch.nn.functional.pad(out, (0, max(0, samples - len(out))))[:samples]
