@@ -1,5 +1,7 @@
 """The watermark on real speech, and every way in which it must refuse instead of going on."""
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ import torch
 from sayso.inference.errors import MarkError
 from sayso.inference.watermark import perth as watermark_module
 from sayso.inference.watermark.base import THRESHOLD
-from sayso.inference.watermark.perth import Perth, check_weights, load_watermarker
+from sayso.inference.watermark.perth import Perth, load_watermarker, read_weights
 from sayso.model.audio import read_audio
 from speech import reader_clips
 
@@ -103,4 +105,23 @@ def test_refuses_damaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (folder / watermark_module.PERTH_FILE).write_bytes(damaged)
         with pytest.raises(MarkError, match="damaged"):
             load_watermarker()
-    check_weights(real / watermark_module.PERTH_FILE)
+    assert len(read_weights(real / watermark_module.PERTH_FILE)) == 59
+
+
+def test_only_the_weights_that_were_hashed_are_loaded(tmp_path: Path):
+    """A pickle with a higher number beside them: PerTh's own loader would run it."""
+    import perth
+
+    shutil.copytree(Path(perth.__file__).parent, tmp_path / "perth")
+    ran = tmp_path / "ran"
+    pickle = f"cos\nmkdir\n(V{ran}\ntR."
+    beside = tmp_path / "perth/perth_net/pretrained/implicit/perth_net_999999.pth.tar"
+    beside.write_text(pickle)
+    program = "import sayso.inference.watermark.perth as p; p.load_watermarker(); import perth; "
+    program += "print(perth.__file__)"
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and str(tmp_path) in done.stdout, done.stderr
+    assert not ran.exists()

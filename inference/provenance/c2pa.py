@@ -55,6 +55,8 @@ SIGNED = (".wav", ".flac", ".mp3")
 """These carry the manifest inside them."""
 BESIDE = (".ogg", ".opus")
 """C2PA has no place in these; their manifest stands in a file beside them."""
+ELSEWHERE = "Remote: must fetch remote manifests from url "
+"""What C2PA says of a file that only names a URL, which is never followed."""
 SOFT_BINDING = "org.sayso.weave.1"
 """The keyed mark's name as a C2PA soft binding: its bits lead back to the ledger row."""
 
@@ -161,6 +163,8 @@ def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
             with reader:
                 return _manifest(json.loads(reader.json()))
     except (c2pa.C2paError, OSError) as error:
+        if (where := str(error)).startswith(ELSEWHERE):
+            return Manifest("none", reasons=(f"not fetched: {where.removeprefix(ELSEWHERE)}",))
         # Something is there (or the container is broken) that C2PA cannot make sense of.
         return Manifest("invalid", reasons=(str(error),))
 
@@ -254,9 +258,9 @@ def kept_path(home: Path, ledger_id: str) -> Path:
 
 def _context(ca: Anchor | None) -> c2pa.Context:
     trust = {"trust_anchors": ca.root.decode()} if ca else {}
-    return c2pa.Context(
-        c2pa.Settings.from_dict({"trust": trust, "verify": {"verify_trust": ca is not None}})
-    )
+    # A file may name a URL to fetch its manifest, or its certificate's state, from: never followed.
+    verify = {"verify_trust": ca is not None, "remote_manifest_fetch": False, "ocsp_fetch": False}
+    return c2pa.Context(c2pa.Settings.from_dict({"trust": trust, "verify": verify}))
 
 
 def _signer(ca: CA) -> c2pa.Signer:

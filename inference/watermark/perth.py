@@ -5,7 +5,6 @@ it says "marked", it carries no payload and no key. Open projects fall back to a
 the package is missing; here every such case is a MarkError, and nothing is spoken.
 """
 
-import contextlib
 import hashlib
 import io
 import warnings
@@ -154,24 +153,37 @@ def load_watermarker() -> Perth:
             "The watermark package resemble-perth cannot load its network; it needs pkg_resources: "
             f"pip install 'setuptools<81'. {remedy}"
         )
-    check_weights(Path(perth.__file__).parent / "perth_net/pretrained/implicit" / PERTH_FILE)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line at every load
-        net = perth.PerthImplicitWatermarker().perth_net
+    from perth.perth_net.perth_net_implicit.config import default_hp
+    from perth.perth_net.perth_net_implicit.model.perth_net import PerthNet
+
+    file = Path(perth.__file__).parent / "perth_net/pretrained/implicit" / PERTH_FILE
+    net = PerthNet(default_hp)
+    net.load_state_dict(read_weights(file))
     return Perth(net.eval())
 
 
-def check_weights(path: Path) -> None:
-    """Raises MarkError unless the file holds exactly PerTh's published weights."""
-    if not path.is_file():
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """PerTh's published weights, from the very bytes whose hash was checked.
+
+    PerTh's own loader unpickles whichever file of the folder has the highest number: not used.
+
+    Raises:
+        MarkError: The file is missing, or holds anything else.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
         raise MarkError(
-            f"The watermark's weights are missing: {path}. Reinstall resemble-perth==1.0.1."
-        )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+            f"The watermark's weights are missing: {file} ({error.strerror}). Reinstall "
+            "resemble-perth==1.0.1."
+        ) from None
+    found = hashlib.sha256(data).hexdigest()
     if found != PERTH_SHA256:
         raise MarkError(
-            f"The watermark's weights {path.name} are damaged or not those of resemble-perth 1.0.1 "
-            f"({path.stat().st_size} bytes, sha256 {found[:16]}). Reinstall resemble-perth==1.0.1."
+            f"The watermark's weights {file.name} are damaged or not those of resemble-perth 1.0.1 "
+            f"({len(data)} bytes, sha256 {found[:16]}). Reinstall resemble-perth==1.0.1."
         )
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)["model"]
 
 
 def _to_score(over_limit: float) -> float:
