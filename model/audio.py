@@ -70,7 +70,7 @@ def read_audio(
         InputError: The file is missing, empty, no audio, too short or long, silent, or holds NaN.
     """
     path = Path(path)
-    audio, rate = _decode(path, min_seconds, max_seconds)  # (samples, channels)
+    audio, rate = decode(path, min_seconds, max_seconds)  # (samples, channels)
     if not len(audio):
         raise InputError(f"{path} holds no audio samples; give a recording with sound in it.")
     if not np.isfinite(audio).all():
@@ -91,6 +91,27 @@ def read_audio(
         raise InputError(f"{path} is silent (peak {peak:.1e}); give a recording with sound in it.")
     _check_length(path, len(mono) / rate, min_seconds, max_seconds)
     return torch.from_numpy(resample(mono, rate, sample_rate))[None]
+
+
+def decode(
+    path: Path, min_seconds: float = 0.0, max_seconds: float = MAX_SECONDS
+) -> tuple[np.ndarray, int]:
+    """What an audio file holds, as it is: (samples, channels) float32, and its rate in Hz.
+
+    At most a second more than `max_seconds` is decoded.
+
+    Raises:
+        InputError: The file is missing, empty or no audio, or by its header too short or long.
+    """
+    _check_file(path)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            _check_rate(path, file.samplerate)
+            _check_length(path, file.frames / file.samplerate, min_seconds, max_seconds)
+            frames = math.ceil((max_seconds + 1) * file.samplerate)
+            return file.read(frames, dtype="float32", always_2d=True), file.samplerate
+    except soundfile.LibsndfileError as error:
+        return _decode_ffmpeg(path, min_seconds, max_seconds, str(error))
 
 
 def resample(audio: np.ndarray, from_rate: int | float, to_rate: int | float) -> np.ndarray:
@@ -166,19 +187,6 @@ def _check_rate(path: Path, rate: int) -> None:
         raise InputError(
             f"{path} has a sample rate of {rate} Hz; {RATES[0]} to {RATES[1]} are taken."
         )
-
-
-def _decode(path: Path, least: float, most: float) -> tuple[np.ndarray, int]:
-    """(samples, channels) float32 and the rate; at most a second more than `most` is decoded."""
-    _check_file(path)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            _check_rate(path, file.samplerate)
-            _check_length(path, file.frames / file.samplerate, least, most)
-            frames = math.ceil((most + 1) * file.samplerate)
-            return file.read(frames, dtype="float32", always_2d=True), file.samplerate
-    except soundfile.LibsndfileError as error:
-        return _decode_ffmpeg(path, least, most, str(error))
 
 
 def _probe(path: Path) -> tuple[int, float, int]:

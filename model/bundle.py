@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .ar import AR, ARConfig
+from .card import CARD
 from .checkpoint import load_module
 from .codecs.base import Codec
 from .codecs.load import load_codec
@@ -23,7 +24,6 @@ from .nar import NAR, NARConfig
 from .sampling import Sampling
 from .text.tokenizers import Tokenizer, load_tokenizer
 
-CARD = "card.json"
 BUNDLED = ASSETS / "mini"
 """The model that ships with the package."""
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .errors import CheckpointError
+from .files import replacing
 
 Module = TypeVar("Module", bound=nn.Module)
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -19,10 +20,9 @@ def save_module(folder: Path, module: nn.Module, config: Any) -> None:
     """Write a module's weights and its config (a dataclass), each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-    save_file(weights, folder / f"{WEIGHTS}.part")
-    (folder / f"{CONFIG}.part").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    for name in (WEIGHTS, CONFIG):
-        (folder / f"{name}.part").replace(folder / name)
+    with replacing(folder / WEIGHTS) as weights_part, replacing(folder / CONFIG) as config_part:
+        save_file(weights, weights_part)
+        config_part.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,10 @@ class Corpus:
     """Of the published archives, a line ``FILE sha256:hex`` (or md5) each; None: none known."""
     attribution: str
     uses: tuple[str, ...]
+    prompts: str | None = None
+    """The published corpus that receipts of its benchmark prompts name; None: it has no prompts."""
+    speakers: str | None = None
+    """Whose ids its speakers have: the same id in two corpora with this word is the same person."""
 
     def __post_init__(self) -> None:
         unknown = [use for use in self.uses if use not in USES]
@@ -34,8 +38,13 @@ class Corpus:
             raise CorpusError(f"corpus {self.name}: unknown uses {unknown}; known are {USES}")
 
     def to_json(self) -> dict[str, Any]:
-        """The entry as plain JSON, as it travels in manifests and cards."""
-        return {**asdict(self), "uses": list(self.uses)}
+        """The ground on which it is used as plain JSON, as it travels in manifests and cards."""
+        entry = {**asdict(self), "uses": list(self.uses)}
+        return {key: entry[key] for key in entry if key not in ("prompts", "speakers")}
+
+    def person(self, speaker: str) -> str:
+        """A name of a speaker that is the same in every corpus with this person."""
+        return f"{self.speakers or self.name}/{speaker}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,20 @@ def get(name: str, use: str = "training") -> Corpus:
             f"corpus {name!r} may be used for {', '.join(allowed[name].uses)}, not for {use}"
         )
     return allowed[name]
+
+
+def published(prompts: str) -> Corpus:
+    """The published corpus that receipts of benchmark prompts name, such as ``LibriTTS``.
+
+    Raises:
+        CorpusError: No listed corpus has prompts of that name.
+    """
+    known = {c.prompts: c for c in reversed(read_list()[0].values()) if c.prompts}
+    if prompts not in known:
+        raise CorpusError(
+            f"{prompts!r} is not a corpus for prompts; those are {', '.join(sorted(known))}."
+        )
+    return known[prompts]
 
 
 def verify(entries: list[dict[str, Any]], where: Path | str) -> list[Corpus]:

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,30 @@ def file_hash(path: Path, kind: str = "sha256") -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON to a temporary name and rename it into place."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write at; what is there when the block ends takes the place of `path` in one step.
+
+    If the block or the disk fails, nothing of it is left and `path` stays as it was.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
+    """
     part = path.with_name(f".{path.name}.{unique()}")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Put JSON in the place of `path` in one step."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def create_file(path: Path, data: bytes, mode: int = 0o600) -> None:

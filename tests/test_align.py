@@ -10,19 +10,20 @@ import soundfile
 import soxr
 import torch
 
+from sayso.model.card import read_card
 from sayso.model.codecs.world import WorldCodec, WorldConfig, analyse
 from sayso.model.errors import InputError
 from sayso.model.extras.alignment import NONE
 from sayso.model.text.forced_alignment import RATE, Aligner, Phone
 from sayso.model.text.tokenizers import Phonemes, normalise
-from sayso.training.card import read_card
 from sayso.training.data import Batches
 from sayso.training.extras.align import align_tokens, first_frames, pointers, spoken_words
 from sayso.training.extras.augment import VOICES, altered_speaker
 from sayso.training.fitting.world import fit_world
-from sayso.training.prepare import Filters, prepare
+from sayso.training.prepare import prepare
 from sayso.training.readers import read_corpus
 from sayso.training.shards import COPY
+from sayso.training.speech import Filters
 from sayso.training.tokens import open_tokens
 from sayso.training.train import train_ar, train_nar
 from training_fixtures import TEXT_SIZE, rows, small_recipe, write_tokens

@@ -10,13 +10,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sayso.inference.detection.detector import detect
-from sayso.listen import PROMPTS, listen, listener
+from sayso.listen import listen, listener
 from sayso.model.codecs.world import WorldConfig, analyse
 from sayso.model.errors import InputError
 from sayso.model.text.tokenizers import Phonemes
 from sayso.training.fitting.world import fit_world
-from sayso.training.prepare import Filters, prepare
+from sayso.training.prepare import prepare
 from sayso.training.readers import read_corpus
+from sayso.training.speech import Filters
 from sayso.training.train import train_ar, train_nar
 from training_fixtures import small_recipe
 
@@ -54,8 +55,8 @@ def test_a_corpus_whose_prompts_may_not_be_used_is_not_heard(recipe, tmp_path, m
     for part in ("ar", "nar"):  # as if both models were there: it must not come to them
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text("{}")
-    monkeypatch.delitem(PROMPTS, "kathleen")
-    with pytest.raises(InputError, match="no held-out prompt"):
+    monkeypatch.setattr("sayso.listen.LONGEST_PROMPT", 0.0)
+    with pytest.raises(InputError, match="no held-out speech"):
         listen(dataclasses.replace(recipe, run=str(tmp_path)), 1)
     assert not list(tmp_path.rglob("*.wav"))
 

@@ -12,14 +12,12 @@ from sayso.model.codecs.encodec import PRETRAINED_FILE, EncodecCodec, EncodecCon
 from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError, CorpusError, InputError
 from sayso.training.fitting.encodec import (
-    Balancer,
     CodecRecipe,
-    MelDistance,
     examples,
-    quantize,
     read_codec_recipe,
     train_codec,
 )
+from sayso.training.fitting.losses import Balancer, MelDistance, quantize
 from sayso.training.readers import read_corpus
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from sayso.model.ar import AR, ARConfig
+from sayso.model.card import read_card
 from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
 from sayso.model.codecs.world import WorldCodec, WorldConfig, analyse
 from sayso.model.errors import CorpusError, InputError
@@ -22,12 +23,11 @@ from sayso.model.text.tokenizers import Phonemes, normalise
 from sayso.model.transformer import Size
 from sayso.training import commands
 from sayso.training.bar import Bar
-from sayso.training.card import read_card
 from sayso.training.finetune import start_from_codebooks
 from sayso.training.fitting.world import fit_world
-from sayso.training.prepare import Filters, prepare, process_rank, read_speech
-from sayso.training.readers import Utterance, read_corpus
-from sayso.training.split import held_out
+from sayso.training.prepare import prepare, process_rank
+from sayso.training.readers import Utterance, held_out, read_corpus
+from sayso.training.speech import Filters, read_speech
 from sayso.training.tokens import open_tokens
 from sayso.training.train import train_ar, train_nar
 from speech import READERS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.text.phonemes import PHONES, SPELLING
 from sayso.model.text.tokenizers import BPE, MAX_CHARACTERS, Phonemes, load_tokenizer, normalise
-from sayso.training.fitting.world import fit_bpe
+from sayso.training.fitting.bpe import fit_bpe
 from speech import KATHLEEN
 
 METADATA = KATHLEEN / "metadata.tsv"

@@ -16,9 +16,11 @@ from sayso.model.codecs.voice_edit import Alteration, alter
 from sayso.model.codecs.world import Features, WorldCodec, WorldConfig, analyse, concatenate
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.text.tokenizers import Phonemes
-from sayso.training.fitting.world import fit_timbre, fit_timbres, fit_world
-from sayso.training.prepare import Filters, prepare, read_speech
+from sayso.training.fitting.timbre import fit_timbre, fit_timbres
+from sayso.training.fitting.world import fit_world
+from sayso.training.prepare import prepare
 from sayso.training.readers import Utterance, read_corpus
+from sayso.training.speech import Filters, read_speech
 from sayso.training.tokens import open_tokens
 
 

@@ -14,9 +14,10 @@ from sayso.model import corpora
 from sayso.model.codecs.load import load_codec
 from sayso.model.files import file_hash, write_json
 from sayso.model.text.tokenizers import Phonemes
-from sayso.training.prepare import Filters, prepare
+from sayso.training.prepare import prepare
 from sayso.training.recipe import Recipe, read_recipe
 from sayso.training.shards import FORMAT, SCHEMA, SPLITS
+from sayso.training.speech import Filters
 from sayso.training.train import train_ar
 
 BOOKS, BOOK_SIZE, TEXT_SIZE, RATE = 4, 16, 12, 50.0

@@ -1,7 +1,6 @@
 """The state of a run on disk: weights, optimizer, progress in one safetensors file, no pickle."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sayso.model.errors import CheckpointError
+from sayso.model.files import replacing
 
 
 @dataclass
@@ -46,13 +46,10 @@ def collect(
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Writes a checkpoint to a temporary name, to the disk, and renames it into place."""
+    """Writes a checkpoint, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, part, metadata={"sayso": json.dumps(header, sort_keys=True)})
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"sayso": json.dumps(header, sort_keys=True)})
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

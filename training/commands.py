@@ -1,30 +1,28 @@
-"""The steps of a recipe from the shell: ``python -m sayso.training prepare|check|ar|nar``."""
+"""`sayso prepare` and `sayso corpora check`: a recipe's token files made, and all files checked."""
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-from jsonargparse import auto_cli
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from sayso.model import corpora
+from sayso.model.card import CARD, read_card
 from sayso.model.codecs.load import load_codec
 from sayso.model.codecs.timbre import SpeechModel
 from sayso.model.corpora import Corpus
 from sayso.model.errors import CorpusError, InputError, SaysoError
 from sayso.model.text.tokenizers import load_tokenizer
 
-from . import train
 from .bar import Bar
-from .card import CARD, read_card
-from .prepare import Filters, process_rank
 from .prepare import prepare as prepare_corpus
+from .prepare import process_rank
 from .readers import read_corpus
 from .recipe import Recipe, read_recipe
 from .shards import MANIFEST
+from .speech import Filters
 from .tokens import open_tokens
 
 
@@ -181,36 +179,5 @@ def _check_corpus(corpus: Corpus, folder: Path) -> None:
         raise CorpusError(f"{missing[0]} is missing; unpack {corpus.name} anew")
 
 
-def ar(recipe: Path, resume: bool = True, set: dict[str, Any] | None = None) -> None:
-    """Trains the AR model of a recipe.
-
-    Args:
-        recipe: The recipe file, such as configs/tiny.yaml.
-        resume: Continue from the newest checkpoint, if there is one.
-        set: Settings other than the recipe's, by dotted key.
-    """
-    train.train_ar(read_recipe(recipe, dict(set or {})), resume, _say)
-
-
-def nar(recipe: Path, resume: bool = True, set: dict[str, Any] | None = None) -> None:
-    """Trains the NAR model of a recipe.
-
-    Args:
-        recipe: The recipe file, such as configs/tiny.yaml.
-        resume: Continue from the newest checkpoint, if there is one.
-        set: Settings other than the recipe's, by dotted key.
-    """
-    train.train_nar(read_recipe(recipe, dict(set or {})), resume, _say)
-
-
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def main() -> None:
-    """Runs a command; a user's mistake is one line and exit status 2."""
-    try:
-        auto_cli({"prepare": prepare, "check": check, "ar": ar, "nar": nar}, as_positional=False)
-    except SaysoError as error:
-        print(f"sayso: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sayso.model.ar import AR, ARConfig
+from sayso.model.card import read_card
 from sayso.model.checkpoint import load_module
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
@@ -15,8 +16,6 @@ from sayso.model.codecs.world import WorldCodec
 from sayso.model.errors import InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.transformer import INIT_STD
-
-from .card import read_card
 
 
 def start_from(model: AR | NAR, folder: Path, identity: str, codec: Path) -> None:

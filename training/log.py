@@ -4,9 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import soundfile
-import torch
+from sayso.model.audio import read_audio
 
+RATE = 24_000  # Hz of samples in TensorBoard
 COLUMNS = (
     *("step", "minutes", "loss", "level", "rate", "gradient_norm", "skipped"),
     *("frames_per_second", "loader_share", "matmul_share"),
@@ -55,8 +55,7 @@ class Log:
     def audio(self, name: str, path: Path, step: int) -> None:
         """Adds a sample, a marked WAV file."""
         if self.board is not None:
-            sound, rate = soundfile.read(path, dtype="float32")
-            self.board.add_audio(f"sample/{name}", torch.from_numpy(sound)[None], step, rate)
+            self.board.add_audio(f"sample/{name}", read_audio(path, RATE), step, RATE)
 
     def close(self) -> None:
         """Writes everything out."""

@@ -8,54 +8,36 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import soundfile
 import soxr
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from torch import Tensor
 
 from sayso.model import corpora
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.timbre import SpeechModel, Timbre
 from sayso.model.codecs.world import Features, WorldCodec, analyse, concatenate
 from sayso.model.errors import CorpusError, InputError
-from sayso.model.files import file_hash, unique, write_json
+from sayso.model.files import file_hash, replacing, write_json
 from sayso.model.text.forced_alignment import RATE, Aligner
 from sayso.model.text.tokenizers import Tokenizer, normalise
 
 from .extras.align import align_tokens
 from .extras.augment import NEUTRAL, altered_rows
-from .readers import Utterance, read_corpus
+from .readers import Utterance, held_out, read_corpus
 from .shards import COPY, FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS
-from .split import held_out
+from .speech import Filters, Unusable, read_speech
 
-CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped
 TIMBRE_SECONDS = 60.0
 """Speech of a speaker in which the timbre is measured."""
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which recordings are used."""
-
-    min_seconds: float = 0.5
-    max_seconds: float = 20.0
-    held_out_every: int = 25
-
-
-class Unusable(Exception):
-    """One utterance cannot be used; the message is the reason that is counted."""
 
 
 def process_rank() -> tuple[int, int]:
@@ -72,31 +54,6 @@ def process_rank() -> tuple[int, int]:
                 raise InputError(str(error)) from error
             return running.global_rank(), running.world_size()
     return 0, 1
-
-
-def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
-    """One recording as (1, samples) float32 mono at `sample_rate`.
-
-    Raises:
-        Unusable: It cannot be decoded, or is too short, too long, clipped, silent or not finite.
-    """
-    try:
-        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise Unusable("unreadable") from error
-    seconds = len(audio) / rate
-    if seconds < filters.min_seconds:
-        raise Unusable("too short")
-    if seconds > filters.max_seconds:
-        raise Unusable("too long")
-    if not np.isfinite(audio).all():
-        raise Unusable("not finite")
-    if (np.abs(audio) >= 0.999).mean() > CLIPPED_SHARE:
-        raise Unusable("clipped")
-    audio = audio.mean(axis=1)
-    if np.abs(audio).max() < 1e-3:
-        raise Unusable("silent")
-    return torch.from_numpy(soxr.resample(audio, rate, sample_rate).astype(np.float32))[None]
 
 
 def speaker_timbre(spoken: Iterable[Features], model: SpeechModel, frame_rate: float) -> Timbre:
@@ -202,9 +159,8 @@ def _write_shard(
         except Unusable as reason:
             left_out.append({"id": utterance.id, "reason": str(reason)})
     write_json(path.with_suffix(".json"), left_out)
-    part = path.with_name(f".{path.name}.{unique()}")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, compression="zstd")
-    os.replace(part, path)
+    with replacing(path) as part:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, compression="zstd")
 
 
 def prepare(

@@ -6,6 +6,7 @@ for the others, and decodes audio with what may not be installed: audio is sound
 """
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,16 @@ class Utterance:
     speaker: str
     text: str
     path: Path
+
+
+def held_out(utterance_id: str, every: int = 47) -> bool:
+    """Whether an utterance is kept out: one in `every`, the same ones on every machine.
+
+    Args:
+        utterance_id: The id in the corpus's metadata, such as ``arctic_a0001``.
+        every: 1 keeps everything out; must be at least 1.
+    """
+    return int(hashlib.sha256(utterance_id.encode()).hexdigest(), 16) % every == 0
 
 
 def read_corpus(name: str, root: Path) -> list[Utterance]:

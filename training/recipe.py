@@ -1,6 +1,10 @@
-"""A training run as one tree of settings; every YAML in ``configs/`` mirrors it key by key."""
+"""A training run as one tree of settings, whose defaults are VALL-E 2's (section 4.1).
 
-from dataclasses import dataclass
+``configs/paper.yaml`` has every key; the other recipes name only what differs. Where the paper is
+silent, values are VALL-E's, or ours.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,25 +14,27 @@ from sayso.model import corpora
 from sayso.model.ar import Size
 from sayso.model.errors import InputError
 
+PAPER_SIZE = Size(layers=12, heads=16, width=1024, feed_forward=4096, dropout=0.1)
+
 
 @dataclass(frozen=True)
 class Text:
     """The tokenizer the token files are made with."""
 
-    kind: Literal["bpe", "phonemes"]
-    """Byte pairs, or phonemes of the CMU dictionary."""
     folder: str
     """Folder of the tokenizer, relative to where the command is run."""
+    kind: Literal["bpe", "phonemes"] = "bpe"
+    """Byte pairs, or phonemes of the CMU dictionary."""
 
 
 @dataclass(frozen=True)
 class CodecChoice:
     """The codec the token files are made with."""
 
-    kind: Literal["world", "encodec"]
-    """World vocoder with fitted codebooks, or EnCodec."""
     folder: str
     """Folder of the codec, relative to where the command is run."""
+    kind: Literal["world", "encodec"] = "encodec"
+    """World vocoder with fitted codebooks, or EnCodec."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,19 @@ class Data:
     """Names on the list of consented corpora; token files of any other are refused."""
     tokens: list[str]
     """Token folders made by prepare, relative to where the command is run."""
-    min_seconds: float
+    min_seconds: float = 0.5
     """Shorter clips are left out at prepare."""
-    max_seconds: float
+    max_seconds: float = 30.0
     """Longer clips are left out at prepare."""
-    held_out_every: int | dict[str, int]
+    held_out_every: int | dict[str, int] = 10_000
     """One utterance in this many is held out for validation, by the hash of its id; by corpus."""
-    join_seconds: float
+    join_seconds: float = 0.0
     """Utterances of a speaker are joined, up to a length drawn below this; 0 leaves them apart."""
-    align: bool
+    align: bool = False
     """Whether prepare finds where each phoneme is said; models with `alignment` need it."""
-    copies: int
+    copies: int = 0
     """Copies prepare makes of what is trained on, with other pitch and formants; WORLD only."""
-    timbre: str | None
+    timbre: str | None = None
     """Timbre folder (``sayso train timbre``): all speech is changed into its pivot, and encoded by
     the codec in it; WORLD only."""
 
@@ -79,48 +85,48 @@ class Data:
 class Optimisation:
     """How one model is trained."""
 
-    peak_rate: float
+    peak_rate: float = 5e-4
     """Learning rate of AdamW at the end of the warm-up."""
-    warm_up: int
+    warm_up: int = 32_000
     """Steps of linear warm-up."""
-    steps: int
+    steps: int = 800_000
     """Steps in all; the rate falls linearly to zero at the last."""
-    max_minutes: float | None
+    max_minutes: float | None = None
     """Wall-clock limit; the rate then also falls with the minutes, to zero at the limit."""
-    frames: int
+    frames: int = 6_000
     """Codec frames in a batch of one device, padding included (the paper's acoustic tokens)."""
-    accumulation: int
+    accumulation: int = 1
     """Batches per step and device."""
-    clip: float
+    clip: float = 1.0
     """Largest norm of the gradient."""
-    weight_decay: float
+    weight_decay: float = 0.01
     """Of AdamW, on matrices only."""
-    ema: float
+    ema: float = 0.999
     """Decay of the averaged weights that are validated and exported; 0 for none."""
-    seed: int
+    seed: int = 1
     """Of weights, batches and dropout."""
-    precision: Literal["32-true", "bf16-mixed"]
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     """fp16 is not offered: it is where open VALL-E code turns to NaN."""
-    accelerator: Literal["auto", "cpu", "cuda"]
+    accelerator: Literal["auto", "cpu", "cuda"] = "cuda"
     """Where to train."""
-    devices: int
+    devices: int = 8
     """Processes per node."""
-    nodes: int
+    nodes: int = 2
     """Machines."""
-    strategy: Literal["auto", "ddp", "fsdp"]
+    strategy: Literal["auto", "ddp", "fsdp"] = "ddp"
     """auto for one device, ddp, or fsdp (FSDP2, sharded by PyTorch's fully_shard)."""
-    compile: bool
+    compile: bool = True
     """Whether to torch.compile the model's loss."""
-    validate_every: int
+    validate_every: int = 2_000
     """Steps between validations, after which weights may be exported."""
-    save_every: int
+    save_every: int = 2_000
     """Steps between checkpoints."""
-    keep: int
+    keep: int = 3
     """Newest checkpoints that are kept."""
-    export: Literal["best", "last"]
+    export: Literal["best", "last"] = "best"
     """Which weights become the model: of the lowest validation loss, or the newest. A small model
     on little data reads better still while its validation loss already rises (docs/log.md)."""
-    patience: int
+    patience: int = 20
     """Non-finite steps in a row, each skipped and counted, before the run stops."""
 
     def __post_init__(self) -> None:
@@ -140,21 +146,21 @@ class Optimisation:
 class ARRecipe:
     """The autoregressive model."""
 
-    group_size: int
+    group_size: int = 1
     """Frames per step, G."""
-    size: Size
+    size: Size = PAPER_SIZE
     """Layers, heads, width, feed-forward width, dropout."""
-    max_text: int
+    max_text: int = 600
     """Text positions."""
-    max_frames: int
+    max_frames: int = 3_000
     """Frames, prompt included."""
-    alignment: bool
+    alignment: bool = False
     """Whether a pointer walks through the text (VALL-E R); not in VALL-E 2."""
-    code_init: Literal["random", "codebooks"]
+    code_init: Literal["random", "codebooks"] = "random"
     """Code tables start at random, or from the codec's codebooks: quicker on little data."""
-    start_from: str | None
+    start_from: str | None = None
     """Model folder to fine-tune from; G = 1 weights may go into G > 1."""
-    train: Optimisation
+    train: Optimisation = field(default_factory=Optimisation)
     """Its schedule."""
 
 
@@ -162,21 +168,21 @@ class ARRecipe:
 class NARRecipe:
     """The non-autoregressive model, shared by all group sizes."""
 
-    size: Size
+    size: Size = PAPER_SIZE
     """Layers, heads, width, feed-forward width, dropout."""
-    max_text: int
+    max_text: int = 600
     """Text positions."""
-    max_frames: int
+    max_frames: int = 3_000
     """Frames, prompt included."""
-    alignment: bool
+    alignment: bool = False
     """Whether a pointer walks through the text (VALL-E R); not in VALL-E 2."""
-    expected: bool
+    expected: bool = False
     """Whether the middle of what is likely is taken, not the likeliest code; not in VALL-E 2."""
-    code_init: Literal["random", "codebooks"]
+    code_init: Literal["random", "codebooks"] = "random"
     """Code tables start at random, or from the codec's codebooks: quicker on little data."""
-    start_from: str | None
+    start_from: str | None = None
     """Model folder to fine-tune from."""
-    train: Optimisation
+    train: Optimisation = field(default_factory=lambda: Optimisation(seed=2))
     """Its schedule."""
 
 
@@ -191,8 +197,8 @@ class Recipe:
     text: Text
     codec: CodecChoice
     data: Data
-    ar: ARRecipe
-    nar: NARRecipe
+    ar: ARRecipe = field(default_factory=ARRecipe)
+    nar: NARRecipe = field(default_factory=NARRecipe)
 
     @property
     def model_codec(self) -> Path:

@@ -18,6 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from sayso.model.corpora import published
 from sayso.model.errors import CorpusError
 from sayso.model.files import ASSETS
 
@@ -29,12 +30,6 @@ from .receipt import ANY, Receipt, Scope, codes_digest, issue, read
 CENTURY = 100 * 365.25 * 86400.0  # seconds; nobody's consent does not run out
 OWN = "sentences of that corpus"
 RELEASED = "the sentences listed: its speaker released it for open text to speech"
-CORPORA = {  # name: licence, URL, what may be said. Basis: its speakers' publication (ETHICS.md)
-    "LibriSpeech": ("CC BY 4.0", "https://www.openslr.org/12", OWN),
-    "LibriTTS": ("CC BY 4.0", "https://www.openslr.org/60", OWN),
-    "VCTK": ("CC BY 4.0", "https://doi.org/10.7488/ds/2645", OWN),
-    "Kathleen": ("CC0 1.0", "https://github.com/rhasspy/dataset-voice-kathleen", RELEASED),
-}
 
 
 def pack_codes(codes: Tensor) -> bytes:
@@ -141,15 +136,12 @@ def issue_corpus_voice(
     That codes and sentences are the corpus's own is the caller's word: nothing here has the corpus.
 
     Args:
-        corpus: One of `CORPORA`; anything else is refused.
+        corpus: As `corpora.published` knows it (LibriTTS, VCTK); anything else is refused.
         reader: The corpus's id of the reader.
         sentences: The only texts that may be spoken, exactly as they will be asked for.
     """
-    if corpus not in CORPORA:
-        raise CorpusError(
-            f"{corpus!r} is not a corpus for prompts; those are {', '.join(CORPORA)}."
-        )
-    licence, url, what = CORPORA[corpus]
+    entry = published(corpus)
+    what = RELEASED if "free-text" in entry.uses else OWN
     texts = sorted({hashlib.sha256(text.encode()).hexdigest() for text in sentences})
     if not texts:
         raise CorpusError(f"The voice {voice!r} would have no sentence to speak: give its targets.")
@@ -161,7 +153,7 @@ def issue_corpus_voice(
         basis="corpus",
         principal=f"{corpus} reader {reader}",
         controller=getpass.getuser(),
-        statement=f"A prompt of {corpus} ({licence}), in benchmarks only, for {what}.",
+        statement=f"A prompt of {corpus} ({entry.licence}), in benchmarks only, for {what}.",
         transcript=transcript,
         scope=Scope(purposes=("benchmark",), users=(ANY,), texts=tuple(texts)),
         issued=ledger.stamp(now),
@@ -170,7 +162,7 @@ def issue_corpus_voice(
         codec=codec_identity,
         kid=keys.thumbprint(key.public_key()),
         anchor=vars(store.check()),
-        source={"corpus": corpus, "licence": licence, "url": url, "reader": reader},
+        source={"corpus": corpus, "licence": entry.licence, "url": entry.url, "reader": reader},
     )
     store.enrol(voice, receipt.record_id, issue(receipt, key), {"codes": pack_codes(codes)})
     return receipt

@@ -72,6 +72,17 @@ class Aligner:
             raise InputError(f"{len(result)} of {sum(map(len, words))} phones could be aligned")
         return result
 
+    def word_starts(self, audio: NDArray[np.float32], words: list[list[str]]) -> list[float]:
+        """When each of `words`, given as of `align`, begins: seconds from the start of the audio.
+
+        Raises:
+            InputError: The words cannot be aligned with the audio.
+        """
+        starts: dict[int, float] = {}
+        for phone in self.align(audio, words):
+            starts.setdefault(phone.word, phone.start)
+        return list(starts.values())
+
     def _hear(self, pcm: bytes) -> None:
         self.decoder.start_utt()
         self.decoder.process_raw(pcm, full_utt=True)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from sayso.inference.consent.other_voices import issue_bundled_voice
 from sayso.inference.synthesizer import limit_seconds
-from sayso.model.bundle import CARD, Bundle, load_bundle
+from sayso.model.bundle import Bundle, load_bundle
+from sayso.model.card import CARD, read_card
 from sayso.model.checkpoint import WEIGHTS, read_config
 from sayso.model.codecs.encodec import PRETRAINED
 from sayso.model.codecs.load import load_codec
@@ -26,7 +27,6 @@ from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.files import file_hash
 from sayso.model.sampling import Sampling
 from sayso.model.text.tokenizers import normalise
-from sayso.training.card import read_card
 from sayso.training.fitting.world import FITTED_ON
 
 PARTS = ("text", "codec", "ar", "nar")

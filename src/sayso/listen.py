@@ -14,20 +14,13 @@ import torch
 from sayso.inference.consent.other_voices import issue_corpus_voice
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.model.bundle import CARD
+from sayso.model import corpora
+from sayso.model.card import CARD
 from sayso.model.codecs.world import WorldCodec
 from sayso.model.errors import CheckpointError, InputError, SaysoError
 from sayso.training.recipe import Recipe
 from sayso.training.tokens import open_tokens
 
-PROMPTS = {  # a corpus of training -> of which published corpus its prompts are
-    "libritts": "LibriTTS",
-    "libritts-r": "LibriTTS",
-    "librispeech": "LibriSpeech",
-    "librispeech-clips": "LibriSpeech",
-    "vctk": "VCTK",
-    "kathleen": "Kathleen",
-}
 SAMPLES = 2
 LONGEST_PROMPT = 6.0  # seconds
 
@@ -40,7 +33,7 @@ def held_out_rows(recipe: Recipe) -> list[dict]:
         for shard in sorted(folder.glob("*.parquet")):
             for row in pq.read_table(shard).to_pylist():
                 short = row["frames"] <= LONGEST_PROMPT * tokens.codec["frame_rate"]
-                if row["split"] == "validation" and short and row["corpus"] in PROMPTS:
+                if row["split"] == "validation" and short and corpora.get(row["corpus"]).prompts:
                     rows.append(row)
     return rows
 
@@ -57,7 +50,7 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
         raise InputError(f"{run} has no {' and no '.join(missing)} yet: nothing to listen to")
     rows = held_out_rows(recipe)
     if len(rows) < 2:
-        raise InputError(f"no held-out prompt of {', '.join(PROMPTS)} in {recipe.data.tokens}")
+        raise InputError(f"no held-out speech that may be a prompt in {recipe.data.tokens}")
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
     made = {}
@@ -85,7 +78,7 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
                 codes,
                 prompt["text"],
                 codec.identity,
-                PROMPTS[prompt["corpus"]],
+                corpora.get(prompt["corpus"]).prompts or "",
                 prompt["speaker"],
                 [target["text"]],
             )

@@ -1,28 +1,25 @@
 """A small EnCodec of one's own, for those who cannot or may not use Meta's (arXiv:2210.13438, 3.4).
 
-Encoder, quantizer and decoder are `model.encodec.EncodecCodec`, the multi-scale STFT discriminator
-is `encodec`'s; the loss balancer is not in its package and stands here. Meant for one GPU. What is
+Encoder, quantizer and decoder are `EncodecCodec`'s, the multi-scale STFT discriminator is the
+`encodec` package's, the loss balancer, which that lacks, is in `losses`. Meant for one GPU. What is
 written is a codec folder as `load_codec` opens it, with the corpora it was trained on beside it.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 import torch.nn.functional as F
 from encodec.msstftd import MultiScaleSTFTDiscriminator
-from encodec.quantization.core_vq import VectorQuantization
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
-from torchaudio.transforms import MelSpectrogram
 
 from sayso.model import corpora
 from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
@@ -30,8 +27,9 @@ from sayso.model.errors import InputError, SaysoError
 from sayso.model.files import write_json
 
 from ..checkpoints import collect, newest, prune, read_state, restore, save_state
-from ..readers import Utterance, read_corpus
-from ..split import held_out
+from ..readers import Utterance, held_out, read_corpus
+from ..speech import Filters, Unusable, read_speech
+from .losses import Balancer, MelDistance, quantize
 from .world import FITTED_ON, HELD_OUT_EVERY
 
 Report = Callable[[str], None]
@@ -97,31 +95,6 @@ def read_codec_recipe(path: Path) -> CodecRecipe:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-class Balancer:
-    """Losses of any size share the gradient at the decoder's output by their weights (Eq. 6)."""
-
-    def __init__(self, weights: dict[str, float], decay: float = 0.999):
-        self.weights, self.decay = weights, decay
-        self.norms: dict[str, Tensor] = {}
-        """Running mean of each loss's gradient norm, without correction for its start."""
-        self.steps = 0
-
-    def gradient(self, losses: dict[str, Tensor], output: Tensor) -> Tensor:
-        """The balanced gradient at `output` (B, 1, samples) of the given losses."""
-        self.steps += 1
-        correction = 1 - self.decay**self.steps
-        total = sum(self.weights[name] for name in losses)
-        balanced = torch.zeros_like(output)
-        for name, loss in losses.items():
-            (gradient,) = torch.autograd.grad(loss, output, retain_graph=True)
-            norm = gradient.norm(dim=tuple(range(1, gradient.ndim))).mean()
-            before = self.norms.get(name, torch.zeros_like(norm))
-            self.norms[name] = self.decay * before + (1 - self.decay) * norm
-            mean = self.norms[name] / correction
-            balanced += self.weights[name] / total * gradient / (mean + 1e-12)
-        return balanced
-
-
 @dataclass
 class Run:
     """What is trained, and by what."""
@@ -136,41 +109,6 @@ class Run:
     def parts(self) -> Iterator[tuple[str, nn.Module, torch.optim.Adam]]:
         yield "codec", self.codec, self.optimizers["codec"]
         yield "judge", self.judge, self.optimizers["judge"]
-
-
-class MelDistance(nn.Module):
-    """L1 and L2 distances of mel spectrograms, windows of 2^5 to 2^11 samples (Eq. 2)."""
-
-    def __init__(self, sample_rate: int):
-        super().__init__()
-        self.scales = nn.ModuleList(
-            MelSpectrogram(
-                sample_rate, 2**i, hop_length=2**i // 4, n_mels=min(64, 2**i // 8), normalized=True
-            )
-            for i in range(5, 12)
-        )
-
-    def forward(self, audio: Tensor, made: Tensor) -> Tensor:
-        total = torch.zeros((), device=audio.device)
-        for scale in self.scales:
-            a, b = scale(audio), scale(made)
-            total = total + (a - b).abs().mean() + (a - b).square().mean()
-        return total / len(self.scales)
-
-
-def quantize(codec: EncodecCodec, embedding: Tensor, books: int) -> tuple[Tensor, Tensor]:
-    """The first `books` quantizers on (B, D, T): what they make of it, and the commitment loss.
-
-    Each residual is cut from the gradient, as `encodec`'s own loop does not
-    (facebookresearch/encodec, issue 25).
-    """
-    residual, total, losses = embedding, torch.zeros_like(embedding), []
-    for layer in list(codec.quantizer.vq.layers)[:books]:
-        quantized, _, loss = cast(VectorQuantization, layer)(residual)
-        residual = residual - quantized.detach()
-        total = total + quantized
-        losses.append(loss.mean())
-    return total, torch.stack(losses).mean()
 
 
 def train_codec(
@@ -279,30 +217,28 @@ def step_if_finite(optimizer: torch.optim.Adam, module: nn.Module) -> None:
 
 
 def examples(utterances: list[Utterance], recipe: CodecRecipe, number: int) -> Tensor:
-    """The batch (B, 1, samples) of step `number`: random pieces of random recordings."""
+    """The batch (B, 1, samples) of step `number`: random pieces of random recordings.
+
+    Raises:
+        InputError: A hundred recordings in a row cannot be used.
+    """
     random = np.random.default_rng([recipe.seed, number])
     size = int(recipe.segment_seconds * recipe.codec.sample_rate)
-    return torch.stack(
-        [next(pieces(utterances, recipe, size, random)) for _ in range(recipe.batch)]
-    )
+    return torch.stack([piece(utterances, recipe, size, random) for _ in range(recipe.batch)])
 
 
-def pieces(
+def piece(
     utterances: list[Utterance], recipe: CodecRecipe, size: int, random: np.random.Generator
-) -> Iterator[Tensor]:
-    """Random pieces (1, size); recordings that cannot be read or are silent are passed over."""
+) -> Tensor:
+    """A random piece (1, size); recordings that cannot be used, and silent pieces, are no loss."""
     for _ in range(100):
         path = utterances[random.integers(len(utterances))].path
-        try:
-            frames, rate = soundfile.info(path).frames, soundfile.info(path).samplerate
-            length = math.ceil(size * rate / recipe.codec.sample_rate)
-            start = int(random.integers(0, max(1, frames - length)))
-            audio, _ = soundfile.read(path, length, start, dtype="float32", always_2d=True)
-        except (OSError, RuntimeError):
-            continue
-        piece = soxr.resample(audio.mean(1), rate, recipe.codec.sample_rate)[:size]
-        if np.isfinite(piece).all() and np.abs(piece).max(initial=0) > 1e-3:
-            yield torch.from_numpy(np.pad(piece, (0, size - len(piece))).astype(np.float32))[None]
+        with contextlib.suppress(Unusable):
+            audio = read_speech(path, recipe.codec.sample_rate, Filters(0.0, 60.0))  # (1, samples)
+            start = int(random.integers(0, max(1, audio.shape[1] - size)))
+            cut = audio[:, start : start + size]
+            if cut.abs().max() > 1e-3:
+                return F.pad(cut, (0, size - cut.shape[1]))
     raise InputError("a hundred recordings in a row were unreadable or silent: check the corpora")
 
 

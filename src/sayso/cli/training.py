@@ -141,7 +141,7 @@ def train_timbre(
 ) -> None:
     """Fit what takes a prompt's timbre off for the model, and puts it on its speech (WORLD); and
     the codec of speech without it."""
-    from sayso.training.fitting.world import fit_timbres
+    from sayso.training.fitting.timbre import fit_timbres
 
     model = fit_timbres(
         parse_roots(root),
@@ -165,7 +165,7 @@ def train_text(
 ) -> None:
     """Make a tokenizer: phonemes, or BPE fitted to the transcripts of corpora."""
     from sayso.model.text.tokenizers import Phonemes
-    from sayso.training.fitting.world import fit_text
+    from sayso.training.fitting.bpe import fit_text
 
     tokenizer = fit_text(parse_roots(root), size) if root else Phonemes()
     tokenizer.save(out)

@@ -1,0 +1,45 @@
+"""The card beside a model's weights (``card.json``): read, and checked against what it names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import corpora
+from .checkpoint import WEIGHTS
+from .errors import CheckpointError, CorpusError
+from .files import file_hash
+
+CARD = "card.json"
+
+
+def read_card(run: Path, replaced: str | None = None) -> dict[str, Any]:
+    """The card of a run, its corpora checked against the list and its weights against their hash.
+
+    Args:
+        run: Folder of the card.
+        replaced: A model whose weights are just being replaced and need not fit.
+
+    Raises:
+        CheckpointError: There is no card, or the weights are not those it names.
+        CorpusError: The corpora of the card were edited, or are not on the list.
+    """
+    path = run / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        models = dict(card["models"])
+        named = {entry.name for entry in corpora.verify(card["corpora"], path)}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; weights without a card are not used") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a model card: {error}") from error
+    used = {name for model in models.values() for name in model["trained_on"]}
+    if used != named:
+        differing = ", ".join(sorted(used ^ named))
+        raise CorpusError(f"{path}: the list of corpora was edited: {differing}")
+    for part, model in models.items():
+        weights = run / part / WEIGHTS
+        if part == replaced:
+            continue
+        if not weights.is_file() or file_hash(weights) != model["weights_sha256"]:
+            raise CheckpointError(f"{weights} is not the file that {path} names; restore it")
+    return card
