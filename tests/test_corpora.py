@@ -88,7 +88,7 @@ def test_the_command_lists_shows_and_checks(tmp_path, kathleen):
     assert [line.split(":")[0] for line in listed] == [*allowed, *refused]
     assert "refused: speech scraped" in listed[len(allowed)]
     shown = json.loads(sayso("show", "kathleen").output)
-    assert shown == corpora.get("kathleen").to_json()
+    assert shown.items() >= corpora.get("kathleen").to_json().items()
     assert isinstance(sayso("show", "my-scrape").exception, RefusedError)
     found = sayso("check", str(kathleen), "--corpus", "kathleen").output
     assert "146 utterances of 1 speakers of kathleen, 0 recordings missing" in found
