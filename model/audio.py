@@ -70,7 +70,7 @@ def read_audio(
         InputError: The file is missing, empty, no audio, too short or long, silent, or holds NaN.
     """
     path = Path(path)
-    audio, rate = decode(path, min_seconds, max_seconds)  # (samples, channels)
+    audio, rate = read_samples(path, min_seconds, max_seconds)  # (samples, channels)
     if not len(audio):
         raise InputError(f"{path} holds no audio samples; give a recording with sound in it.")
     if not np.isfinite(audio).all():
@@ -93,7 +93,7 @@ def read_audio(
     return torch.from_numpy(resample(mono, rate, sample_rate))[None]
 
 
-def decode(
+def read_samples(
     path: Path, min_seconds: float = 0.0, max_seconds: float = MAX_SECONDS
 ) -> tuple[np.ndarray, int]:
     """What an audio file holds, as it is: (samples, channels) float32, and its rate in Hz.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sayso.model.audio import decode, resample
+from sayso.model.audio import read_samples, resample
 from sayso.model.errors import InputError
 
 CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped
@@ -33,7 +33,7 @@ def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
         Unusable: It cannot be decoded, or is too short, too long, clipped, silent or not finite.
     """
     try:
-        audio, rate = decode(path)
+        audio, rate = read_samples(path)
     except InputError as error:
         raise Unusable("unreadable") from error
     seconds = len(audio) / rate
