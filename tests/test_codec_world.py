@@ -24,7 +24,8 @@ from sayso.model.codecs.world import (
     to_rows,
 )
 from sayso.model.errors import CheckpointError, InputError
-from sayso.training.fitting.world import fit_world, kmeans, nearest
+from sayso.training.fitting.residual import kmeans, nearest
+from sayso.training.fitting.world import fit_world
 from sayso.training.readers import held_out
 from speech import KATHLEEN
 

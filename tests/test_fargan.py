@@ -1,4 +1,4 @@
-"""FARGAN and its features against what upstream's own program made of the same speech.
+"""FARGAN and its features against what upstream's own program made of the same speech; its codec.
 
 `fargan_golden.safetensors`: the first 1.2 s of Kathleen's arctic_a0001 (CC0), its features by
 opus 1.6.1 and the speech that opus made of them.
@@ -11,10 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sayso.model.codecs.fargan import DEEMPHASIS, HOP, FarganVocoder
+from sayso.model.codecs.fargan import CEPSTRA, DEEMPHASIS, HOP, FarganVocoder
+from sayso.model.codecs.fargan_codec import FarganCodec, FarganConfig, from_rows, to_rows
 from sayso.model.codecs.fargan_features import FarganFeatures
 from sayso.model.codecs.fargan_weights import WEIGHTS, load_arrays
+from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError, InputError
+from sayso.training.fitting.fargan import fit_fargan
 
 GOLDEN = load_file(Path(__file__).with_name("fargan_golden.safetensors"))
 FEATURES = GOLDEN["features"][None]  # (1, 120, 20)
@@ -95,3 +98,49 @@ def test_other_weights_are_refused(tmp_path):
         load_arrays(tmp_path / "fargan.safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_arrays(tmp_path / "none.safetensors")
+
+
+@pytest.fixture(scope="module")
+def codec() -> FarganCodec:
+    return fit_fargan([FEATURES[0]], FarganConfig(codebooks=3, codebook_size=16), iterations=5)
+
+
+def test_rows_keep_all_but_the_pitch_of_what_is_unvoiced():
+    features = FEATURES[0]
+    back = from_rows(to_rows(features))
+    others = [column for column in range(20) if column != CEPSTRA]
+    torch.testing.assert_close(back[:, others], features[:, others], atol=1e-5, rtol=0)
+    voiced = features[:, CEPSTRA + 1] > 0.2
+    assert (back[voiced, CEPSTRA] - features[voiced, CEPSTRA]).abs().median() < 1 / 48  # octave
+    jumps = [each[:, CEPSTRA].diff().abs().max() for each in (back, features)]
+    assert jumps[0] < jumps[1] / 2
+
+
+def test_the_codec_says_the_features_better_with_more_codebooks(codec):
+    assert (codec.sample_rate, codec.frame_rate) == (16000, 50.0)
+    codes = codec.encode(RECORDED)
+    assert codes.shape == (1, 3, 60) and codes.dtype == torch.int64
+    wanted = to_rows(FEATURES[0])
+    away = [float(((codec.rows(codes[0, :k]) - wanted) * codec.scale).std()) for k in (1, 2, 3)]
+    assert away == sorted(away, reverse=True)
+    summed = sum(codec.entries()[level, codes[0, level]] for level in range(3))
+    torch.testing.assert_close(summed / codec.scale + codec.mean, codec.rows(codes[0]))
+    assert codec.decode(codes[:, :2]).shape == (1, 60 * 320)
+    assert codec.encode(RECORDED[:, :321]).shape == (1, 3, 2)
+    with pytest.raises(InputError, match="codes"):
+        codec.decode(codes + 16)
+
+
+def test_the_codec_is_saved_without_the_vocoder_and_named_with_it(codec, tmp_path):
+    codec.save(tmp_path)
+    again = load_codec(tmp_path)
+    assert again.identity == codec.identity
+    assert torch.equal(again.encode(RECORDED), codec.encode(RECORDED))
+    assert (tmp_path / "model.safetensors").stat().st_size < 20_000
+    other = FarganCodec(codec.config)
+    assert other.identity != codec.identity
+
+
+def test_too_little_speech_fits_no_codec():
+    with pytest.raises(InputError, match="cannot fit"):
+        fit_fargan([FEATURES[0]], FarganConfig(codebooks=1, codebook_size=64))

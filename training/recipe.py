@@ -33,8 +33,8 @@ class CodecChoice:
 
     folder: str
     """Folder of the codec, relative to where the command is run."""
-    kind: Literal["world", "encodec"] = "encodec"
-    """World vocoder with fitted codebooks, or EnCodec."""
+    kind: Literal["world", "fargan", "encodec"] = "encodec"
+    """WORLD or FARGAN vocoder with fitted codebooks, or EnCodec."""
 
 
 @dataclass(frozen=True)

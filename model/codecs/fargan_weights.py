@@ -6,7 +6,6 @@ counted in 127ths (Debian's source package opus 1.6.1, dnn/nnet.c and dnn/vec.h)
 
 import hashlib
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -14,8 +13,9 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import ASSETS
 
-WEIGHTS = Path(str(files("sayso"))) / "assets" / "fargan" / "fargan.safetensors"
+WEIGHTS = ASSETS / "fargan" / "fargan.safetensors"
 SHA256 = "472d6411a4f5e640c0cb1025313a2a169fb49a4972d84be5a88b224bbb06f90b"
 STEPS = 127
 """Upstream rounds what goes into an 8-bit layer, always within [-1, 1], to 127ths."""

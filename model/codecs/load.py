@@ -19,8 +19,13 @@ def load_codec(folder: Path) -> Codec:
         from .world import WorldCodec
 
         return WorldCodec.load(folder)
+    if kind == "fargan":
+        from .fargan_codec import FarganCodec
+
+        return FarganCodec.load(folder)
     if kind == "encodec":
         from .encodec import EncodecCodec
 
         return EncodecCodec.load(folder)
-    raise CheckpointError(f"{folder / CONFIG} has kind {kind!r}: it must be 'world' or 'encodec'")
+    known = "'world', 'fargan' or 'encodec'"
+    raise CheckpointError(f"{folder / CONFIG} has kind {kind!r}: it must be {known}")

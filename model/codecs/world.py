@@ -1,8 +1,7 @@
 """WORLD codec: vocoder parameters through a residual quantizer, for where no EnCodec can be had.
 
-Vocoder: Morise et al., WORLD (IEICE Trans. 2016), by `pyworld`; quantizer: `encodec`'s (Zeghidour
-et al., arXiv:2107.03312, Algorithm 1). Nothing here is trained by gradient: `training.fit` finds
-the codebooks by k-means. D = envelope coefficients + log F0 + voicing + aperiodicity bands.
+Vocoder: Morise et al., WORLD (IEICE Trans. 2016), by `pyworld`. Nothing here is trained by
+gradient. D = envelope coefficients + log F0 + voicing + aperiodicity bands.
 """
 
 import dataclasses
@@ -11,20 +10,16 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from encodec.quantization.core_vq import (
-    EuclideanCodebook,
-    ResidualVectorQuantization,
-    VectorQuantization,
-)
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoint import load_module, save_module
 from ..errors import InputError
 from .base import check_audio, check_codes, fingerprint
+from .residual import ResidualQuantizer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pyworld asks pkg_resources for its version
@@ -174,33 +169,14 @@ def from_rows(rows: np.ndarray, config: WorldConfig) -> Features:
     )
 
 
-class WorldCodec(nn.Module):
-    """`Codec` over WORLD parameters: each feature is centred, weighted, then quantized in K steps.
-
-    Freshly built it has random codebooks; `training.fit.fit_world` fits them.
-    """
-
-    mean: Tensor
-    scale: Tensor
+class WorldCodec(ResidualQuantizer):
+    """`Codec` over WORLD parameters; `training.fitting.world.fit_world` fits it."""
 
     def __init__(self, config: WorldConfig):
-        super().__init__()
+        super().__init__(config.width, config.codebooks, config.codebook_size)
         self.config = config
         self.sample_rate = config.sample_rate
         self.frame_rate = 1000 / config.frame_ms
-        self.codebooks, self.codebook_size = config.codebooks, config.codebook_size
-        self.register_buffer("mean", torch.zeros(config.width))
-        self.register_buffer("scale", torch.ones(config.width))
-        self.quantizer = ResidualVectorQuantization(
-            num_quantizers=config.codebooks,
-            dim=config.width,
-            codebook_size=config.codebook_size,
-            kmeans_init=False,
-        )
-        for level in range(config.codebooks):
-            for name in ("inited", "cluster_size", "embed_avg"):  # what only EMA training needs
-                delattr(self._entries(level), name)
-        self.eval()
 
     @classmethod
     def load(cls, folder: Path) -> "WorldCodec":
@@ -215,37 +191,18 @@ class WorldCodec(nn.Module):
     def identity(self) -> str:
         return fingerprint(dataclasses.asdict(self.config), self)
 
-    def codebook(self, level: int) -> Tensor:
-        """The entries (codebook_size, D) of one level, writable in place."""
-        return cast(Tensor, self._entries(level).embed)
-
-    def entries(self) -> Tensor:
-        """All entries, (K, codebook_size, D)."""
-        return torch.stack([self.codebook(level) for level in range(self.codebooks)])
-
-    def _entries(self, level: int) -> EuclideanCodebook:
-        return cast(VectorQuantization, self.quantizer.layers[level])._codebook
-
-    @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) -> codes (B, K, ceil(samples / hop)); raises InputError."""
         check_audio(audio)
         return torch.stack([self.quantize(analyse(a.cpu().numpy(), self.config)) for a in audio])
 
-    @torch.no_grad()
     def quantize(self, features: Features) -> Tensor:
         """Features of one utterance -> codes (K, T)."""
-        rows = torch.from_numpy(to_rows(features)).float().to(self.mean.device)  # (T, D)
-        vectors = (rows - self.mean) * self.scale
-        return self.quantizer.encode(vectors.t()[None])[:, 0]
+        return self.quantize_rows(torch.from_numpy(to_rows(features)))
 
-    @torch.no_grad()
     def features(self, codes: Tensor) -> Features:
         """Codes (k, T) of one utterance -> its features; raises InputError."""
-        check_codes(codes[None], self.codebooks, self.codebook_size)
-        vectors = self.quantizer.decode(codes[:, None].to(self.mean.device))[0].t()  # (T, D)
-        rows = vectors / self.scale + self.mean
-        return from_rows(rows.double().cpu().numpy(), self.config)
+        return from_rows(self.rows(codes).double().cpu().numpy(), self.config)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, k, T) -> audio (B, T * hop) float32; raises InputError."""

@@ -27,7 +27,7 @@ from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.files import file_hash
 from sayso.model.sampling import Sampling
 from sayso.model.text.tokenizers import normalise
-from sayso.training.fitting.world import FITTED_ON
+from sayso.training.fitting.residual import FITTED_ON
 
 PARTS = ("text", "codec", "ar", "nar")
 INVENTED = "I was never born, and this voice is not the voice of anyone."

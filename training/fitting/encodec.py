@@ -30,7 +30,7 @@ from ..checkpoints import collect, newest, prune, read_state, restore, save_stat
 from ..readers import Utterance, held_out, read_corpus
 from ..speech import Filters, Unusable, read_speech
 from .losses import Balancer, MelDistance, quantize
-from .world import FITTED_ON, HELD_OUT_EVERY
+from .residual import FITTED_ON, HELD_OUT_EVERY
 
 Report = Callable[[str], None]
 

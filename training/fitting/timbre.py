@@ -15,7 +15,8 @@ from sayso.model.files import write_json
 
 from ..prepare import speaker_timbre
 from ..readers import read_corpus
-from .world import FITTED_ON, HELD_OUT_EVERY, fit_world, usable_features
+from .residual import FITTED_ON, HELD_OUT_EVERY
+from .world import fit_world, usable_features
 
 ENOUGH_FRAMES = 20
 """Voiced and unvoiced ones that an utterance needs for its timbre to count."""

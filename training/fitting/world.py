@@ -1,4 +1,4 @@
-"""A WORLD codec fitted to corpora: residual codebooks by k-means (arXiv:2107.03312, 3.3)."""
+"""A WORLD codec fitted to utterances: what each feature weighs, and residual codebooks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sayso.model import corpora
 from sayso.model.codecs.world import (
     Features,
     WorldCodec,
@@ -15,46 +14,8 @@ from sayso.model.codecs.world import (
     analyse,
     to_rows,
 )
-from sayso.model.errors import InputError
-from sayso.model.files import write_json
 
-from ..readers import held_out, read_corpus
-from ..speech import Filters, Unusable, read_speech
-
-FITTED_ON = "corpora.json"
-"""Beside a fitted codec: the corpora it was fitted on, as on the list, for the model card."""
-HELD_OUT_EVERY = 47
-
-
-def fit_codec(
-    roots: dict[str, Path],
-    out: Path,
-    held_out_every: dict[str, int] | None = None,
-    codebooks: int = 8,
-    report: Callable[[str], None] = lambda line: None,
-) -> WorldCodec:
-    """Fit a WORLD codec to corpora, without their held-out utterances, and save it in `out`.
-
-    Args:
-        roots: Name on the list of consented corpora -> the unpacked corpus.
-        held_out_every: One utterance in this many of a corpus is held out, by the hash of its id;
-            47 where a corpus is not named.
-        codebooks: K.
-        report: Takes a line now and then: it takes minutes.
-
-    Raises:
-        CorpusError: A corpus is not listed, or not where it should be.
-        InputError: There is too little usable speech.
-    """
-    config = WorldConfig(codebooks=codebooks)
-    every = {name: (held_out_every or {}).get(name, HELD_OUT_EVERY) for name in roots}
-    entries = [corpora.get(name).to_json() for name in roots]
-    heard = [features for _, features in usable_features(roots, config, every, report)]
-    report(f"{len(heard)} recordings analysed; fitting {codebooks} codebooks")
-    codec = fit_world(heard, config)
-    codec.save(out)
-    write_json(out / FITTED_ON, {"corpora": entries, "held_out_every": every})
-    return codec
+from .residual import fit_books, thinned, usable_speech
 
 
 def usable_features(
@@ -65,20 +26,8 @@ def usable_features(
     most: int | None = None,
 ) -> Iterator[tuple[str, Features]]:
     """Speaker and features of each utterance that is used, or of `most` per corpus."""
-    filters = Filters(min_seconds=0.5, max_seconds=20.0)
-    for name, root in roots.items():
-        utterances = read_corpus(name, root)
-        utterances = utterances[:: max(1, len(utterances) // most)] if most else utterances
-        for number, utterance in enumerate(utterances):
-            if number % 200 == 0:
-                report(f"{name}: {number} of {len(utterances)} recordings analysed")
-            if held_out(utterance.id, every[name]):
-                continue
-            try:
-                audio = read_speech(utterance.path, config.sample_rate, filters)
-            except Unusable:
-                continue
-            yield utterance.speaker, analyse(audio[0].numpy(), config)
+    for speaker, audio in usable_speech(roots, config.sample_rate, every, report, most):
+        yield speaker, analyse(audio[0].numpy(), config)
 
 
 def fit_world(
@@ -103,21 +52,11 @@ def fit_world(
     Raises:
         InputError: Fewer frames than a codebook has entries.
     """
-    rows = np.concatenate([to_rows(features) for features in utterances])
-    if len(rows) < config.codebook_size:
-        raise InputError(f"{len(rows)} frames cannot fit {config.codebook_size} codebook entries")
     generator = torch.Generator().manual_seed(seed)
-    frames = torch.from_numpy(rows).float()
-    if len(frames) > most_frames:
-        frames = frames[torch.randperm(len(frames), generator=generator)[:most_frames]]
+    rows = torch.from_numpy(np.concatenate([to_rows(each) for each in utterances])).float()
+    frames = thinned(rows, config.codebook_size, most_frames, generator)
     codec = WorldCodec(config)
-    codec.mean.copy_(frames.mean(0))
-    codec.scale.copy_(scale(frames, config))
-    residual = (frames - codec.mean) * codec.scale
-    for level in range(config.codebooks):
-        entries = kmeans(residual, config.codebook_size, iterations, generator)
-        codec.codebook(level).copy_(entries)
-        residual -= entries[nearest(residual, entries)]
+    fit_books(codec, frames, scale(frames, config), iterations, generator)
     return codec
 
 
@@ -143,31 +82,3 @@ def scale(frames: Tensor, config: WorldConfig) -> Tensor:
     weight[voicing + 1 :] = config.aperiodicity_weight
     weight[voicing - 1 :] /= spread[voicing - 1 :].clamp_min(1e-3)
     return weight
-
-
-def nearest(points: Tensor, entries: Tensor) -> Tensor:
-    """Index of the nearest entry (C, D) for each point (N, D): (N,)."""
-    bias = entries.pow(2).sum(1) / 2
-    return torch.cat(
-        [torch.addmm(bias, p, entries.t(), alpha=-1).argmin(1) for p in points.split(8192)]
-    )
-
-
-def kmeans(points: Tensor, count: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's algorithm from random points: `count` entries (count, D) for points (N, D).
-
-    An entry that loses all its points moves to a random one.
-    """
-
-    def pick(number: int) -> Tensor:
-        return points[torch.randperm(len(points), generator=generator)[:number]]
-
-    entries = pick(count)
-    for _ in range(iterations):
-        index = nearest(points, entries)
-        sizes = torch.bincount(index, minlength=count)
-        entries = torch.zeros_like(entries).index_add_(0, index, points)
-        entries /= sizes.clamp_min(1)[:, None]
-        empty = sizes == 0
-        entries[empty] = pick(int(empty.sum()))
-    return entries

@@ -90,16 +90,19 @@ def train_codec(
         list[str] | None, typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Train an EnCodec: configs/codec-mini.yaml. Else WORLD.")
+        Path | None, typer.Option(help="Train an EnCodec: configs/codec-mini.yaml.")
     ] = None,
-    codebooks: Annotated[int, typer.Option(help="K, of a WORLD codec.")] = 8,
+    kind: Annotated[
+        str, typer.Option(help="What is fitted without a config: world or fargan.")
+    ] = "world",
+    codebooks: Annotated[int, typer.Option(help="K, of a fitted codec.")] = 8,
     held_out: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=N: one utterance in N is kept out of a WORLD codec; else 47."),
+        typer.Option(help="NAME=N: one utterance in N is kept out of a fitted codec; else 47."),
     ] = None,
 ) -> None:
-    """Make a codec from corpora, without their held-out utterances: WORLD, or an EnCodec."""
-    from sayso.training.fitting.world import fit_codec
+    """Make a codec from corpora, without their held-out utterances: WORLD, FARGAN, an EnCodec."""
+    from sayso.training.fitting.codec import fit_codec
 
     if not root:
         raise InputError(
@@ -112,7 +115,7 @@ def train_codec(
         print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
         return
     numbers = parse_numbers("--held-out", held_out or [])
-    codec = fit_codec(parse_roots(root), out, numbers, codebooks, print)
+    codec = fit_codec(kind, parse_roots(root), out, numbers, codebooks, print)
     print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
 
 
