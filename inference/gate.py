@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from sayso.model.errors import InputError, SaysoError
+from sayso.model.errors import InputError
 
 from .consent.other_voices import bundled_folders, install_bundled_voice
 from .consent.receipt import ANY, MAX_NAME, Receipt, codes_digest
@@ -24,7 +24,7 @@ from .consent.receipt import read as read_receipt
 from .errors import RefusedError, StoreError
 from .provenance.c2pa import BESIDE, keep_manifest, sidecar_of
 from .store import keys, ledger
-from .store.recovery import settle, staging_path
+from .store.recovery import recover, settle, staging_path
 from .store.store import Store, Voice
 
 GRANT_SECONDS = (
@@ -72,8 +72,9 @@ class Gate:
     """The one door to a voice. It keeps no state of its own: `store` is all there is."""
 
     def __init__(self, store: Store):
-        """Guard `store`; the voices that ship with Sayso are registered in it on first use."""
+        """Guard `store`: end what a killed process left in it, bring in the voices that ship."""
         self.store = store
+        recover(store)
         for folder in bundled_folders():
             install_bundled_voice(store, folder)
 
@@ -105,22 +106,18 @@ class Gate:
             "text_commitment": ledger.commit_to(salt, _clean(text)),
             "altered": altered,
         }
-        with self.store.transaction():
-            self.store.check()
-            try:
+        grant_id = f"g-{secrets.token_hex(16)}"
+        try:
+            with self.store.transaction():
+                self.store.check()
                 found, receipt = self._allowed(voice, purpose, user, text, language, altered, codec)
-                codes = self._prompt(found, receipt)
-            except RefusedError as refusal:
-                refused = refusal
+                details = asked | {"receipt_id": receipt.record_id, "characters": len(text)}
+                codes = unpack_prompt(self.store.grant(found, grant_id, details), receipt)
+        except RefusedError as refusal:
+            with self.store.transaction():
                 details = asked | {"code": refusal.code, "characters": len(text)}
                 self.store.append("refused", f"r-{secrets.token_hex(16)}", details)
-            else:
-                refused = None
-                grant_id = f"g-{secrets.token_hex(16)}"
-                details = asked | {"receipt_id": receipt.record_id, "characters": len(text)}
-                self.store.append("granted", grant_id, details)
-        if refused is not None:
-            raise refused
+            raise
         scope = receipt.scope
         return Grant(
             id=grant_id,
@@ -161,8 +158,7 @@ class Gate:
                 self.store.check()
                 refused = self._usable(grant)
                 if refused is None:
-                    values = (grant.id, str(destination))
-                    self.store.database.execute("INSERT INTO journal VALUES (?, ?)", values)
+                    self.store.open_release(grant.id, destination)
             if refused is not None:
                 raise refused
             try:
@@ -184,8 +180,7 @@ class Gate:
                         details["manifest_sha256"] = hashlib.sha256(manifest).hexdigest()
                     self.store.append("released", grant.id, details)
             finally:  # the ledger decides which way it goes, here as after a crash
-                with self.store.transaction():
-                    settle(self.store, grant.id, destination)
+                settle(self.store, grant.id, destination)
             with contextlib.suppress(OSError):
                 produced.unlink()
         return grant.id
@@ -199,15 +194,13 @@ class Gate:
         Returns:
             Every output ever released in that voice.
         """
-        with self.store.readable():
-            self.store.check()
+        self.store.check()
         self.store.forget(voice, {"reason": _short(reason)})
         return self.outputs(voice)
 
     def outputs(self, voice: str) -> list[Output]:
         """Every output ever released in a voice, oldest first."""
-        with self.store.readable():
-            events = ledger.entries(self.store.database, "released", voice=voice)
+        events = self.store.entries("released", voice=voice)
         return [
             Output(e.id, e.time, *(e.content[k] for k in ("path", "sha256", "purpose", "user")))
             for e in events
@@ -215,14 +208,11 @@ class Gate:
 
     def receipt(self, voice: str) -> Receipt:
         """A voice's receipt, its signature checked; RefusedError if there is no good one."""
-        with self.store.readable():
-            self.store.check()
-            found = self.store.voice(voice)
-            if found is None:
-                raise RefusedError(
-                    "voice-unknown", f"No voice {voice[:MAX_NAME]!r} is enrolled here."
-                )
-            return self._receipt(found)
+        self.store.check()
+        found = self.store.voice(voice)
+        if found is None:
+            raise RefusedError("voice-unknown", f"No voice {voice[:MAX_NAME]!r} is enrolled here.")
+        return self._receipt(found)
 
     def _allowed(
         self,
@@ -315,7 +305,7 @@ class Gate:
         scope = receipt.scope
         if scope.max_uses is None and scope.max_characters is None:
             return
-        events = ledger.entries(self.store.database, voice=receipt.voice)
+        events = self.store.entries(voice=receipt.voice)
         released = {entry.id for entry in events if entry.event == "released"}
         counted = [
             entry.content["characters"]
@@ -336,24 +326,9 @@ class Gate:
                 f"{receipt.voice!r} are left; the text has {characters}.",
             )
 
-    def _prompt(self, found: Voice, receipt: Receipt) -> Tensor:
-        try:
-            codes = load_tensors(self.store._open_sealed(found, "codes"))["codes"].long()
-        except SaysoError:
-            raise
-        except (
-            Exception
-        ) as error:  # the sealed bytes are authentic but no tensor: a store made wrongly
-            raise StoreError(f"The prompt of {found.voice!r} cannot be read ({error}).") from None
-        if codes.ndim != 2 or codes_digest(codes) != receipt.codes_sha256:
-            raise RefusedError(
-                "prompt-changed", f"The prompt of {found.voice!r} is not the one in its receipt."
-            )
-        return codes
-
     def _usable(self, grant: Grant) -> RefusedError | None:
         """Why a grant cannot be used now (logged as a refusal), or None."""
-        events = ledger.entries(self.store.database, id=grant.id)
+        events = self.store.entries(id=grant.id)
         given = next((entry for entry in events if entry.event == "granted"), None)
         named = {"voice": grant.voice, "purpose": grant.purpose, "user": grant.user}
         named["receipt_id"] = grant.receipt_id
@@ -389,6 +364,24 @@ class Gate:
             self.store.append("refused", f"r-{secrets.token_hex(16)}", details)
             return refusal
         return None
+
+
+def unpack_prompt(data: bytes, receipt: Receipt) -> Tensor:
+    """Prompt codes (K, T) int64 out of their bytes.
+
+    Raises:
+        RefusedError: prompt-changed: they are not those of the receipt.
+        StoreError: They are no codes.
+    """
+    try:
+        codes = load_tensors(data)["codes"].long()
+    except Exception as error:  # authentic, but no tensor: a store made wrongly
+        raise StoreError(f"The prompt of {receipt.voice!r} cannot be read ({error}).") from None
+    if codes.ndim != 2 or codes_digest(codes) != receipt.codes_sha256:
+        raise RefusedError(
+            "prompt-changed", f"The prompt of {receipt.voice!r} is not the one in its receipt."
+        )
+    return codes
 
 
 def _clean(text: str) -> str:

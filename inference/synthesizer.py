@@ -27,7 +27,7 @@ from .gate import Gate, Grant
 from .provenance.c2pa import BESIDE, SIGNED, ensure_ca, read_manifest, sign
 from .ranking import best
 from .recognisers import Ears, load_ears
-from .store import recovery
+from .store.checking import vouch
 from .store.store import Store
 from .watermark.ensemble import load_marks
 from .watermark.perth import PERTH_RATE
@@ -84,7 +84,7 @@ class Synthesizer:
         # Marks before the model: without them there is nothing this class may do.
         self.marks = load_marks(self.store.home)
         self.ca = ensure_ca(self.store.home / "ca")
-        recovery.vouch(self.store)
+        vouch(self.store)
         self.gate = Gate(self.store)
         self.bundle: Bundle = load_bundle(model)
         self.ears: Ears | None = None  # loaded when samples are ranked

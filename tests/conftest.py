@@ -1,5 +1,6 @@
 """Shared by all tests: real speech, and the same arithmetic on every machine."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,25 @@ def few_threads():
 def kathleen() -> Path:
     """A part of the Kathleen corpus, laid out as the whole."""
     return KATHLEEN
+
+
+class Clock:
+    """The store's clocks, standing where they are put."""
+
+    def __init__(self):
+        self.now = time.time()
+        self.steady = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Sets the time of every store in this process; nothing public does."""
+    from sayso.inference.store import book
+
+    clock = Clock()
+    monkeypatch.setattr(book, "_wall", lambda: clock.now)
+    monkeypatch.setattr(book, "_since_boot", lambda: clock.steady)
+    return clock
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from sayso.inference.consent.receipt import Scope, issue, verify_receipt
 from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import Gate
 from sayso.inference.store import keys, ledger
+from sayso.inference.store.checking import verify
+from sayso.inference.store.export import export, verify_export, write_export
 from sayso.inference.store.store import Store
 from sayso.model.errors import InputError, SaysoError
 from test_gate import CODES, register
@@ -159,9 +161,9 @@ def test_after_rotation_all_printed_keys_together_check_every_receipt(store: Sto
     for name in ("vera", "zoe"):
         (tmp_path / "r.jws").write_text(store.voice(name).token)  # type: ignore[union-attr]
         assert verify_receipt(tmp_path / "r.jws", printed).voice == name
-    store.export(tmp_path / "ledger.jsonl")
+    export(store, tmp_path / "ledger.jsonl")
     for pem in (printed, *store.public_keys().values()):
-        assert ledger.verify_export(tmp_path / "ledger.jsonl", pem).size == 4
+        assert verify_export(tmp_path / "ledger.jsonl", pem).size == 4
 
 
 def test_a_passphrase_can_be_changed_and_taken_away(
@@ -181,7 +183,7 @@ def test_a_passphrase_can_be_changed_and_taken_away(
         store.rotate_key()
     monkeypatch.delenv("SAYSO_PASSPHRASE")
     with Store.open(home) as store:
-        assert store.verify().size == 3
+        assert verify(store).size == 3
 
 
 def test_secrets_open_to_others_are_not_used(store: Store):
@@ -212,15 +214,15 @@ def test_a_forged_ledger_that_names_the_real_key_is_not_taken_for_it(store: Stor
     kid = keys.thumbprint(keys.load_public(real))
     with Store.open(tmp_path / "forged") as forged:
         content = {"kid": kid, "public": real, "leaves": ""}
-        with forged.exclusive(), forged.readable():
-            forged.database.execute("BEGIN IMMEDIATE")
+        with forged.exclusive(), forged._readable():
+            forged._database.execute("BEGIN IMMEDIATE")
             now = forged.now()
-            ledger.append(forged.database, forged.signing_key(), "key-rotated", kid, content, now)
-            forged.database.execute("COMMIT")
-            ledger.export(forged.database, tmp_path / "forged.jsonl")
-    assert ledger.verify_export(tmp_path / "forged.jsonl").size == 2  # in itself it is whole
+            ledger.append(forged._database, forged.signing_key(), "key-rotated", kid, content, now)
+            forged._database.execute("COMMIT")
+            write_export(forged.rows(), tmp_path / "forged.jsonl")
+    assert verify_export(tmp_path / "forged.jsonl").size == 2  # in itself it is whole
     with pytest.raises(StoreError, match="not signed by the given public key"):
-        ledger.verify_export(tmp_path / "forged.jsonl", real)
+        verify_export(tmp_path / "forged.jsonl", real)
 
 
 def test_a_slower_writer_does_not_set_the_saved_head_back(store: Store):
@@ -239,7 +241,7 @@ def test_a_slower_writer_does_not_set_the_saved_head_back(store: Store):
                         {k: keys.load_public(p) for k, p in (mine.public_keys().items())},
                         "head",
                     ).size
-                    rows = mine.database.execute("SELECT count(*) FROM ledger").fetchone()[0]
+                    rows = mine._database.execute("SELECT count(*) FROM ledger").fetchone()[0]
                     heads.append((size, rows))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
@@ -302,10 +304,10 @@ def test_a_release_replaces_a_link_and_not_what_it_points_to(store: Store, tmp_p
 )
 def test_a_session_shows_what_is_consented_to_and_nothing_hidden(store: Store, change: dict):
     arguments = {"speaker": "Vera", "purposes": ("research",), "days": 30} | change
-    before = len(ledger.entries(store.database))
+    before = len(store.entries())
     with pytest.raises(InputError):
         start_enrolment(store, **arguments)
-    assert len(ledger.entries(store.database)) == before
+    assert len(store.entries()) == before
 
 
 def test_a_store_behind_a_loop_of_links_is_an_error(tmp_path: Path):

@@ -16,6 +16,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import readings
+from conftest import Clock
 from sayso.inference.consent import challenge, checks, enrolment
 from sayso.inference.consent import prompt as alignment
 from sayso.inference.consent.enrolment import Session, finish_enrolment, start_enrolment
@@ -28,6 +29,8 @@ from sayso.inference.provenance.c2pa import ensure_ca, sign
 from sayso.inference.recognisers import Ears, load_ears, same_speaker
 from sayso.inference.spoof import spoof_score
 from sayso.inference.store import ledger
+from sayso.inference.store.checking import verify
+from sayso.inference.store.sealed import read_sealed
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.inference.watermark.ensemble import Marks, load_marks
@@ -40,16 +43,6 @@ from sayso.model.errors import InputError
 pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")
 CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
 SPRING = 1_585_800_000.0  # 2 April 2020: the reader's corpus has every word of that date
-
-
-class Clock:
-    """A clock that stands where it is put."""
-
-    def __init__(self):
-        self.now = SPRING
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,13 +69,9 @@ def codec() -> Codec:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def store(tmp_path: Path, clock: Clock):
-    with Store.open(tmp_path / "home", clock) as store:
+    clock.now = SPRING
+    with Store.open(tmp_path / "home") as store:
         yield store
 
 
@@ -117,10 +106,10 @@ def refusal(store, session, path, codec: Any = None, ears=None, marks=None, **mo
     before = {voice.voice for voice in store.voices()}
     with pytest.raises(RefusedError) as caught:
         finish_enrolment(store, session.id, path, codec, ears=ears, marks=marks, **more)
-    last = ledger.entries(store.database)[-1]
+    last = store.entries()[-1]
     assert last.event == "enrol-refused" and last.content["code"] == caught.value.code
     assert {voice.voice for voice in store.voices()} == before
-    store.verify()
+    verify(store)
     return caught.value.code
 
 
@@ -201,7 +190,7 @@ def test_an_unreadable_file_does_not_use_the_session_up(store: Store, tmp_path: 
             finish_enrolment(store, session.id, tmp_path / name, None, ears=ears, marks=marks)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="together"):
         finish_enrolment(store, session.id, tmp_path / "x", None, prompt=tmp_path / "y")  # type: ignore[arg-type]
-    assert not ledger.entries(store.database, "session-used")
+    assert not store.entries("session-used")
 
 
 # --- recordings that are not what they should be ---
@@ -293,7 +282,7 @@ def test_a_prompt_that_goes_on_in_anothers_voice(store, tmp_path, ears, marks):
         store, begin(store), consent, ears=ears, marks=marks, prompt=prompt, prompt_text="words"
     )
     assert code == "prompt-speaker"
-    last = ledger.entries(store.database)[-1].content["checks"][-1]
+    last = store.entries()[-1].content["checks"][-1]
     assert last["name"] == "prompt and consent alike throughout"
 
 
@@ -311,13 +300,11 @@ def test_a_prompt_with_a_soft_second_voice(store, tmp_path, ears, marks):
 # --- one who uses the installation as it is, and means ill ---
 
 
-def test_setting_the_clock_back_does_not_lengthen_a_session(tmp_path: Path):
-    clock, steady = Clock(), Clock()
-    with Store.open(tmp_path / "home", clock, steady) as store:
-        for passed in (121.0, -1000.0):  # the second: the machine was started again
-            session = begin(store)
-            steady.now += passed
-            assert refusal(store, session, tmp_path / "none.wav") == "session-expired"
+def test_setting_the_clock_back_does_not_lengthen_a_session(store, clock: Clock, tmp_path: Path):
+    for passed in (121.0, -1000.0):  # the second: the machine was started again
+        session = begin(store)
+        clock.steady += passed
+        assert refusal(store, session, tmp_path / "none.wav") == "session-expired"
 
 
 def test_two_recordings_at_once_of_one_session(store: Store, tmp_path: Path, ears, marks):
@@ -328,7 +315,7 @@ def test_two_recordings_at_once_of_one_session(store: Store, tmp_path: Path, ear
     ready = threading.Barrier(3)
 
     def work() -> None:
-        with Store.open(home, store.clock) as own:
+        with Store.open(home) as own:
             ready.wait()
             with pytest.raises(RefusedError) as caught:
                 finish_enrolment(own, session.id, path, None, ears=ears, marks=marks)  # type: ignore[arg-type]
@@ -343,9 +330,9 @@ def test_two_recordings_at_once_of_one_session(store: Store, tmp_path: Path, ear
     for thread in threads:
         thread.join()
     assert sorted(codes) == ["session-used", "silent"]
-    rows = ledger.entries(store.database, "enrol-refused")
+    rows = store.entries("enrol-refused")
     assert sorted(row.content["code"] for row in rows) == sorted(codes)
-    assert len(ledger.entries(store.database, "session-used")) == 1
+    assert len(store.entries("session-used")) == 1
 
 
 def test_files_that_are_none_do_not_use_the_session_up(store, tmp_path, ears, marks):
@@ -364,7 +351,7 @@ def test_files_that_are_none_do_not_use_the_session_up(store, tmp_path, ears, ma
     for text in ("x" * 1001, "\udcff", "\x00", "..."):
         with pytest.raises(InputError):
             finish_enrolment(store, session.id, path, None, prompt=path, prompt_text=text)  # type: ignore[arg-type]
-    assert not ledger.entries(store.database, "session-used")
+    assert not store.entries("session-used")
     assert not list((store.home / "work").iterdir())
 
 
@@ -373,7 +360,7 @@ def test_a_session_that_breaks_off_stands_in_the_ledger(store, tmp_path, ears, m
     deaf = Ears(None, ears.encoder)
     with pytest.raises(AttributeError):
         finish_enrolment(store, begin(store).id, path, None, ears=deaf, marks=marks)  # type: ignore[arg-type]
-    last = ledger.entries(store.database)[-1]
+    last = store.entries()[-1]
     assert (last.event, last.content["code"]) == ("enrol-refused", "broken-off")
 
 
@@ -411,10 +398,10 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
     assert 3 < grant.codes.shape[1] / codec.frame_rate < 10  # the end of it is the prompt
     voice = store.voice(taken.voice)
     assert set(voice.sealed) == {"codes", "embedding", "consent-recording"}
-    assert store._open_sealed(voice, "consent-recording") == original
+    assert read_sealed(store._database, store.home, voice, "consent-recording") == original
     public_text = json.dumps(taken.receipt.payload())
     assert "embedding" not in public_text and len(public_text) < 8000
-    store.verify()
+    verify(store)
     # Had more been claimed than was read, it would have been refused.
     take = checks.read_take(tmp_path / "consent.wav", "consent")
     take = dataclasses.replace(take, audio=read_aloud(session))
@@ -457,7 +444,7 @@ def test_a_consent_without_a_prompt_in_it_is_logged_as_refused(
 
     monkeypatch.setattr(enrolment, "cut_prompt", unclear)
     assert refusal(store, session, path, codec, ears, marks) == "prompt-unclear"
-    row = ledger.entries(store.database)[-1]
+    row = store.entries()[-1]
     assert len(row.content["checks"]) > 10
 
 

@@ -1,35 +1,27 @@
 """The gate: what it grants, what it refuses and why, and that release and revoke hold."""
 
 import hashlib
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from conftest import Clock
 from sayso.inference.consent import other_voices
 from sayso.inference.consent.other_voices import pack_codes
 from sayso.inference.consent.receipt import Receipt, Scope, codes_digest, issue
 from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import GRANT_SECONDS, Gate
 from sayso.inference.store import keys, ledger
+from sayso.inference.store.checking import verify
+from sayso.inference.store.export import export
 from sayso.inference.store.store import Store
 from sayso.model.errors import CorpusError, InputError
 
 CODES = torch.arange(8 * 30).reshape(8, 30) % 1024
 pytestmark = pytest.mark.usefixtures("no_bundled_voice")
 SCOPE = Scope(purposes=("research",), users=("ada",), max_characters=100, max_uses=3)
-
-
-class Clock:
-    """A clock that stands where it is put."""
-
-    def __init__(self):
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def register(store: Store, voice: str = "vera", scope: Scope = SCOPE, **changes) -> Receipt:
@@ -56,13 +48,8 @@ def register(store: Store, voice: str = "vera", scope: Scope = SCOPE, **changes)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def store(tmp_path: Path, clock: Clock):
-    with Store.open(tmp_path / "home", clock) as store:
+    with Store.open(tmp_path / "home") as store:
         yield store
 
 
@@ -75,7 +62,7 @@ def gate(store: Store) -> Gate:
 def refused(gate: Gate, voice="vera", purpose="research", user="ada", text="Hello.", **more) -> str:
     with pytest.raises(RefusedError) as caught:
         gate.authorise(voice, purpose, user, text, **more)
-    row = ledger.entries(gate.store.database)[-1]
+    row = gate.store.entries()[-1]
     assert row.event == "refused" and row.content["code"] == caught.value.code
     return caught.value.code
 
@@ -98,7 +85,7 @@ def test_grant_then_release(gate: Gate, tmp_path: Path):
         (grant.id, digest, str(out))
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out.wav"]
-    gate.store.verify()
+    verify(gate.store)
 
 
 def test_every_refusal_has_its_code_and_its_row(gate: Gate, clock: Clock):
@@ -115,7 +102,7 @@ def test_every_refusal_has_its_code_and_its_row(gate: Gate, clock: Clock):
     assert refused(gate, voice="\udcff" * 300, user="\udcff") == "voice-unknown"
     clock.now += 86400
     assert refused(gate) == "receipt-expired"
-    gate.store.verify()
+    verify(gate.store)
 
 
 def test_uses_run_out_but_unused_grants_come_back(gate: Gate, clock: Clock, tmp_path: Path):
@@ -151,7 +138,7 @@ def test_a_forged_grant_is_refused(gate: Gate, tmp_path: Path, change: dict, cod
     with pytest.raises(RefusedError) as caught:
         gate.release(grant, wav(tmp_path), tmp_path / "out.wav")
     assert caught.value.code == code and not (tmp_path / "out.wav").exists()
-    assert ledger.entries(gate.store.database)[-1].event == "refused"
+    assert gate.store.entries()[-1].event == "refused"
 
 
 def test_a_grant_works_once_and_not_for_long(gate: Gate, clock: Clock, tmp_path: Path):
@@ -177,7 +164,7 @@ def test_release_to_a_missing_folder_leaves_nothing_and_can_be_repeated(gate: Ga
 
 def test_revocation_holds_at_once_in_another_open_store(gate: Gate, clock: Clock, tmp_path: Path):
     home = gate.store.home
-    with Store.open(home, clock) as second:
+    with Store.open(home) as second:
         other = Gate(second)
         grant = other.authorise("vera", "research", "ada", "Hello.")
         other.release(grant, wav(tmp_path), tmp_path / "1.wav")
@@ -187,15 +174,15 @@ def test_revocation_holds_at_once_in_another_open_store(gate: Gate, clock: Clock
         outputs = gate.revoke("vera", "no longer")
         assert [output.ledger_id for output in outputs] == [grant.id]
         assert not key_file.exists()
-        assert second.database.execute("SELECT count(*) FROM sealed").fetchone() == (0,)
+        assert second._database.execute("SELECT count(*) FROM sealed").fetchone() == (0,)
         assert refused(other) == "voice-revoked"
         with pytest.raises(RefusedError, match="voice-revoked"):
             other.release(pending, wav(tmp_path), tmp_path / "2.wav")
         assert not (tmp_path / "2.wav").exists()
     assert gate.revoke("vera") == outputs  # twice is no error, and adds no row
-    assert len(ledger.entries(gate.store.database, "revoked")) == 1
+    assert len(gate.store.entries("revoked")) == 1
     assert gate.receipt("vera").principal == "Vera"  # the proof stays
-    gate.store.verify()
+    verify(gate.store)
 
 
 def test_a_file_name_that_cannot_be_logged_is_refused(gate: Gate, tmp_path: Path):
@@ -238,7 +225,7 @@ def test_after_rotation_old_receipts_hold_and_the_old_key_is_gone(gate: Gate):
     assert gate.authorise("vera", "research", "ada", "Hello.").voice == "vera"
     register(gate.store, "zoe")
     assert gate.receipt("zoe").kid == new and gate.receipt("vera").kid == old
-    gate.store.verify()
+    verify(gate.store)
 
 
 def test_the_clock_may_not_run_back(gate: Gate, clock: Clock):
@@ -257,7 +244,7 @@ def test_the_bundled_voice_installs_once_and_stays_revoked(
     monkeypatch.setattr(other_voices, "ASSETS", tmp_path / "assets")
     for _ in range(2):
         assert other_voices.install_bundled_voice(store, folder) == "nobody"
-    assert len(ledger.entries(store.database, "enrolled", voice="nobody")) == 1
+    assert len(store.entries("enrolled", voice="nobody")) == 1
     gate = Gate(store)
     grant = gate.authorise("nobody", "anything", "anyone", "Hello.")
     assert grant.may_alter and torch.equal(grant.codes, CODES)
@@ -266,7 +253,7 @@ def test_the_bundled_voice_installs_once_and_stays_revoked(
     )  # a new release of Sayso
     other_voices.install_bundled_voice(store, folder)
     assert gate.authorise("nobody", "a", "b", "Hello.").transcript == "Made up anew."
-    store.verify()
+    verify(store)
     gate.revoke("nobody")
     other_voices.install_bundled_voice(store, folder)
     assert refused(gate, voice="nobody") == "voice-revoked"
@@ -291,7 +278,7 @@ def test_the_ledger_half_that_is_public_holds_no_personal_word(gate: Gate, tmp_p
     register(gate.store, "veronica", record_id="c-1")
     refused(gate, "veronica", user="Mallory")
     gate.authorise("veronica", "research", "ada", "a secret sentence")
-    gate.store.export(tmp_path / "ledger.jsonl")
+    export(gate.store, tmp_path / "ledger.jsonl")
     text = (tmp_path / "ledger.jsonl").read_text()
     for word in ("veronica", "Mallory", "research", "secret", "I say so"):
         assert word not in text

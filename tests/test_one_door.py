@@ -60,8 +60,9 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
 }
 MAKERS = {  # call -> the only files that may make it
     "Grant": {"inference/gate.py"},
-    "_open_sealed": {"inference/gate.py", "inference/store/recovery.py"},
-    "_voice_key": {"inference/store/store.py", "inference/store/recovery.py"},
+    "store.grant": {"inference/gate.py"},
+    "read_sealed": {"inference/store/store.py", "inference/store/checking.py"},
+    "read_key": {"inference/store/sealed.py", "inference/store/checking.py"},
     "bundle.generate": {"inference/synthesizer.py", "src/sayso/export.py"},
     "bundle.voiced": {
         *("inference/synthesizer.py", "src/sayso/export.py", "tools/classifier_clips.py"),

@@ -17,7 +17,10 @@ from sayso.inference.consent.receipt import Scope, kantara, verify_receipt
 from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import Gate
 from sayso.inference.provenance.certificates import ensure_ca
-from sayso.inference.store import keys, ledger, recovery
+from sayso.inference.store import keys
+from sayso.inference.store.checking import verify, vouch
+from sayso.inference.store.export import export, verify_export
+from sayso.inference.store.recovery import recover
 from sayso.inference.store.store import Store
 from sayso.inference.watermark.keyed import load_keyed
 from sayso.model.errors import SaysoError
@@ -55,7 +58,7 @@ def in_child(work: Callable[[], None]) -> int:
 
 
 def dump(store: Store) -> dict[str, list]:
-    return {name: store.database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES}
+    return {name: store._database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES}
 
 
 def build(home: Path) -> None:
@@ -65,7 +68,7 @@ def build(home: Path) -> None:
         register(store, "zoe", SCOPE)
         load_keyed(home)
         ensure_ca(home / "ca")
-        recovery.vouch(store)
+        vouch(store)
         speak(store, "vera", home.parent, "out")
         store.rotate_key()
         Gate(store).revoke("zoe")
@@ -111,7 +114,7 @@ def flip(home: Path, copy: Path, name: str, place: int, bit: int) -> str:
     path.write_bytes(data)
     try:
         with Store.open(copy) as store:
-            store.verify()
+            verify(store)
             with Store.open(home) as whole:
                 # SQLite leaves room inside its pages, and counters in its header: a bit there
                 # changes no row. Then, and only then, there is nothing to find.
@@ -165,7 +168,8 @@ def flip_wal(home: Path, copy: Path, place: int, bit: int) -> str:
     path.write_bytes(data)
     try:
         with Store.open(copy) as store, Store.open(whole) as sound:
-            store.verify()
+            recover(store)
+            verify(store)
             assert dump(store) == dump(sound)
     except StoreError as error:
         return str(error)
@@ -181,7 +185,7 @@ def flip_wal(home: Path, copy: Path, place: int, bit: int) -> str:
         ("DELETE FROM details WHERE seq = 4", "lost its details"),
         ("UPDATE ledger SET seq = seq + 100 WHERE seq = 4", "missing"),
         ("DELETE FROM ledger WHERE seq = 8; DELETE FROM details WHERE seq = 8", "from the end"),
-        ("UPDATE ledger SET seq = -seq WHERE seq IN (4, 5)", "lost its details"),
+        ("UPDATE ledger SET seq = -seq WHERE seq IN (4, 5)", "row 4 is missing"),
         ("UPDATE sealed SET data = zeroblob(length(data))", "codes of the voice vera was changed"),
         ("DELETE FROM sealed", "codes of the voice vera is missing"),
         ("INSERT INTO sealed VALUES ('c-x', 'codes', x'00')", "of no voice"),
@@ -193,22 +197,22 @@ def test_edited_rows_are_found(used: Path, tmp_path: Path, change: str, said: st
     shutil.copytree(used, home)
     with Store.open(home) as store:
         if "seq = 8" in change:
-            assert len(ledger.entries(store.database)) >= 8
-            last = ledger.entries(store.database)[-1].seq
+            assert len(store.entries()) >= 8
+            last = store.entries()[-1].seq
             change = change.replace("8", str(last))
         if "row 6" in said:
-            revoked = ledger.entries(store.database, "revoked")[0].seq
+            revoked = store.entries("revoked")[0].seq
             said = said.replace("6", str(revoked))
         triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
-        kept = store.database.execute(triggers).fetchall()
-        store.database.execute("PRAGMA foreign_keys = OFF")
+        kept = store._database.execute(triggers).fetchall()
+        store._database.execute("PRAGMA foreign_keys = OFF")
         for name, _ in kept:
-            store.database.execute(f"DROP TRIGGER {name}")
-        store.database.executescript(change)
+            store._database.execute(f"DROP TRIGGER {name}")
+        store._database.executescript(change)
         for _, sql in kept:  # a careful forger puts them back
-            store.database.execute(sql)
+            store._database.execute(sql)
         with pytest.raises(StoreError, match=said):
-            store.verify()
+            verify(store)
 
 
 def test_the_tables_themselves_refuse_to_forget(used: Path, tmp_path: Path):
@@ -216,9 +220,9 @@ def test_the_tables_themselves_refuse_to_forget(used: Path, tmp_path: Path):
     shutil.copytree(used, home)
     with Store.open(home) as store:
         for change in ("DELETE FROM ledger", "UPDATE details SET voice = ''"):
-            with pytest.raises(StoreError, match="append-only"), store.readable():
-                store.database.execute(change)
-        store.database.execute("DROP TRIGGER ledger_no_DELETE")
+            with pytest.raises(StoreError, match="append-only"), store._readable():
+                store._database.execute(change)
+        store._database.execute("DROP TRIGGER ledger_no_DELETE")
         with pytest.raises(StoreError, match="not a store of version"):
             store.check()
 
@@ -228,8 +232,8 @@ def test_the_gate_asks_nothing_of_a_changed_store(used: Path, tmp_path: Path):
     shutil.copytree(used, home)
     with Store.open(home) as store, Store.open(home) as other:
         gate = Gate(store)
-        other.database.execute("DROP TRIGGER details_no_UPDATE")
-        other.database.execute("UPDATE details SET content = replace(content, 'zoe', 'eve')")
+        other._database.execute("DROP TRIGGER details_no_UPDATE")
+        other._database.execute("UPDATE details SET content = replace(content, 'zoe', 'eve')")
         with pytest.raises(StoreError):
             gate.authorise("vera", "research", "ada", "Hello.")
 
@@ -246,9 +250,9 @@ def test_a_flipped_bit_in_receipt_export_or_public_key_is_found(
         public = store.public_keys()[keys.key_id(voice.token)]
         receipt, exported = folder / "r.jws", folder / "ledger.jsonl"
         receipt.write_text(voice.token + "\n")
-        store.export(exported)
+        export(store, exported)
     assert verify_receipt(receipt, public).voice == "vera"
-    assert ledger.verify_export(exported, public).size > 5
+    assert verify_export(exported, public).size > 5
     for path in (receipt, exported):
         data = bytearray(path.read_bytes())
         data[place % len(data)] ^= 1 << bit
@@ -256,7 +260,7 @@ def test_a_flipped_bit_in_receipt_export_or_public_key_is_found(
     with pytest.raises(SaysoError):
         verify_receipt(receipt, public)
     with pytest.raises(StoreError, match=r"ledger\.jsonl"):
-        ledger.verify_export(exported, public)
+        verify_export(exported, public)
     pem = bytearray(public.encode())
     pem[place % len(pem)] ^= 1 << bit
     try:  # a flip inside the 32 bytes is another key, which has signed nothing here
@@ -272,17 +276,17 @@ def test_an_old_head_proves_growth_and_a_foreign_one_nothing(tmp_path: Path):
     with Store.open(tmp_path / "a") as store, Store.open(tmp_path / "b") as other:
         old = store.head()
         register(store, "vera", SCOPE)
-        assert store.verify(old).size == 2
-        store.export(tmp_path / "now.jsonl")
-        assert ledger.verify_export(tmp_path / "now.jsonl", old=old).size == 2
+        assert verify(store, old).size == 2
+        export(store, tmp_path / "now.jsonl")
+        assert verify_export(tmp_path / "now.jsonl", old=old).size == 2
         with pytest.raises(StoreError, match="not one of this ledger's"):
-            store.verify(other.head())
+            verify(store, other.head())
         with pytest.raises(StoreError, match="not signed by the given public key"):
-            ledger.verify_export(tmp_path / "now.jsonl", next(iter(other.public_keys().values())))
+            verify_export(tmp_path / "now.jsonl", next(iter(other.public_keys().values())))
         lines = (tmp_path / "now.jsonl").read_bytes().splitlines(keepends=True)
         (tmp_path / "now.jsonl").write_bytes(b"".join(lines[:-1]))
         with pytest.raises(StoreError, match="removed from the end"):
-            ledger.verify_export(tmp_path / "now.jsonl", old=store.head())
+            verify_export(tmp_path / "now.jsonl", old=store.head())
 
 
 def test_a_receipt_names_the_standards_fields(used: Path):
@@ -322,16 +326,15 @@ def test_kill_at_fifty_moments_leaves_all_or_nothing(tmp_path: Path):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with Store.open(home) as store:
-            assert store.database.execute("SELECT count(*) FROM journal").fetchone() == (0,)
+            recover(store)
+            assert store.journal() == []
             if turn % 5 == 0:
-                store.verify()
-            released = {
-                entry.content["path"] for entry in ledger.entries(store.database, "released")
-            }
+                verify(store)
+            released = {entry.content["path"] for entry in store.entries("released")}
             beside = {f"{path}.c2pa" for path in released if path.endswith(".opus")}
             assert {str(path) for path in out.iterdir()} == released | beside
             kept = {path.name for path in (home / "manifests").glob("*")}
-            rows = ledger.entries(store.database, "released")
+            rows = store.entries("released")
             assert kept == {f"{row.id}.c2pa" for row in rows}
             assert not list((home / "work").iterdir())
             assert not list(home.glob(".*"))
@@ -343,7 +346,7 @@ def test_kill_at_fifty_moments_leaves_all_or_nothing(tmp_path: Path):
             seen.add((last is not None, last is not None and bool(last.revoked)))
     assert len(seen) > 1  # it died before and after the enrolment
     with Store.open(home) as store:
-        store.verify()
+        verify(store)
 
 
 def test_killed_at_first_use(tmp_path: Path):
@@ -355,7 +358,8 @@ def test_killed_at_first_use(tmp_path: Path):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with Store.open(home) as store:
-            assert store.verify().size == 1
+            recover(store)
+            assert verify(store).size == 1
             assert len(list((home / "keys").glob("*.pem"))) == 1
 
 
@@ -372,10 +376,10 @@ def test_two_processes_at_once_lose_nothing(tmp_path: Path):
     children = [in_child(lambda name=name: work(name)) for name in ("a", "b", "c")]
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
     with Store.open(home) as store:
-        store.verify()
+        verify(store)
         own = [voice for voice in store.voices() if voice.voice[0] in "abc"]
         assert len(own) == 12 and len(list(out.iterdir())) == 12
-        assert len(ledger.entries(store.database, "released")) == 12
+        assert len(store.entries("released")) == 12
 
 
 # --- keys ---
@@ -393,7 +397,7 @@ def test_a_passphrase_locks_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with Store.open(home) as store:
         register(store, "vera", SCOPE)
         store.rotate_key()
-        store.verify()
+        verify(store)
     (path,) = (home / "keys").glob("*.pem")
     assert b"ENCRYPTED" in path.read_bytes()
     monkeypatch.setenv("SAYSO_PASSPHRASE", "wrong")

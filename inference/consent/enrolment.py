@@ -222,9 +222,8 @@ def _copy(path: Path, name: str, folder: Path) -> Take:
 
 def _session(store: Store, session: str, now: float, steady: float) -> Entry:
     """The session's first row; RefusedError unless it waits for its recording."""
-    with store.readable():
-        started = ledger.entries(store.database, "session-started", session) if session else []
-        used = ledger.entries(store.database, "session-used", session) if session else []
+    started = store.entries("session-started", session) if session else []
+    used = store.entries("session-used", session) if session else []
     again = " Start a new session."
     if not started:
         message = f"There is no session {session[:80]!r}: start one."
@@ -264,9 +263,8 @@ def _examine(
     marks: Marks,
 ) -> list[Check]:
     """Run the checks; the list of them, or RefusedError (logged with the scores so far)."""
-    with store.readable():
-        sessions = ledger.entries(store.database, "session-started")
-        heard = ledger.entries(store.database, "session-used")
+    sessions = store.entries("session-started")
+    heard = store.entries("session-used")
     words = [entry.content["words"] for entry in sessions if entry.id != started.id]
     prints = [recording.unpack(e.content["fingerprint"]) for e in heard if e.id != started.id]
     scope, until = started.content["scope"], ledger.seconds(started.content["until"])
@@ -338,8 +336,7 @@ def _take_in(
         name: tuple(value) if isinstance(value, list) else value
         for name, value in asked["scope"].items()
     }
-    with store.readable():
-        key, now, anchor = store.signing_key(), store.now(), vars(store.check())
+    key, now, anchor = store.signing_key(), store.now(), vars(store.check())
     receipt = Receipt(
         record_id=f"c-{secrets.token_hex(16)}",
         voice=_fresh_name(store, slug),

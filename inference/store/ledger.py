@@ -1,23 +1,20 @@
-"""The ledger: append-only rows in SQLite, hash-chained, signed, holding salted commitments only.
+"""The ledger's rows: append-only in SQLite, hash-chained, signed, holding salted commitments only.
 
 Every event is two rows. `ledger` is public: number, time, kind, id, a commitment to the details,
 the hash of the row before, its own hash, and a signed head (Ed25519). `details` is private: the
 salt and the details themselves (voice, purpose, file ...), as canonical JSON. commitment =
 SHA-256(salt + details), so the public half tells nothing, and the private half cannot be changed
 without a trace. Everything the gate believes (keys, voices, revocations, quotas, sessions) is read
-from these two tables. Hash chain and growth proof follow the simplest form of RFC 6962's idea: an
-old head names a row.
+from these two tables, and `chain` checks them.
 """
 
 import hashlib
-import hmac
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -26,7 +23,6 @@ from . import keys
 
 START = "0" * 64  # what the first row names as the row before it
 HEAD = "sayso-head"
-EXPORT = {"format": "sayso-ledger/1"}
 KEY_EVENTS = ("store-created", "key-rotated")  # public details: they hold public keys
 SCHEMA = (
     "CREATE TABLE ledger (seq INTEGER PRIMARY KEY, time TEXT NOT NULL, event TEXT NOT NULL, "
@@ -70,16 +66,6 @@ class Head:
     size: int
     hash: str
     time: str
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A ledger that was checked: the hash of each row, its public keys by kid, its last head."""
-
-    hashes: list[str]
-    public: dict[str, Ed25519PublicKey]
-    head: Head
-    signers: frozenset[str]  # kids that signed a row; the key of a last rotation has not yet
 
 
 @dataclass(frozen=True)
@@ -169,182 +155,38 @@ def read_head(token: str, public: dict[str, Ed25519PublicKey], name: str) -> Hea
         raise StoreError(f"{name}: the signed head is not good: {error}.") from None
 
 
-def entries(
-    database: sqlite3.Connection, event: str = "", id: str = "", voice: str = ""
-) -> list[Entry]:
-    """Events with their details, oldest first, of one kind, one id and one voice (or any).
+def read_rows(
+    database: sqlite3.Connection, first: int = 1, last: int = 2**62
+) -> Iterator[tuple[Row, tuple[str, str]]]:
+    """Rows `first` to `last` with their openings (salt, details), in order of their numbers.
 
-    The rows are read exactly as the check reads them, from first to last and without an index: what
-    was checked is what is believed.
-    """
-    return [
-        Entry(row[0], row[1], row[2], row[3], json.loads(content))
-        for row, (_, content), of in _read(database)
-        if event in ("", row[2]) and id in ("", row[3]) and voice in ("", of)
-    ]
-
-
-def last_key(database: sqlite3.Connection) -> str:
-    """The kid that signs now: the last one that a key event brought in."""
-    found = [key for event in KEY_EVENTS for key in entries(database, event)]
-    return str(max(found, key=lambda entry: entry.seq).content["kid"])
-
-
-def check_rows(
-    rows: Iterable[tuple[Row, tuple[str, str] | None]], name: str, signatures: bool
-) -> Chain:
-    """Walk rows with their openings (salt, details) and check every link.
-
-    Args:
-        rows: In order; an opening may be None except for key events.
-        name: What to call the ledger in an error.
-        signatures: Check every row's signed head, not only the last.
     Raises:
-        StoreError: Naming the first row that was changed, removed, reordered or not signed.
+        StoreError: The two halves of a row differ, or one is missing.
     """
-    hashes: list[str] = []
-    public: dict[str, Ed25519PublicKey] = {}
-    signer, last, signers = "", None, set()
-    for row, opening in rows:
-        where = f"{name}: row {len(hashes) + 1}"
-        if row.seq != len(hashes) + 1:
-            raise StoreError(f"{where} is missing (found number {row.seq}): rows were removed.")
-        if row.previous != (hashes[-1] if hashes else START):
-            raise StoreError(f"{where} does not follow the row before it: rows were reordered.")
-        if row.digest() != row.hash:
-            raise StoreError(f"{where} was changed: its hash does not fit.")
-        if opening is not None and not hmac.compare_digest(commit_to(*opening), row.commitment):
-            raise StoreError(f"{where} was changed: its details do not fit the commitment.")
-        if (row.event == KEY_EVENTS[0]) != (not hashes):
-            raise StoreError(f"{where} stands where it cannot: a ledger is created once.")
-        hashes.append(row.hash)
-        row_signer = signer  # a rotation is signed by the key that leaves, the first row by its own
-        if row.event in KEY_EVENTS:
-            if opening is None:
-                raise StoreError(f"{where} brings in a key but does not show it.")
-            key = keys.load_public(json.loads(opening[1])["public"], f"{where}, public key")
-            signer = keys.thumbprint(key)
-            public[signer] = key
-        last = (row, row_signer or signer, where)
-        signers.add(last[1])
-        if signatures:
-            _check_head(*last, hashes, public)
-    if last is None:
-        raise StoreError(f"{name}: the ledger is empty: restore it from a backup.")
-    head = _check_head(*last, hashes, public)
-    return Chain(hashes, public, head, frozenset(signers))
-
-
-def _check_head(
-    row: Row, signer: str, where: str, hashes: list[str], public: dict[str, Ed25519PublicKey]
-) -> Head:
-    head = read_head(row.head, {signer: public[signer]}, where)
-    if head != Head(hashes[0], row.seq, row.hash, row.time):
-        raise StoreError(f"{where}: its signed head belongs to another row.")
-    return head
-
-
-def check_growth(old: str, chain: Chain, name: str) -> Head:
-    """Show that the ledger only grew since the head `old` was signed; StoreError if it did not."""
-    head, hashes = read_head(old, chain.public, f"The head held against {name}"), chain.hashes
-    if head.ledger != hashes[0]:
-        raise StoreError(f"The old head is of another ledger ({head.ledger[:12]}), not of {name}.")
-    if head.size > len(hashes):
-        raise StoreError(
-            f"{name}: {head.size - len(hashes)} of {head.size} rows were removed from the end."
-        )
-    if hashes[head.size - 1] != head.hash:
-        raise StoreError(f"{name}: rows up to {head.size} were rewritten since the old head.")
-    return head
-
-
-def read_rows(database: sqlite3.Connection) -> Iterator[tuple[Row, tuple[str, str]]]:
-    """All rows of a store's ledger with their openings; StoreError when the two halves differ."""
-    for fields, opening, voice in _read(database):
-        row = Row(*fields)
-        try:
-            same = str(json.loads(opening[1]).get("voice", "")) == voice
-            bytes.fromhex(opening[0])
-        except (ValueError, AttributeError):
-            same = False
-        if not same:
-            raise StoreError(f"row {row.seq}: its details were changed.")
-        yield row, opening
-    extra = database.execute("SELECT count(*) FROM details").fetchone()[0]
-    if extra != database.execute("SELECT count(*) FROM ledger").fetchone()[0]:
-        raise StoreError("there are details of no row.")
-
-
-def _read(database: sqlite3.Connection) -> Iterator[tuple[list, tuple[str, str], str]]:
-    """The fields of a `Row`, (salt, details), voice, in order of their numbers."""
     found = database.execute(
         "SELECT l.seq, l.time, l.event, l.id, l.commitment, l.previous, l.hash, l.head, "
         "d.salt, d.content, d.voice FROM ledger l LEFT JOIN details d ON d.seq = l.seq "
-        "ORDER BY l.seq"
+        "WHERE l.seq BETWEEN ? AND ? ORDER BY l.seq",
+        (first, last),
     )
     for *fields, salt, content, voice in found:
+        row = Row(*fields)
         if content is None:
-            raise StoreError(f"row {fields[0]} has lost its details.")
-        yield fields, (salt, content), voice
-
-
-def export(database: sqlite3.Connection, path: Path) -> int:
-    """Write the public half to `path`, one JSON object a line; returns the number of rows.
-
-    The file holds no voice, name, purpose, text or file path: of the details only public keys are
-    shown.
-    """
-    lines = [keys.canonical(EXPORT)]
-    for row, opening in read_rows(database):
-        shown = {"salt": opening[0], "content": opening[1]} if row.event in KEY_EVENTS else None
-        lines.append(keys.canonical(vars(row) | ({"opening": shown} if shown else {})))
-    try:
-        path.write_bytes(b"\n".join(lines) + b"\n")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}).") from None
-    return len(lines) - 1
-
-
-def verify_export(path: Path, public: str | None = None, old: str | None = None) -> Head:
-    """Check an exported ledger with nothing but the file: chain, signatures, growth.
-
-    Args:
-        public: PEM of the ledger's keys, one or more, of which one must have signed a row: that a
-            row names a key proves nothing, a forger can name it too. Without it the file vouches
-            only for itself.
-        old: An earlier signed head (compact JWS): the ledger must have only grown since.
-    Returns:
-        The last head. Raises StoreError naming the row that is wrong.
-    """
-    name = path.name
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}).") from None
-    if lines[0] != keys.canonical(EXPORT) or lines[-1] != b"":
-        raise StoreError(f"{name} is not a whole ledger export.")
-    chain = check_rows(_parse(lines[1:-1], name), name, signatures=True)
-    if public is not None and not chain.signers & set(keys.load_publics(public)):
-        raise StoreError(
-            f"{name} was not signed by the given public key. (If the key is fresh, it has signed "
-            "no row yet: give the keys before it, too.)"
-        )
-    if old is not None:
-        check_growth(old, chain, name)
-    return chain.head
-
-
-def _parse(lines: list[bytes], name: str) -> Iterator[tuple[Row, tuple[str, str] | None]]:
-    for number, line in enumerate(lines, 1):
+            raise StoreError(f"row {row.seq} has lost its details.")
         try:
-            fields = json.loads(line)
-            if keys.canonical(fields) != line:
-                raise ValueError
-            opening = fields.pop("opening", None)
-            row = Row(**fields)
-            shown = (opening["salt"], opening["content"]) if opening else None
-            if shown:
-                bytes.fromhex(shown[0])
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise StoreError(f"{name}: row {number} cannot be read: it was changed.") from None
-        yield row, shown
+            same = str(json.loads(content).get("voice", "")) == voice
+            same = same and bytes.fromhex(salt).hex() == salt  # one spelling, not merely readable
+        except (ValueError, AttributeError, TypeError):
+            same = False
+        if not same:
+            raise StoreError(f"row {row.seq}: its details were changed.")
+        yield row, (salt, content)
+
+
+def check_ends(database: sqlite3.Connection, rows: int) -> None:
+    """StoreError unless both halves have rows 1 to `rows` and none before or behind them."""
+    for table in ("ledger", "details"):
+        ends = database.execute(f"SELECT min(seq), max(seq) FROM {table}").fetchone()
+        if rows and ends != (1, rows):
+            what = "rows were removed" if (ends[1] or 0) < rows else "there are details of no row"
+            raise StoreError(f"{what} ({table} {ends[0]} to {ends[1]}, expected 1 to {rows}).")

@@ -24,10 +24,11 @@ def ledger_verify(
     ] = None,
 ) -> None:
     """Check every byte of the store that matters."""
+    from sayso.inference.store.checking import verify
     from sayso.inference.store.store import Store
 
     with Store.open() as store:
-        found = store.verify(None if head is None else read_text(head).strip())
+        found = verify(store, None if head is None else read_text(head).strip())
     print(f"good: {found.size} rows, last {found.hash}")
 
 
@@ -43,10 +44,11 @@ def ledger_head() -> None:
 @ledger.command("export")
 def ledger_export(out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Write the public half of the ledger, for a third party to check."""
+    from sayso.inference.store.export import export
     from sayso.inference.store.store import Store
 
     with Store.open() as store:
-        print(f"{out}: {store.export(out)} rows")
+        print(f"{out}: {export(store, out)} rows")
 
 
 @ledger.command("check")
@@ -58,7 +60,7 @@ def ledger_check(
     ] = None,
 ) -> None:
     """Check an exported ledger; needs no store."""
-    from sayso.inference.store.ledger import verify_export
+    from sayso.inference.store.export import verify_export
 
     public, old = (None if file is None else read_text(file) for file in (key, head))
     found = verify_export(path, public, old.strip() if old else None)

@@ -77,7 +77,7 @@ def detect(
 ) -> None:
     """Say what marks files carry. Exits 0: all marked, 4: one is not, 5: one is unreadable."""
     from sayso.inference.detection import report
-    from sayso.inference.store.store import default_home
+    from sayso.inference.store.book import default_home
 
     home = default_home()
     store = root if root is not None else home if home.is_dir() else None

@@ -1,0 +1,88 @@
+"""The public half of a ledger as a file, and its check by whoever has nothing but that file."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import StoreError
+from . import keys
+from .chain import Chain, Opened
+from .checking import verify
+from .ledger import KEY_EVENTS, Head, Row
+from .store import Store
+
+FORMAT = {"format": "sayso-ledger/1"}
+
+
+def export(store: Store, path: Path) -> int:
+    """Write the public half to `path`, one JSON object a line; returns the number of rows.
+
+    The file holds no voice, name, purpose, text or file path: of the details only public keys are
+    shown.
+
+    Raises:
+        StoreError: The store is not whole, or `path` cannot be written.
+    """
+    verify(store)
+    return write_export(store.rows(), path)
+
+
+def write_export(rows: Iterable[tuple[Row, tuple[str, str]]], path: Path) -> int:
+    """Write the public half of rows as they are; returns their number. StoreError as `export`."""
+    lines = [keys.canonical(FORMAT)]
+    for row, opening in rows:
+        shown = {"salt": opening[0], "content": opening[1]} if row.event in KEY_EVENTS else None
+        lines.append(keys.canonical(vars(row) | ({"opening": shown} if shown else {})))
+    try:
+        path.write_bytes(b"\n".join(lines) + b"\n")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}).") from None
+    return len(lines) - 1
+
+
+def verify_export(path: Path, public: str | None = None, old: str | None = None) -> Head:
+    """Check an exported ledger with nothing but the file: chain, signatures, growth.
+
+    Args:
+        public: PEM of the ledger's keys, one or more, of which one must have signed a row: that a
+            row names a key proves nothing, a forger can name it too. Without it the file vouches
+            only for itself.
+        old: An earlier signed head (compact JWS): the ledger must have only grown since.
+    Returns:
+        The last head. Raises StoreError naming the row that is wrong.
+    """
+    name = path.name
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}).") from None
+    if lines[0] != keys.canonical(FORMAT) or lines[-1] != b"":
+        raise StoreError(f"{name} is not a whole ledger export.")
+    chain = Chain(name, signatures=True)
+    for _ in chain.follow(_parse(lines[1:-1], name)):
+        pass
+    head = chain.head
+    if public is not None and not chain.signers & set(keys.load_publics(public)):
+        raise StoreError(
+            f"{name} was not signed by the given public key. (If the key is fresh, it has signed "
+            "no row yet: give the keys before it, too.)"
+        )
+    if old is not None:
+        chain.check_growth(old, name)
+    return head
+
+
+def _parse(lines: list[bytes], name: str) -> Iterator[Opened]:
+    for number, line in enumerate(lines, 1):
+        try:
+            fields = json.loads(line)
+            if keys.canonical(fields) != line:
+                raise ValueError
+            opening = fields.pop("opening", None)
+            row = Row(**fields)
+            shown = (opening["salt"], opening["content"]) if opening else None
+            if shown:
+                bytes.fromhex(shown[0])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise StoreError(f"{name}: row {number} cannot be read: it was changed.") from None
+        yield row, shown
