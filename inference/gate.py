@@ -112,7 +112,7 @@ class Gate:
                 self.store.check()
                 found, receipt = self._allowed(voice, purpose, user, text, language, altered, codec)
                 details = asked | {"receipt_id": receipt.record_id, "characters": len(text)}
-                codes = unpack_prompt(self.store.grant(found, grant_id, details), receipt)
+                codes = _unpack_prompt(self.store.grant(found, grant_id, details), receipt)
         except RefusedError as refusal:
             with self.store.transaction():
                 details = asked | {"code": refusal.code, "characters": len(text)}
@@ -366,7 +366,7 @@ class Gate:
         return None
 
 
-def unpack_prompt(data: bytes, receipt: Receipt) -> Tensor:
+def _unpack_prompt(data: bytes, receipt: Receipt) -> Tensor:
     """Prompt codes (K, T) int64 out of their bytes.
 
     Raises:

@@ -45,6 +45,12 @@ DATA = re.compile(r"Tensor|ndarray|NDArray|Audio\b|bytes|Grant|Take\b|Features|S
 YIELDERS = {  # public functions that give sound, codes or bytes without being given any: why
     "gate.Gate.authorise": "asks",
     "synthesizer.Synthesizer.speak": "asks",
+    "store.Store.grant": "logs the grant that it is given for, in one step",
+    "perth.read_weights": "weights of the package",
+    "sealed.seal": "sealed bytes",
+    "sealed.unseal": "what the key's holder sealed",
+    "sealed.read_key": "a key, to the store",
+    "sealed.read_sealed": "a voice's data, to the store",
     "checks.read_take": "a file of the caller's",
     "c2pa.sign": "a manifest",
     "recording.unpack": "a fingerprint",
