@@ -39,7 +39,8 @@ from sayso.model.codecs.world import WorldConfig, analyse
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text.tokenizers import normalise
-from sayso.training.readers import Utterance, held_out, read_corpus
+from sayso.training.held_out import held_out
+from sayso.training.readers import Utterance, read_corpus
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 HELD_OUT_EVERY = {"kathleen": 47, "librispeech-clips": 11}

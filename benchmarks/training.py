@@ -35,7 +35,7 @@ from sayso.training.clock import matmul_rate
 from sayso.training.data import Batches
 from sayso.training.readers import read_corpus
 from sayso.training.recipe import read_recipe
-from sayso.training.shards import FORMAT, SCHEMA, SPLITS
+from sayso.training.shards import FORMAT, PARTS, SCHEMA
 from sayso.training.tasks import step_flops
 from sayso.training.tokens import Tokens, open_tokens
 from sayso.training.train import train_ar
@@ -180,7 +180,7 @@ def write_tokens(folder: Path, lengths: np.ndarray) -> Tokens:
             "starts": [],
             "codes": random.integers(0, ENTRIES, BOOKS * n).astype(np.int16),
             "frames": n,
-            "split": "validation" if i % 500 == 0 else "train",
+            "part": "dev" if i % 500 == 0 else "train",
         }
         for i, n in enumerate(lengths.tolist())
     ]
@@ -194,7 +194,7 @@ def write_tokens(folder: Path, lengths: np.ndarray) -> Tokens:
         "tokenizer": {"identity": "random", "kind": "bpe", "size": TEXT},
         "filters": {},
         "aligned": False,
-        "counts": {split: {} for split in SPLITS},
+        "counts": {part: {} for part in PARTS},
         "left_out": {"reasons": {}, "utterances": []},
         "shards": [{"file": shard.name, "rows": len(rows), "sha256": file_hash(shard)}],
     }

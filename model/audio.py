@@ -7,6 +7,7 @@ Resampling is soxr's.
 
 import json
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +28,9 @@ LOUDEST_PEAK = 8.0
 """Float files may exceed 1 a little; one that exceeds it this much holds integers, not audio."""
 CANCELLED = 1e-3
 """Of the loudest channel's power: an average below this says that channels are turned over."""
+SURELY_CUT = 0.95
+"""Share of the stated frames: an MP3 file's header may be a little wrong."""
+UNKNOWN_SIZE = 2**31 - 2**16
 RATES = (8000, 768_000)
 """Below, speech ends where PerTh's mark does: real speech at 4 kHz is taken for marked."""
 
@@ -129,6 +133,23 @@ def seconds_of(path: str | Path) -> float:
         return float(soundfile.info(str(path)).duration)
     except soundfile.LibsndfileError:
         return _probe(path)[1]
+
+
+def cut_off(path: Path, frames: int) -> bool:
+    """Whether a file of which `frames` were decoded is shorter than it says it is.
+
+    WAV and AIFF state their size, FLAC and MP3 mostly, Ogg marks its last page; libsndfile tells.
+    A size that is not known when a file is begun (a pipe's) is no statement.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            log, stated = file.extra_info, file.frames
+    except soundfile.LibsndfileError:  # what only ffmpeg reads
+        return False
+    sizes = re.search(r"(?:data|SSND) *: *(\d+) \(should be (\d+)\)", log)
+    if sizes and int(sizes[2]) < int(sizes[1]) < UNKNOWN_SIZE:
+        return True
+    return frames < SURELY_CUT * stated or "lacks an end-of-stream bit" in log
 
 
 def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:

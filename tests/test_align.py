@@ -20,11 +20,12 @@ from sayso.training.data import Batches
 from sayso.training.extras.align import align_tokens, first_frames, pointers, spoken_words
 from sayso.training.extras.augment import VOICES, altered_speaker
 from sayso.training.fitting.world import fit_world
+from sayso.training.held_out import HeldOut
 from sayso.training.prepare import prepare
 from sayso.training.readers import read_corpus
 from sayso.training.shards import COPY
 from sayso.training.speech import Filters
-from sayso.training.tokens import open_tokens
+from sayso.training.tokens import NEITHER, TRAIN, VALIDATION, open_tokens
 from sayso.training.train import train_ar, train_nar
 from training_fixtures import TEXT_SIZE, rows, small_recipe, write_tokens
 
@@ -150,7 +151,6 @@ def test_copies_are_the_same_words_by_speakers_who_do_not_exist(kathleen, phonem
     audio, rate = soundfile.read(read_corpus("kathleen", kathleen)[0].path, dtype="float32")
     heard = analyse(soxr.resample(audio, rate, config.sample_rate), config)
     codec = fit_world([heard], config, iterations=1)
-    filters = Filters(held_out_every=4)
     for folder in ("one", "two"):
         assert prepare(
             "kathleen",
@@ -158,7 +158,7 @@ def test_copies_are_the_same_words_by_speakers_who_do_not_exist(kathleen, phonem
             tmp_path / folder,
             codec,
             phonemes,
-            filters,
+            Filters(),
             limit=8,
             align=True,
             copies=2,
@@ -170,17 +170,22 @@ def test_copies_are_the_same_words_by_speakers_who_do_not_exist(kathleen, phonem
     assert one == two  # what is random hangs on names alone
     originals = [row for id, row in one.items() if COPY not in id]
     assert len(originals) == 8
-    assert {row["split"] for row in one.values() if COPY in row["id"]} == {"train"}
     for row in originals:
         copies = [copy for id, copy in one.items() if id.startswith(row["id"] + COPY)]
-        assert len(copies) == (0 if row["split"] == "validation" else 2)
+        assert len(copies) == 2
         for copy in copies:
             ratio = copy["frames"] / row["frames"]
             assert copy["text_ids"] == row["text_ids"]
             assert copy["speaker"] != row["speaker"]
             assert copy["codes"] != row["codes"]
             np.testing.assert_allclose(copy["starts"], np.array(row["starts"]) * ratio, atol=1.5)
-    assert open_tokens([tmp_path / "one"], ["kathleen"]).recorded.sum() == len(originals)
+    opened = open_tokens([tmp_path / "one"], ["kathleen"], HeldOut(utterances={"kathleen": 2}))
+    assert opened.recorded.sum() == len(originals)
+    out = {name for name in opened.names if opened.split[opened.names == name] == VALIDATION}
+    assert 0 < len(out) < 8  # copies go with what they are of, but are no validation
+    for name, split in zip(opened.names, opened.split, strict=True):
+        base = name.split(COPY)[0]
+        assert split == (TRAIN if base not in out else VALIDATION if name == base else NEITHER)
 
 
 def test_a_voice_of_copies_is_the_same_in_all_its_sentences():

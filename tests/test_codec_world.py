@@ -26,7 +26,7 @@ from sayso.model.codecs.world import (
 from sayso.model.errors import CheckpointError, InputError
 from sayso.training.fitting.residual import kmeans, nearest
 from sayso.training.fitting.world import fit_world
-from sayso.training.readers import held_out
+from sayso.training.held_out import held_out
 from speech import KATHLEEN
 
 SMALL = WorldConfig(codebooks=3, codebook_size=64)

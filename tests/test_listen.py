@@ -33,12 +33,11 @@ def recipe(kathleen, tmp_path_factory):
     )
     codec.save(base / "codec")
     Phonemes().save(base / "text")
-    filters = Filters(held_out_every=2)
-    prepare("kathleen", kathleen, base / "tokens", codec, Phonemes(), filters, limit=12)
+    prepare("kathleen", kathleen, base / "tokens", codec, Phonemes(), Filters(), limit=12)
     more: dict[str, Any] = {"ar__train__steps": 2, "nar__train__steps": 2, "ar__train__warm_up": 0}
     more |= {"ar__max_frames": 1400, "nar__max_frames": 1400, "ar__max_text": 256}
     more |= {"nar__max_text": 256, "nar__train__warm_up": 0, "ar__train__frames": 1400}
-    more |= {"nar__train__frames": 1400, "data__join_seconds": 0.0}
+    more |= {"nar__train__frames": 1400, "data__join_seconds": 0.0, "data__held_out_every": 2}
     more |= {"codec__folder": str(base / "codec"), "text__folder": str(base / "text")}
     return small_recipe(base / "run", base / "tokens", **more)
 

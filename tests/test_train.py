@@ -311,7 +311,7 @@ def test_another_recipe_does_not_continue_a_run(tmp_path):
 
 
 def test_a_run_without_held_out_utterances_does_not_start(tmp_path):
-    made = [{**row, "split": "train"} for row in rows(20)]
+    made = [{**row, "part": "train"} for row in rows(20)]
     tokens = write_tokens(tmp_path / "tokens", made)
     with pytest.raises(InputError, match="of 0 utterances held out"):
         train_ar(small_recipe(tmp_path / "run", tokens), report=lambda line: None)
@@ -644,7 +644,7 @@ def test_check_finds_what_was_changed(tmp_path, capsys):
         ("  max_seconds: 20.0", "  max_second: 20.0", "max_second"),
         ("  group_size: 2", "  group_size: two", "group_size"),
         ("[kathleen]", "[emilia]", "refused"),
-        ("  held_out_every: 47", "  held_out_every: 1", "held_out_every"),
+        ("  held_out_every: 47", "  held_out_every: 1 ", "held_out_every"),
         ("    warm_up: 100", "    warm_up: 100000", "warm_up"),
         ("name: tiny", "", "name"),
     ],

@@ -16,7 +16,7 @@ from sayso.model.files import file_hash, write_json
 from sayso.model.text.tokenizers import Phonemes
 from sayso.training.prepare import prepare
 from sayso.training.recipe import Recipe, read_recipe
-from sayso.training.shards import FORMAT, SCHEMA, SPLITS
+from sayso.training.shards import FORMAT, PARTS, SCHEMA
 from sayso.training.speech import Filters
 from sayso.training.train import train_ar
 
@@ -55,14 +55,14 @@ def rows(count: int, seed: int = 0, corpus: str = "kathleen") -> list[dict]:
         made.append(
             {
                 "id": f"u{i:04d}",
-                "speaker": f"s{i % 2}",
+                "speaker": f"s{i % 2}" if i % 8 else "new",
                 "corpus": corpus,
                 "text": " ".join(map(str, text)),
                 "text_ids": text.tolist(),
                 "starts": [0, *np.cumsum(runs)[:-1].tolist()],
                 "codes": codes.astype(np.int16).flatten().tolist(),
                 "frames": codes.shape[1],
-                "split": "validation" if i % 8 == 0 else "train",
+                "part": "dev" if i % 8 == 0 else "train",
             }
         )
     return made
@@ -88,7 +88,7 @@ def write_tokens(
             "tokenizer": {"identity": "t" * 64, "kind": "bpe", "size": TEXT_SIZE},
             "filters": {},
             "aligned": aligned,
-            "counts": {split: {} for split in SPLITS},
+            "counts": {part: {} for part in PARTS},
             "left_out": {"reasons": {}, "utterances": []},
             "shards": [{"file": path.name, "rows": len(made), "sha256": file_hash(path)}],
         },
@@ -105,7 +105,7 @@ def edit_manifest(folder: Path, **changes: object) -> None:
 def small_recipe(run: Path, tokens: Path, config: str = "tiny.yaml", **more: Any) -> Recipe:
     """A recipe at tiny width over one token folder; `more` with ``__`` for the dots of a key."""
     own = {"run": str(run), "data.tokens": [str(tokens)], "data.corpora": ["kathleen"]}
-    own["data.join_seconds"] = 2.0
+    own |= {"data.join_seconds": 2.0, "data.held_out_every": None}
     steps = {f"{part}.train.{key}": 20 for part in ("ar", "nar") for key in ("steps",)}
     given = {key.replace("__", "."): value for key, value in more.items()}
     return read_recipe(CONFIGS / config, {**SMALL, **own, **steps, **given})
@@ -121,8 +121,7 @@ def processes() -> Any:
 def prepare_kathleen(codec: Path, root: Path, out: Path) -> None:
     """Prepares 24 sentences, a shard each."""
     torch.set_num_threads(1)
-    filters = Filters(held_out_every=4)
-    prepare("kathleen", root, out, load_codec(codec), Phonemes(), filters, 1, limit=24)
+    prepare("kathleen", root, out, load_codec(codec), Phonemes(), Filters(), 1, limit=24)
 
 
 def train_quietly(recipe: Recipe) -> None:

@@ -29,7 +29,8 @@ from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codecs.load import load_codec
 from sayso.model.codecs.world import WorldCodec, synthesise
 from sayso.model.errors import InputError, UnfinishedError
-from sayso.training.readers import Utterance, held_out, read_corpus
+from sayso.training.held_out import held_out
+from sayso.training.readers import Utterance, read_corpus
 
 RUN = Path(__file__).resolve().parents[1] / "runs" / "synthetic"
 VOICES = {"train": 60, "test": 25}  # readers that our model imitates

@@ -13,13 +13,13 @@ from sayso.model.card import CARD, read_card
 from sayso.model.codecs.load import load_codec
 from sayso.model.codecs.timbre import SpeechModel
 from sayso.model.corpora import Corpus
-from sayso.model.errors import CorpusError, InputError, SaysoError
+from sayso.model.errors import InputError, SaysoError
 from sayso.model.text.tokenizers import load_tokenizer
 
 from .bar import Bar
 from .prepare import prepare as prepare_corpus
 from .prepare import process_rank
-from .readers import read_corpus
+from .readers import list_corpus
 from .recipe import Recipe, read_recipe
 from .shards import MANIFEST
 from .speech import Filters
@@ -41,7 +41,7 @@ def prepare(
         root: The unpacked corpus.
         recipe: The recipe file; configs/CORPUS.yaml if not given.
         out: Token folder; the recipe's, if it has only one.
-        limit: Only the first so many utterances.
+        limit: Only so many utterances, of whole speakers.
         processes: Processes on this machine, where torchrun or SLURM does not start them.
     """
     if recipe is None:
@@ -110,7 +110,7 @@ def _prepare(
             out,
             codec,
             tokenizer,
-            Filters(data.min_seconds, data.max_seconds, data.held_out(corpus)),
+            Filters(data.min_seconds, data.max_seconds),
             align=data.align,
             copies=data.copies,
             timbre=None if data.timbre is None else SpeechModel.load(Path(data.timbre)),
@@ -127,11 +127,11 @@ def _prepare(
         return
     open_tokens([out], [corpus])  # checks all, and makes the arrays that training maps
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    hours = {split: count["seconds"] / 3600 for split, count in manifest["counts"].items()}
+    hours = {part: count["seconds"] / 3600 for part, count in manifest["counts"].items()}
     left_out = ", ".join(f"{n} {why}" for why, n in manifest["left_out"]["reasons"].items())
     _say(
-        f"prepare: {out / MANIFEST} is complete: {hours['train']:.2f} h to train on, "
-        f"{hours['validation']:.2f} h held out; left out: {left_out or 'nothing'}"
+        f"prepare: {out / MANIFEST} is complete: {hours['train']:.2f} h, and "
+        f"{hours['dev']:.2f} h of dev parts; left out: {left_out or 'nothing'}"
     )
 
 
@@ -169,14 +169,15 @@ def _check_corpus(corpus: Corpus, folder: Path) -> None:
         for name in corpora.check_archives(corpus, folder):
             _say(f"{folder / name}: as on the list")
         return
-    found = read_corpus(corpus.name, folder)
-    missing = [u.path for u in found if not u.path.is_file()]
+    listing = list_corpus(corpus.name, folder, most_broken=1.0)
+    taken = listing.utterances
+    for each in listing.left_out:
+        _say(f"{each.id}: {each.reason}")
     _say(
-        f"{folder}: {len(found)} utterances of {len({u.speaker for u in found})} speakers of "
-        f"{corpus.name}, {len(missing)} recordings missing"
+        f"{folder}: {len(taken)} utterances of {len({u.speaker for u in taken})} speakers of "
+        f"{corpus.name}, {len(listing.left_out)} left out"
     )
-    if missing:
-        raise CorpusError(f"{missing[0]} is missing; unpack {corpus.name} anew")
+    list_corpus(corpus.name, folder)  # refuses one of which too much is broken
 
 
 def _say(line: str) -> None:

@@ -1,11 +1,12 @@
 """Batches from token files: filled to a budget of frames, the same on any number of processes.
 
 Everything random in a batch is drawn from (seed, number of the batch), so a run is resumed by
-counting, in mid-epoch and on another number of processes. Codes are memory-mapped.
+counting, in mid-epoch and on another number of processes.
 """
 
-from collections.abc import Generator, Iterator
-from queue import Full, Queue
+import math
+from collections.abc import Callable, Generator, Iterator
+from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import NamedTuple, TypeVar
 
@@ -17,10 +18,14 @@ from sayso.model.errors import InputError
 from sayso.model.extras.alignment import NONE
 
 from .extras.align import pointers
-from .tokens import Tokens
+from .recipe import PromptRule
+from .tokens import TRAIN, VALIDATION, Tokens
 
 Item = TypeVar("Item")
-SHORTEST_PROMPT, LONGEST_PROMPT = 3.0, 30.0  # seconds, VALL-E 2, section 3.3
+SHORTEST_PROMPT, LONGEST_PROMPT = 3.0, 30.0  # seconds, VALL-E 2, section 4.1.1
+ICEFALL_PROMPT = 3.0  # seconds, k2-fsa/icefall, egs/libritts/TTS/valle
+PATIENCE = 600.0
+"""Seconds after which a batch that does not come is an error: a disk that hangs ends a run."""
 
 
 class Batch(NamedTuple):
@@ -59,6 +64,8 @@ class Batches:
         max_frames: int,
         join_seconds: float = 0.0,
         group_size: int = 1,
+        prompts: PromptRule = "paper",
+        validation_minutes: float = math.inf,
     ):
         """Leaves out what the model cannot hold, and counts it in `left_out`.
 
@@ -70,18 +77,23 @@ class Batches:
             max_frames: Longest utterance.
             join_seconds: Utterances of a speaker are joined up to a length drawn below this.
             group_size: Frames for which one pointer stands, where the tokens are aligned.
+            prompts: How many frames the NAR is given whole; see `recipe.NARRecipe.prompts`.
+            validation_minutes: A random part of what is held out is taken, of at most this length.
 
         Raises:
             InputError: Nothing is left to train on.
         """
         self.tokens, self.budget, self.seed = tokens, budget, seed
-        self.group_size = group_size
+        self.group_size, self.prompts, self.reading = group_size, prompts, ""
         self.max_text, self.max_frames = max_text, min(max_frames, budget)
         self.join_frames = int(join_seconds * tokens.codec["frame_rate"])
         fits = (tokens.frames <= self.max_frames) & (tokens.text_size <= max_text)
         self.left_out = int((~fits).sum())
-        self.train = np.flatnonzero(fits & (tokens.split == 0))
-        self.validation = np.flatnonzero(fits & (tokens.split == 1))
+        self.train = np.flatnonzero(fits & (tokens.split == TRAIN))
+        held = np.flatnonzero(fits & (tokens.split == VALIDATION))
+        held = np.random.default_rng(0).permutation(held)  # the same part in each run
+        minutes = tokens.frames[held].cumsum() / tokens.codec["frame_rate"] / 60
+        self.validation = np.sort(held[minutes <= validation_minutes])
         if not len(self.train):
             raise InputError(
                 f"nothing to train on: {self.left_out} utterances are longer than {max_text} text "
@@ -140,8 +152,16 @@ class Batches:
             number += 1
 
     def _prompts(self, frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """min(half, U(3 s, 30 s)) frames each; the paper's "maximum" cannot hold."""
+        """Frames of each that the NAR is given whole, T'.
+
+        The paper's rule is min(half, U(3 s, 30 s)); its "maximum" cannot hold.
+        """
         rate = self.tokens.codec["frame_rate"]
+        if self.prompts == "icefall":
+            share = random.uniform(0.25, 0.5, len(frames))
+            return np.minimum(frames * share, ICEFALL_PROMPT * rate).astype(int)
+        if self.prompts == "wide":
+            return (frames * random.uniform(0.0, 0.5, len(frames))).astype(int)
         seconds = random.uniform(SHORTEST_PROMPT, LONGEST_PROMPT, len(frames))
         return np.minimum(frames // 2, (seconds * rate).astype(int))
 
@@ -149,7 +169,10 @@ class Batches:
         self, members: list, prompts: np.ndarray, hidden: np.ndarray, level: int, totals: tuple
     ) -> Batch:
         """`hidden` (B,) frames of each have no pointer, as an enrolled prompt has none."""
-        examples = [self.tokens.example(each) for each in members]
+        examples = []
+        for each in members:
+            self.reading = self.tokens.shard_of(each[0])
+            examples.append(self.tokens.example(each))
         text_lengths = torch.tensor([len(text) for text, _, _ in examples])
         lengths = torch.tensor([len(codes) for _, codes, _ in examples])
         books = self.tokens.codec["codebooks"]
@@ -212,8 +235,21 @@ class Batches:
             yield self._batch(members, frames // 2, frames * 0, 1, (total, total))
 
 
-def ahead(batches: Iterator[Item], depth: int = 2) -> Generator[Item, None, None]:
-    """The same items, made in a thread while those before them are used."""
+def ahead(
+    batches: Iterator[Item],
+    depth: int = 2,
+    patience: float = PATIENCE,
+    reading: Callable[[], str] = str,
+) -> Generator[Item, None, None]:
+    """The same items, made in a thread while those before them are used.
+
+    Args:
+        patience: Seconds to wait for one.
+        reading: Says what the thread is at.
+
+    Raises:
+        InputError: The next does not come.
+    """
     queue: Queue[Item | BaseException] = Queue(depth)
     stopped = Event()
 
@@ -237,10 +273,16 @@ def ahead(batches: Iterator[Item], depth: int = 2) -> Generator[Item, None, None
     thread.start()
     try:
         while True:
-            item = queue.get()
+            try:
+                item = queue.get(timeout=patience)
+            except Empty:
+                raise InputError(
+                    f"no batch in {patience:g} s; the last that was read is {reading()}: is its "
+                    "disk still there?"
+                ) from None
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:  # a thread that still makes tensors while Python ends would crash it
         stopped.set()
-        thread.join()
+        thread.join(timeout=patience)

@@ -32,8 +32,9 @@ from sayso.model.text.tokenizers import Tokenizer, normalise
 
 from .extras.align import align_tokens
 from .extras.augment import NEUTRAL, altered_rows
-from .readers import Utterance, held_out, read_corpus
-from .shards import COPY, FORMAT, MANIFEST, PLAN, SCHEMA, SPLITS
+from .layouts import DEVELOPMENT
+from .readers import LeftOut, Utterance, list_corpus
+from .shards import COPY, FORMAT, MANIFEST, PARTS, PLAN, SCHEMA
 from .speech import Filters, Unusable, read_speech
 
 TIMBRE_SECONDS = 60.0
@@ -87,7 +88,7 @@ def make_rows(
     copies: int = 0,
     neutral: Callable[[str, Features], Features] | None = None,
 ) -> list[dict[str, Any]]:
-    """The row of an utterance and, if it is trained on, those of its altered copies.
+    """The row of an utterance and, if it may be trained on, those of its altered copies.
 
     Args:
         neutral: Takes a speaker and features of theirs to those in the timbre the model speaks in.
@@ -129,7 +130,6 @@ def make_rows(
             starts = align_tokens(heard, text_ids, tokenizer, codec.frame_rate, aligner)
         except InputError as error:
             raise Unusable("alignment") from error
-    validation = held_out(utterance.id, filters.held_out_every)
     row = {
         "id": utterance.id,
         "speaker": utterance.speaker,
@@ -139,9 +139,9 @@ def make_rows(
         "starts": starts,
         "codes": codes[0].flatten().to(torch.int16).numpy(),
         "frames": codes.shape[2],
-        "split": "validation" if validation else "train",
+        "part": utterance.part,
     }
-    if validation or not copies:
+    if utterance.part == DEVELOPMENT or not copies:
         return [row]
     assert isinstance(codec, WorldCodec) and features is not None
     strength = 1.0 if neutral is None else NEUTRAL
@@ -187,9 +187,10 @@ def prepare(
         out: Folder of the shards and ``manifest.json``.
         codec: Makes the codes; its identity goes into the manifest.
         tokenizer: Makes the text ids; its identity goes into the manifest.
-        filters: Lengths and held-out rule; the defaults of :class:`Filters` if None.
+        filters: Lengths; the defaults of :class:`Filters` if None.
         shard_size: Utterances per shard.
-        limit: Take only the first so many utterances, for trials.
+        limit: Take only so many utterances, of whole speakers drawn by the hash of their names: a
+            higher limit takes the same and more.
         rank: This process, of `world` that prepare together into the same folder.
         report: Called after each shard with shards made by this call, shards done, shards in all
             (each of this process) and hours done.
@@ -211,7 +212,8 @@ def prepare(
         )
     entry = corpora.get(corpus)
     filters = filters or Filters()
-    utterances = read_corpus(corpus, root)[:limit]
+    listing = list_corpus(corpus, root)
+    utterances = sample(listing.utterances, limit)
     plan = {
         "format": FORMAT,
         "corpora": [entry.to_json()],
@@ -256,9 +258,8 @@ def prepare(
     @functools.cache
     def own(speaker: str) -> Timbre:
         assert timbre is not None and isinstance(codec, WorldCodec)
-        # What is held out only where there is nothing else.
-        theirs = sorted(by_speaker[speaker], key=lambda u: held_out(u.id, filters.held_out_every))
-        return speaker_timbre(_analysed(theirs, codec, filters), timbre, codec.frame_rate)
+        heard = _analysed(by_speaker[speaker], codec, filters)
+        return speaker_timbre(heard, timbre, codec.frame_rate)
 
     def neutral(speaker: str, features: Features) -> Features:
         assert timbre is not None
@@ -281,28 +282,45 @@ def prepare(
             report(made, done, len(mine), frames / codec.frame_rate / 3600)
     if not all(path.is_file() for path in paths):
         return False
-    _write_manifest(out, plan, paths, len(utterances))
+    _write_manifest(out, plan, paths, len(utterances), listing.left_out)
     return True
 
 
-def _write_manifest(out: Path, plan: dict[str, Any], paths: list[Path], expected: int) -> None:
+def sample(utterances: list[Utterance], limit: int | None) -> list[Utterance]:
+    """At most `limit` utterances, of whole speakers but for the last, in the order given."""
+
+    if limit is None:
+        return utterances
+
+    def drawn(name: str) -> str:
+        return hashlib.sha256(name.encode()).hexdigest()
+
+    order = sorted(utterances, key=lambda u: (drawn(u.speaker), drawn(u.id)))
+    taken = {each.id for each in order[:limit]}
+    return [each for each in utterances if each.id in taken]
+
+
+def _write_manifest(
+    out: Path, plan: dict[str, Any], paths: list[Path], expected: int, unread: list[LeftOut]
+) -> None:
     """Counts and hashes of all shards; every utterance is in a shard or left out with a reason."""
     shards, ids = [], set()
-    counts = {split: {"utterances": 0, "frames": 0} for split in SPLITS}
+    counts = {part: {"utterances": 0, "frames": 0} for part in PARTS}
     left_out: list[dict[str, str]] = []
     for path in paths:
-        table = pq.read_table(path, columns=["id", "frames", "split"])
+        table = pq.read_table(path, columns=["id", "frames", "part"])
         left_out += json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        for id, frames, split in zip(*(c.to_pylist() for c in table.columns), strict=True):
+        for id, frames, part in zip(*(c.to_pylist() for c in table.columns), strict=True):
             if id in ids:
                 raise CorpusError(f"{path}: utterance {id} is in the shards twice; prepare anew")
             ids.add(id)
-            counts[split]["utterances"] += 1
-            counts[split]["frames"] += frames
+            counts[part]["utterances"] += 1
+            counts[part]["frames"] += frames
         shards.append({"file": path.name, "rows": table.num_rows, "sha256": file_hash(path)})
     read = sum(COPY not in id for id in ids)
     if read + len(left_out) != expected:
         raise CorpusError(f"{out}: {expected} utterances, but {read} in shards; prepare anew")
+    left_out += [vars(each) for each in unread]
     rate = plan["codec"]["frame_rate"]
     for count in counts.values():
         count["seconds"] = round(count["frames"] / rate, 3)

@@ -14,6 +14,9 @@ from sayso.model import corpora
 from sayso.model.ar import Size
 from sayso.model.errors import InputError
 
+from .held_out import HeldOut
+
+PromptRule = Literal["paper", "icefall", "wide"]
 PAPER_SIZE = Size(layers=12, heads=16, width=1024, feed_forward=4096, dropout=0.1)
 
 
@@ -49,8 +52,13 @@ class Data:
     """Shorter clips are left out at prepare."""
     max_seconds: float = 30.0
     """Longer clips are left out at prepare."""
-    held_out_every: int | dict[str, int] = 10_000
-    """One utterance in this many is held out for validation, by the hash of its id; by corpus."""
+    held_out_speakers: int | dict[str, int] | None = None
+    """One speaker in this many is held out for validation, by the hash of the name; by corpus. What
+    a corpus keeps for development (dev-*) always is."""
+    held_out_every: int | dict[str, int] | None = None
+    """One utterance in this many, by the hash of its id; for corpora of one speaker."""
+    validation_minutes: float = 30.0
+    """Most held-out speech that a validation takes: the same random part of it each time."""
     join_seconds: float = 0.0
     """Utterances of a speaker are joined, up to a length drawn below this; 0 leaves them apart."""
     align: bool = False
@@ -68,17 +76,21 @@ class Data:
             raise InputError("data needs at least one corpus and one token folder")
         if not 0 < self.min_seconds < self.max_seconds:
             raise InputError(f"min_seconds {self.min_seconds} is not below {self.max_seconds}")
-        for name in self.corpora:
-            if self.held_out(name) < 2:
-                raise InputError(f"held_out_every of {name} is {self.held_out(name)}; at least 2")
+        for key in ("held_out_speakers", "held_out_every"):
+            for name, every in self._by_corpus(key).items():
+                if name not in self.corpora:
+                    raise InputError(f"{key} names {name}, which is not in corpora")
+                if every < 2:
+                    raise InputError(f"{key} of {name} is {every}; at least 2")
 
-    def held_out(self, corpus: str) -> int:
-        """One utterance in this many of a corpus is held out."""
-        if isinstance(self.held_out_every, int):
-            return self.held_out_every
-        if corpus not in self.held_out_every:
-            raise InputError(f"held_out_every does not name {corpus}")
-        return self.held_out_every[corpus]
+    def _by_corpus(self, key: str) -> dict[str, int]:
+        value = getattr(self, key)
+        return dict.fromkeys(self.corpora, value) if isinstance(value, int) else value or {}
+
+    @property
+    def held_out(self) -> HeldOut:
+        """What is held out for validation."""
+        return HeldOut(self._by_corpus("held_out_speakers"), self._by_corpus("held_out_every"))
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,9 @@ class NARRecipe:
     """Frames, prompt included."""
     alignment: bool = False
     """Whether a pointer walks through the text (VALL-E R); not in VALL-E 2."""
+    prompts: PromptRule = "paper"
+    """How much of an utterance of T frames the NAR is given whole in training: min(T/2, U(3 s,
+    30 s)); U(T/4, T/2) and at most 3 s (icefall); or U(0, T/2)."""
     expected: bool = False
     """Whether the middle of what is likely is taken, not the likeliest code; not in VALL-E 2."""
     code_init: Literal["random", "codebooks"] = "random"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sayso.model.audio import read_samples, resample
+from sayso.model.audio import cut_off, read_samples, resample
 from sayso.model.errors import InputError
 
 CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped
@@ -19,7 +19,6 @@ class Filters:
 
     min_seconds: float = 0.5
     max_seconds: float = 20.0
-    held_out_every: int = 25
 
 
 class Unusable(Exception):
@@ -30,12 +29,15 @@ def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
     """One recording as (1, samples) float32 mono at `sample_rate`.
 
     Raises:
-        Unusable: It cannot be decoded, or is too short, too long, clipped, silent or not finite.
+        Unusable: It cannot be decoded or is cut off, too short, too long, clipped, silent or not
+            finite.
     """
     try:
         audio, rate = read_samples(path)
     except InputError as error:
         raise Unusable("unreadable") from error
+    if cut_off(path, len(audio)):
+        raise Unusable("cut off")
     seconds = len(audio) / rate
     if seconds < filters.min_seconds:
         raise Unusable("too short")

@@ -1,6 +1,7 @@
-"""Token files opened for training: checked against the list and their hashes, memory-mapped."""
+"""Token files opened for training: checked against the list and their hashes, then split."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,23 +16,35 @@ from sayso.model import corpora
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.files import file_hash, unique, write_json
 
-from .shards import COPY, FORMAT, MANIFEST, SCHEMA, SPLITS
+from .held_out import HeldOut, split
+from .shards import COPY, FORMAT, MANIFEST, PARTS, SCHEMAS
+
+TRAIN, VALIDATION, NEITHER = 0, 1, 2
+INDEX = ("start", "frames", "text_start", "text_size", "shard")
+"""Numbers of an utterance in the arrays."""
+NAMES = ("corpus", "speaker", "id", "part")
+TABLE = "index.parquet"
+TABLE_SCHEMA = pa.schema([(n, pa.int64()) for n in INDEX] + [(n, pa.string()) for n in NAMES])
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """All utterances of some token folders, codes memory-mapped."""
+    """All utterances of some token folders; their codes stay on the disk."""
 
-    codes: list[np.ndarray]  # per folder (frames, K) int16
-    texts: list[np.ndarray]  # per folder (text tokens,) int32
-    starts: list[np.ndarray]  # per folder (text tokens,) int32 first frames; empty if not aligned
+    codes: list["Flat"]  # per folder (frames, K) int16
+    texts: list["Flat"]  # per folder (text tokens,) int32
+    starts: list["Flat"]  # per folder (text tokens,) int32 first frames; empty if not aligned
+    shards: list[list[Path]]  # per folder
     folder: np.ndarray  # (N,) which of the folders
     start: np.ndarray  # (N,) first frame
     frames: np.ndarray  # (N,)
     text_start: np.ndarray  # (N,)
     text_size: np.ndarray  # (N,) text tokens
+    shard: np.ndarray  # (N,) number of the shard in its folder
+    names: np.ndarray  # (N,) CORPUS/ID
     speaker: np.ndarray  # (N,) number of the speaker
-    split: np.ndarray  # (N,) index into SPLITS
+    split: np.ndarray  # (N,) TRAIN, VALIDATION or NEITHER
+    new_voices: int  # speakers held out, of whom nothing is trained on
     recorded: np.ndarray  # (N,) bool: no altered copy
     aligned: bool
     codec: dict[str, Any]  # as in the manifest
@@ -45,15 +58,54 @@ class Tokens:
         """Utterances one after the other: text ids (S,), codes (T, K) and first frames (S,).
 
         The last is empty if the token folders are not aligned.
+
+        Raises:
+            InputError: A file cannot be read any more; it names the shard.
         """
         texts, codes, starts, frames = [], [], [], 0
         for i in members:
             folder, start, first = self.folder[i], self.start[i], self.text_start[i]
-            codes.append(self.codes[folder][start : start + self.frames[i]])
-            texts.append(self.texts[folder][first : first + self.text_size[i]])
-            starts.append(self.starts[folder][first : first + self.text_size[i]] + frames)
+            try:
+                codes.append(self.codes[folder][start : start + self.frames[i]])
+                texts.append(self.texts[folder][first : first + self.text_size[i]])
+                starts.append(self.starts[folder][first : first + self.text_size[i]] + frames)
+            except OSError as error:
+                raise InputError(f"{self.names[i]} of {self.shard_of(i)}: {error}") from error
             frames += self.frames[i]
         return np.concatenate(texts), np.concatenate(codes), np.concatenate(starts)
+
+    def shard_of(self, number: int) -> str:
+        """The file that an utterance is from, for messages."""
+        return str(self.shards[self.folder[number]][self.shard[number]])
+
+
+class Flat:
+    """Rows of a file, read when asked for.
+
+    A mapped file that is cut while a run reads it ends the process (SIGBUS); this is an error.
+    """
+
+    def __init__(self, path: Path, dtype: str, rows: int, width: int = 0):
+        """Opens a file of `rows` numbers, or of rows of `width` numbers; none is there for no row.
+
+        Raises:
+            InputError: The file is shorter, as on a disk that was full.
+        """
+        self.path, self.dtype, self.shape = path, np.dtype(dtype), (width,) if width else ()
+        self.bytes = self.dtype.itemsize * max(1, width)
+        self.file = path.open("rb") if rows else None
+        if path.stat().st_size < rows * self.bytes:
+            raise InputError(f"{path} is cut off: remove {path.parent}, it is made anew")
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Consecutive rows; OSError where the file has been cut."""
+        if self.file is None:
+            return np.zeros((0, *self.shape), self.dtype)
+        size = (rows.stop - rows.start) * self.bytes
+        raw = os.pread(self.file.fileno(), size, rows.start * self.bytes)
+        if len(raw) < size:
+            raise OSError(f"{self.path} was cut off")
+        return np.frombuffer(raw, self.dtype).reshape(-1, *self.shape)
 
 
 def read_manifest(folder: Path, allowed: list[str]) -> dict[str, Any]:
@@ -70,8 +122,10 @@ def read_manifest(folder: Path, allowed: list[str]) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not JSON; run prepare again") from error
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{path} has format {manifest.get('format')}, not {FORMAT}; prepare anew")
+    if manifest.get("format") not in SCHEMAS:
+        raise InputError(
+            f"{path} has format {manifest.get('format')}, not one of {list(SCHEMAS)}; prepare anew"
+        )
     for corpus in corpora.verify(manifest.get("corpora", []), path):
         if corpus.name not in allowed:
             raise CorpusError(f"{path}: corpus {corpus.name!r} is not in the recipe ({allowed})")
@@ -100,8 +154,8 @@ def _unusable(row: dict[str, Any], manifest: dict[str, Any], names: set[str], pa
     starts = row["starts"]
     if manifest["aligned"] and (len(starts) != len(text_ids) or (np.diff(starts) < 0).any()):
         return "wrong alignment"
-    if row["split"] not in SPLITS:
-        return "unknown split"
+    if row.get("part", PARTS[0]) not in PARTS:
+        return "unknown part"
     return ""
 
 
@@ -123,28 +177,29 @@ def _rows(table: pa.Table, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _cache(folder: Path, manifest: dict[str, Any]) -> Path:
-    """Arrays to map into memory, made once per manifest from its shards, whose hashes must fit."""
+    """Arrays to read from, made once per manifest from its shards, whose hashes must fit."""
     key = file_hash(folder / MANIFEST)
     for shard in manifest["shards"]:
         if not (folder / shard["file"]).is_file():
             raise InputError(f"{folder / shard['file']} is missing; run prepare again")
         if file_hash(folder / shard["file"]) != shard["sha256"]:
             raise CorpusError(f"{folder / shard['file']} differs from its manifest; prepare anew")
-    done = folder / f"arrays-{key[:16]}"
-    if (done / "index.json").is_file():
+    done = folder / f"arrays-{FORMAT}-{key[:16]}"
+    if (done / "skipped.json").is_file():
         return done
     names = {entry["name"] for entry in manifest["corpora"]}
-    part = folder / f".arrays-{key[:16]}.{unique()}"
+    part = folder / f".{done.name}.{unique()}"
     part.mkdir()
     rows, skipped, position, text_position = [], Counter(), 0, 0
+    schema = SCHEMAS[manifest["format"]]
     with (
         (part / "codes.i16").open("wb") as codes,
         (part / "texts.i32").open("wb") as texts,
         (part / "starts.i32").open("wb") as starts,
     ):
-        for shard in manifest["shards"]:
+        for number, shard in enumerate(manifest["shards"]):
             table = pq.read_table(folder / shard["file"])
-            if table.schema != SCHEMA:
+            if table.schema != schema:
                 raise CorpusError(f"{folder / shard['file']} has other columns; prepare anew")
             for row in _rows(table, folder / shard["file"]):
                 reason = _unusable(row, manifest, names, folder / shard["file"])
@@ -155,26 +210,31 @@ def _cache(folder: Path, manifest: dict[str, Any]) -> Path:
                 row["text_ids"].astype("<i4").tofile(texts)
                 row["starts"].astype("<i4").tofile(starts)
                 size = len(row["text_ids"])
-                who = f"{row['corpus']}/{row['speaker']}"
-                which = SPLITS.index(row["split"])
-                rows.append([position, row["frames"], text_position, size, who, which])
+                numbers = (position, row["frames"], text_position, size, number)
+                of = (row["corpus"], row["speaker"], row["id"], row.get("part", PARTS[0]))
+                rows.append((*numbers, *of))
                 position += row["frames"]
                 text_position += size
-    write_json(part / "index.json", {"rows": rows, "skipped": dict(skipped)})
+    columns = dict(
+        zip((*INDEX, *NAMES), zip(*rows, strict=True) if rows else [[]] * 9, strict=True)
+    )
+    pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), part / TABLE)
+    write_json(part / "skipped.json", dict(skipped))
     try:
         part.rename(done)
     except OSError:  # another process of this run was first
-        if not (done / "index.json").is_file():
+        if not (done / "skipped.json").is_file():
             raise
     return done
 
 
-def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
+def open_tokens(folders: list[Path], allowed: list[str], rule: HeldOut | None = None) -> Tokens:
     """Opens token folders for training.
 
     Args:
         folders: Made by prepare, all with the same codec, tokenizer and timbre.
         allowed: Corpora the recipe names.
+        rule: What is held out; only what the corpora keep for development if None.
 
     Raises:
         InputError: A folder is incomplete or made with another codec, tokenizer or timbre.
@@ -182,41 +242,44 @@ def open_tokens(folders: list[Path], allowed: list[str]) -> Tokens:
     """
     manifests = [read_manifest(folder, allowed) for folder in folders]
     first = manifests[0]
-    codes, texts, starts, rows, skipped = [], [], [], [], Counter()
-    for number, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
+    codes, texts, starts, shards, tables, skipped = [], [], [], [], [], Counter()
+    for folder, manifest in zip(folders, manifests, strict=True):
         for part in ("codec", "tokenizer", "aligned", "timbre"):
             if manifest.get(part) != first.get(part):
                 raise InputError(f"{folder} was made with another {part} than {folders[0]}")
         arrays = _cache(folder, manifest)
-        index = json.loads((arrays / "index.json").read_text(encoding="utf-8"))
-        skipped.update(index["skipped"])
-        rows += [[number, *row] for row in index["rows"]]
-        if index["rows"]:
-            flat = np.memmap(arrays / "codes.i16", dtype="<i2", mode="r")
-            codes.append(flat.reshape(-1, manifest["codec"]["codebooks"]))
-            texts.append(np.memmap(arrays / "texts.i32", dtype="<i4", mode="r"))
-        else:
-            codes.append(np.zeros((0, manifest["codec"]["codebooks"]), "<i2"))
-            texts.append(np.zeros(0, "<i4"))
-        aligned = manifest["aligned"] and index["rows"]
-        path = arrays / "starts.i32"
-        starts.append(np.memmap(path, "<i4", mode="r") if aligned else np.zeros(0, "<i4"))
-    if not rows:
+        shards.append([folder / shard["file"] for shard in manifest["shards"]])
+        skipped.update(json.loads((arrays / "skipped.json").read_text(encoding="utf-8")))
+        table = pq.read_table(arrays / TABLE)
+        tables.append(table.append_column("folder", [[len(tables)] * table.num_rows]))
+        frames, size = (int(np.sum(table[name])) for name in ("frames", "text_size"))
+        books = manifest["codec"]["codebooks"]
+        codes.append(Flat(arrays / "codes.i16", "<i2", frames, books))
+        texts.append(Flat(arrays / "texts.i32", "<i4", size))
+        starts.append(Flat(arrays / "starts.i32", "<i4", size * manifest["aligned"]))
+    table = pa.concat_tables([each for each in tables if each.num_rows] or tables[:1])
+    if not table.num_rows:
         raise InputError(f"no usable utterance in {', '.join(map(str, folders))}: {dict(skipped)}")
-    folder, start, frames, text_start, text_size, speaker, split = zip(*rows, strict=True)
+    corpus, speaker, id, part = (table[name].to_pylist() for name in NAMES)
+    held, new = split(corpus, speaker, id, part, rule or HeldOut())
+    recorded = np.array([COPY not in each for each in id])
+    voices = [f"{c}/{s}" for c, s in zip(corpus, speaker, strict=True)]
     entries = {entry["name"]: entry for manifest in manifests for entry in manifest["corpora"]}
     return Tokens(
         codes=codes,
         texts=texts,
         starts=starts,
-        folder=np.array(folder),
-        start=np.array(start),
-        frames=np.array(frames),
-        text_start=np.array(text_start),
-        text_size=np.array(text_size),
-        speaker=np.unique(np.array(speaker), return_inverse=True)[1],
-        split=np.array(split),
-        recorded=np.array([COPY not in who for who in speaker]),
+        shards=[
+            [f / one["file"] for one in m["shards"]]
+            for f, m in zip(folders, manifests, strict=True)
+        ],
+        folder=table["folder"].to_numpy(),
+        **{name: table[name].to_numpy() for name in INDEX},
+        names=np.array([f"{c}/{u}" for c, u in zip(corpus, id, strict=True)]),
+        speaker=np.unique(np.array(voices), return_inverse=True)[1],
+        split=np.where(held, np.where(recorded, VALIDATION, NEITHER), TRAIN),
+        new_voices=len(new),
+        recorded=recorded,
         aligned=first["aligned"],
         codec=first["codec"],
         tokenizer=first["tokenizer"],

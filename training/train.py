@@ -39,7 +39,7 @@ from .finetune import codec_of, start_from, start_from_codebooks
 from .log import Log
 from .recipe import Optimisation, Recipe
 from .tasks import ARTask, NARTask
-from .tokens import Tokens, open_tokens
+from .tokens import VALIDATION, Tokens, open_tokens
 from .validation import validate
 
 Report = Callable[[str], None]
@@ -67,7 +67,8 @@ def train_ar(
         CorpusError: Token files of a corpus that may not be used.
         DivergedError: The loss stayed non-finite.
     """
-    tokens = open_tokens([Path(each) for each in recipe.data.tokens], recipe.data.corpora)
+    data = recipe.data
+    tokens = open_tokens([Path(each) for each in data.tokens], data.corpora, data.held_out)
     ar = recipe.ar
     config = ARConfig(
         text_size=tokens.tokenizer["size"],
@@ -96,7 +97,8 @@ def train_nar(
 
     Arguments and errors as :func:`train_ar`.
     """
-    tokens = open_tokens([Path(each) for each in recipe.data.tokens], recipe.data.corpora)
+    data = recipe.data
+    tokens = open_tokens([Path(each) for each in data.tokens], data.corpora, data.held_out)
     nar = recipe.nar
     config = NARConfig(
         text_size=tokens.tokenizer["size"],
@@ -137,6 +139,8 @@ def _train(
         "corpora": tokens.corpora,
         "tokens": sorted(tokens.manifests.values()),
         "data": [settings.seed, settings.frames, recipe.data.join_seconds],
+        "held_out": vars(recipe.data.held_out),
+        "prompts": recipe.nar.prompts,
         "batches_per_step": settings.accumulation * settings.devices * settings.nodes,
     }
     batches = Batches(
@@ -147,13 +151,15 @@ def _train(
         config.max_frames,
         recipe.data.join_seconds,
         recipe.ar.group_size,
+        recipe.nar.prompts,
+        recipe.data.validation_minutes,
     )
-    if not len(batches.validation):
-        held = int((tokens.split == 1).sum())
+    if not len(batches.validation) and settings.export == "best":
+        held = int((tokens.split == VALIDATION).sum())
         raise InputError(
             f"of {held} utterances held out of {', '.join(recipe.data.tokens)} none fits: "
-            "no weights could be chosen. Prepare more, or with a lower data.held_out_every, or "
-            "raise max_text, max_frames and frames"
+            "no weights could be chosen. Set data.held_out_speakers, prepare the corpus's dev "
+            "parts, or raise max_text, max_frames and frames"
         )
     if config.alignment and not tokens.aligned:
         raise InputError("alignment: true needs aligned tokens; prepare them with data.align: true")
@@ -175,7 +181,7 @@ def _train(
     if last is not None:
         tensors, head = read_state(last)
         verify(head.get("corpora", []), last)
-        differing = [key for key in made_from if head.get(key) != made_from[key]]
+        differing = [key for key in made_from if head.get(key, made_from[key]) != made_from[key]]
         if differing:
             raise InputError(
                 f"{last} was made with another {', '.join(differing)}; give the run another folder"
@@ -188,12 +194,17 @@ def _train(
         f"{len(batches.validation)} held out, {batches.left_out} too long, "
         f"{sum(tokens.skipped.values())} unusable"
     )
+    if not tokens.new_voices:
+        report(
+            f"warning: {part}: no speaker is held out (data.held_out_speakers), so that no figure "
+            "of this run says how it does with a voice that it never heard"
+        )
     log = Log(run, part, progress.step) if first else None
     clock = Clock(progress.minutes, settings, fabric)
     steps = batches.steps(
         progress.step, settings.accumulation, fabric.global_rank, fabric.world_size
     )
-    with closing(ahead(steps)) as steps:
+    with closing(ahead(steps, reading=lambda: batches.reading)) as steps:
         over = progress.step > 0 and clock.over(progress.step)  # a run has one step at least
         while not over:
             for group in optimizer.param_groups:
@@ -301,9 +312,11 @@ def _export(
     plain = type(task.model)(config)  # type: ignore[arg-type]
     plain.load_state_dict({n.removeprefix("model."): p for n, p in weights.items()})
     save_module(run / part, plain, config)
-    figures = {key: row[key] for key in ("step", "minutes", "validation_loss", "text_gain")}
+    figures = {key: row[key] for key in ("step", "minutes")}
+    figures |= {key: row.get(key) for key in ("validation_loss", "text_gain")}
+    figures["new_voices"] = tokens.new_voices  # held out: speakers of whom nothing was trained on
     figures["alignment"] = config.alignment  # not in VALL-E 2
-    figures["validation_per_codebook"] = list(row["validation_per_codebook"].values())
+    figures["validation_per_codebook"] = list(row.get("validation_per_codebook", {}).values())
     start = recipe.ar.start_from if part == "ar" else recipe.nar.start_from
     write_card(run, recipe.name, part, tokens, figures, None if start is None else Path(start))
 

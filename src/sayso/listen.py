@@ -19,7 +19,7 @@ from sayso.model.card import CARD
 from sayso.model.codecs.world import WorldCodec
 from sayso.model.errors import CheckpointError, InputError, SaysoError
 from sayso.training.recipe import Recipe
-from sayso.training.tokens import open_tokens
+from sayso.training.tokens import VALIDATION, open_tokens
 
 SAMPLES = 2
 LONGEST_PROMPT = 6.0  # seconds
@@ -27,14 +27,15 @@ LONGEST_PROMPT = 6.0  # seconds
 
 def held_out_rows(recipe: Recipe) -> list[dict]:
     """Held-out utterances that can be prompts, of corpora whose prompts may be used."""
+    folders = [Path(each) for each in recipe.data.tokens]
+    tokens = open_tokens(folders, recipe.data.corpora, recipe.data.held_out)
+    short = tokens.frames <= LONGEST_PROMPT * tokens.codec["frame_rate"]
+    chosen = set(tokens.names[(tokens.split == VALIDATION) & short])
     rows = []
-    for folder in map(Path, recipe.data.tokens):
-        tokens = open_tokens([folder], recipe.data.corpora)
-        for shard in sorted(folder.glob("*.parquet")):
-            for row in pq.read_table(shard).to_pylist():
-                short = row["frames"] <= LONGEST_PROMPT * tokens.codec["frame_rate"]
-                if row["split"] == "validation" and short and corpora.get(row["corpus"]).prompts:
-                    rows.append(row)
+    for shard in (shard for shards in tokens.shards for shard in shards):
+        for row in pq.read_table(shard).to_pylist():
+            if f"{row['corpus']}/{row['id']}" in chosen and corpora.get(row["corpus"]).prompts:
+                rows.append(row)
     return rows
 
 

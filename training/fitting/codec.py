@@ -9,8 +9,9 @@ from sayso.model.codecs.world import WorldCodec, WorldConfig
 from sayso.model.errors import InputError
 from sayso.model.files import write_json
 
+from ..held_out import HeldOut, trained_on
 from .fargan import fit_fargan
-from .residual import FITTED_ON, HELD_OUT_EVERY, usable_speech
+from .residual import FITTED_ON, usable_speech, usual_rule
 from .world import fit_world, usable_features
 
 
@@ -18,7 +19,7 @@ def fit_codec(
     kind: str,
     roots: dict[str, Path],
     out: Path,
-    held_out_every: dict[str, int] | None = None,
+    rule: HeldOut | None = None,
     codebooks: int = 8,
     report: Callable[[str], None] = lambda line: None,
 ) -> WorldCodec | FarganCodec:
@@ -27,8 +28,7 @@ def fit_codec(
     Args:
         kind: ``world`` or ``fargan``.
         roots: Name on the list of consented corpora -> the unpacked corpus.
-        held_out_every: One utterance in this many of a corpus is held out, by the hash of its id;
-            47 where a corpus is not named.
+        rule: What is held out; one utterance in 47 if None.
         codebooks: K.
         report: Takes a line now and then: it takes minutes.
 
@@ -36,21 +36,22 @@ def fit_codec(
         CorpusError: A corpus is not listed, or not where it should be.
         InputError: There is too little usable speech, or no such kind.
     """
-    every = {name: (held_out_every or {}).get(name, HELD_OUT_EVERY) for name in roots}
+    rule = rule or usual_rule(roots)
     entries = [corpora.get(name).to_json() for name in roots]
+    utterances = [each for some in trained_on(roots, rule).values() for each in some]
     if kind == "world":
         config = WorldConfig(codebooks=codebooks)
-        heard = [features for _, features in usable_features(roots, config, every, report)]
+        heard = [features for _, features in usable_features(utterances, config, report)]
         report(f"{len(heard)} recordings analysed; fitting {codebooks} codebooks")
         codec = fit_world(heard, config)
     elif kind == "fargan":
         blank = FarganCodec(FarganConfig(codebooks=codebooks))
-        speech = usable_speech(roots, blank.sample_rate, every, report)
+        speech = usable_speech(utterances, blank.sample_rate, report)
         heard = [blank.analyse(audio)[0] for _, audio in speech]
         report(f"{len(heard)} recordings analysed; fitting {codebooks} codebooks")
         codec = fit_fargan(heard, blank.config)
     else:
         raise InputError(f"no codec of kind {kind!r} is fitted: it must be 'world' or 'fargan'")
     codec.save(out)
-    write_json(out / FITTED_ON, {"corpora": entries, "held_out_every": every})
+    write_json(out / FITTED_ON, {"corpora": entries, "held_out": vars(rule)})
     return codec

@@ -27,10 +27,11 @@ from sayso.model.errors import InputError, SaysoError
 from sayso.model.files import write_json
 
 from ..checkpoints import collect, newest, prune, read_state, restore, save_state
-from ..readers import Utterance, held_out, read_corpus
+from ..held_out import trained_on
+from ..readers import Utterance
 from ..speech import Filters, Unusable, read_speech
 from .losses import Balancer, MelDistance, quantize
-from .residual import FITTED_ON, HELD_OUT_EVERY
+from .residual import FITTED_ON, usual_rule
 
 Report = Callable[[str], None]
 
@@ -126,12 +127,8 @@ def train_codec(
     if recipe.accelerator == "cuda" and not torch.cuda.is_available():
         raise InputError("accelerator is cuda, and PyTorch finds no GPU here: set it to cpu")
     entries = [corpora.get(name).to_json() for name in roots]
-    utterances = [
-        u
-        for name, root in roots.items()
-        for u in read_corpus(name, root)
-        if not held_out(u.id, HELD_OUT_EVERY)
-    ]
+    rule = usual_rule(roots)
+    utterances = [each for some in trained_on(roots, rule).values() for each in some]
     torch.manual_seed(recipe.seed)
     device = torch.device(recipe.accelerator)
     codec = EncodecCodec(recipe.codec).to(device).train()
@@ -162,7 +159,7 @@ def train_codec(
             save(recipe, entries, out, run, number + 1)
     codec = codec.cpu().eval()
     codec.save(out)
-    write_json(out / FITTED_ON, {"corpora": entries, "held_out_every": HELD_OUT_EVERY})
+    write_json(out / FITTED_ON, {"corpora": entries, "held_out": vars(rule)})
     return codec
 
 

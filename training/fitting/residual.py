@@ -1,7 +1,7 @@
 """Residual codebooks by k-means (arXiv:2107.03312, 3.3), and the speech they are fitted to."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -9,7 +9,8 @@ from torch import Tensor
 from sayso.model.codecs.residual import ResidualQuantizer
 from sayso.model.errors import InputError
 
-from ..readers import held_out, read_corpus
+from ..held_out import HeldOut
+from ..readers import Utterance
 from ..speech import Filters, Unusable, read_speech
 
 FITTED_ON = "corpora.json"
@@ -17,27 +18,25 @@ FITTED_ON = "corpora.json"
 HELD_OUT_EVERY = 47
 
 
+def usual_rule(names: Iterable[str]) -> HeldOut:
+    """One utterance in 47 of each corpus."""
+    return HeldOut(utterances=dict.fromkeys(names, HELD_OUT_EVERY))
+
+
 def usable_speech(
-    roots: dict[str, Path],
+    utterances: list[Utterance],
     sample_rate: int,
-    every: dict[str, int],
     report: Callable[[str], None],
     most: int | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Speaker and audio (1, samples) of each utterance that is used, or of `most` per corpus."""
+    """Speaker and audio (1, samples) of each utterance that can be used, or of `most`, spread."""
     filters = Filters(min_seconds=0.5, max_seconds=20.0)
-    for name, root in roots.items():
-        utterances = read_corpus(name, root)
-        utterances = utterances[:: max(1, len(utterances) // most)] if most else utterances
-        for number, utterance in enumerate(utterances):
-            if number % 200 == 0:
-                report(f"{name}: {number} of {len(utterances)} recordings analysed")
-            if held_out(utterance.id, every[name]):
-                continue
-            try:
-                yield utterance.speaker, read_speech(utterance.path, sample_rate, filters)
-            except Unusable:
-                continue
+    utterances = utterances[:: max(1, len(utterances) // most)] if most else utterances
+    for number, utterance in enumerate(utterances):
+        if number % 200 == 0:
+            report(f"{number} of {len(utterances)} recordings analysed")
+        with contextlib.suppress(Unusable):
+            yield utterance.speaker, read_speech(utterance.path, sample_rate, filters)
 
 
 def thinned(rows: Tensor, codebook_size: int, most: int, generator: torch.Generator) -> Tensor:

@@ -13,9 +13,9 @@ from sayso.model.codecs.world import Features, WorldConfig, concatenate
 from sayso.model.errors import InputError
 from sayso.model.files import write_json
 
+from ..held_out import HeldOut, trained_on
 from ..prepare import speaker_timbre
-from ..readers import read_corpus
-from .residual import FITTED_ON, HELD_OUT_EVERY
+from .residual import FITTED_ON, usual_rule
 from .world import fit_world, usable_features
 
 ENOUGH_FRAMES = 20
@@ -27,7 +27,7 @@ def fit_timbres(
     out: Path,
     pivot: str,
     share: float = 0.5,
-    held_out_every: dict[str, int] | None = None,
+    rule: HeldOut | None = None,
     most: int = 120,
     codebooks: int = 4,
     report: Callable[[str], None] = lambda line: None,
@@ -41,7 +41,7 @@ def fit_timbres(
         pivot: One of them, of one speaker: the model shall speak in a timbre between the usual one
             and this voice.
         share: Of that voice in it. With more, words are clearer and the prompt is less in them.
-        held_out_every: As of `fit_codec`.
+        rule: As of `fit_codec`.
         most: Utterances taken of each corpus for the timbres, evenly spread, as all are taken for
             speakers.
         codebooks: K of the codec.
@@ -54,13 +54,14 @@ def fit_timbres(
         raise InputError(f"share {share}: it must be from 0 to 1")
     if pivot not in roots:
         raise InputError(f"pivot {pivot!r} is none of the corpora {list(roots)}")
-    if len({utterance.speaker for utterance in read_corpus(pivot, roots[pivot])}) > 1:
+    rule = rule or usual_rule(roots)
+    utterances = trained_on(roots, rule)
+    if len({utterance.speaker for utterance in utterances[pivot]}) > 1:
         raise InputError(f"pivot {pivot!r} has several speakers: name a corpus of one")
-    every = {name: (held_out_every or {}).get(name, HELD_OUT_EVERY) for name in roots}
     entries = [corpora.get(name).to_json() for name in roots]
     config, heard, own = WorldConfig(), [], []
-    for name, root in roots.items():
-        found = [each for _, each in usable_features({name: root}, config, every, report, most)]
+    for name in roots:
+        found = [each for _, each in usable_features(utterances[name], config, report, most)]
         heard += found
         own = found if name == pivot else own
     model = fit_timbre(heard, TimbreConfig(config.envelope))
@@ -68,12 +69,12 @@ def fit_timbres(
     pairs = zip(model.usual, voice, strict=True)
     model.pivot = Timbre(*((1 - share) * a + share * b for a, b in pairs))
     model.save(out)
-    settings = {"pivot": pivot, "share": share, "held_out_every": every, "utterances": len(heard)}
+    settings = {"pivot": pivot, "share": share, "held_out": vars(rule), "utterances": len(heard)}
     write_json(out / FITTED_ON, {"corpora": entries, **settings})
     neutral = []
-    for name, root in roots.items():
+    for name in roots:
         spoken: dict[str, list[Features]] = {}
-        for speaker, features in usable_features({name: root}, config, every, report):
+        for speaker, features in usable_features(utterances[name], config, report):
             spoken.setdefault(speaker, []).append(features)
         for theirs in spoken.values():
             own = speaker_timbre(theirs, model, 1000 / config.frame_ms)
@@ -81,7 +82,7 @@ def fit_timbres(
     report(f"{len(neutral)} recordings in the pivot; fitting {codebooks} codebooks")
     codec = fit_world(neutral, WorldConfig(codebooks=codebooks))
     codec.save(out / "codec")
-    write_json(out / "codec" / FITTED_ON, {"corpora": entries, "held_out_every": every})
+    write_json(out / "codec" / FITTED_ON, {"corpora": entries, "held_out": vars(rule)})
     return model
 
 

@@ -1,7 +1,6 @@
 """A WORLD codec fitted to utterances: what each feature weighs, and residual codebooks."""
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,18 +14,18 @@ from sayso.model.codecs.world import (
     to_rows,
 )
 
+from ..readers import Utterance
 from .residual import fit_books, thinned, usable_speech
 
 
 def usable_features(
-    roots: dict[str, Path],
+    utterances: list[Utterance],
     config: WorldConfig,
-    every: dict[str, int],
     report: Callable[[str], None],
     most: int | None = None,
 ) -> Iterator[tuple[str, Features]]:
-    """Speaker and features of each utterance that is used, or of `most` per corpus."""
-    for speaker, audio in usable_speech(roots, config.sample_rate, every, report, most):
+    """Speaker and features of each utterance that can be used, or of `most`, spread."""
+    for speaker, audio in usable_speech(utterances, config.sample_rate, report, most):
         yield speaker, analyse(audio[0].numpy(), config)
 
 

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sayso.inference.errors import RefusedError
 from sayso.model.errors import InputError
+
+if TYPE_CHECKING:
+    from sayso.training.held_out import HeldOut
 
 app = typer.Typer()
 corpora = typer.Typer(help="The corpora that may be trained on.", no_args_is_help=True)
@@ -22,6 +25,11 @@ Listen = Annotated[
 ]
 Changes = Annotated[
     str, typer.Option("--set", help="Other settings for this run: '{ar.train.steps: 1000}'.")
+]
+
+HeldOutSpeakers = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=N: one speaker in N is kept out, as in the recipe."),
 ]
 
 
@@ -100,6 +108,7 @@ def train_codec(
         list[str] | None,
         typer.Option(help="NAME=N: one utterance in N is kept out of a fitted codec; else 47."),
     ] = None,
+    held_out_speakers: HeldOutSpeakers = None,
 ) -> None:
     """Make a codec from corpora, without their held-out utterances: WORLD, FARGAN, an EnCodec."""
     from sayso.training.fitting.codec import fit_codec
@@ -114,8 +123,9 @@ def train_codec(
         made = train_codec(read_codec_recipe(config), parse_roots(root), out)
         print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
         return
-    numbers = parse_numbers("--held-out", held_out or [])
-    codec = fit_codec(kind, parse_roots(root), out, numbers, codebooks, print)
+    roots = parse_roots(root)
+    rule = parse_rule(roots, held_out or [], held_out_speakers or [])
+    codec = fit_codec(kind, roots, out, rule, codebooks, print)
     print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
 
 
@@ -141,20 +151,15 @@ def train_timbre(
     held_out: Annotated[
         list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
     ] = None,
+    held_out_speakers: HeldOutSpeakers = None,
 ) -> None:
     """Fit what takes a prompt's timbre off for the model, and puts it on its speech (WORLD); and
     the codec of speech without it."""
     from sayso.training.fitting.timbre import fit_timbres
 
-    model = fit_timbres(
-        parse_roots(root),
-        out,
-        pivot,
-        share,
-        parse_numbers("--held-out", held_out or []),
-        codebooks=codebooks,
-        report=print,
-    )
+    roots = parse_roots(root)
+    rule = parse_rule(roots, held_out or [], held_out_speakers or [])
+    model = fit_timbres(roots, out, pivot, share, rule, codebooks=codebooks, report=print)
     print(f"{out}: 2 x {model.config.classes} classes of sounds; {codebooks} codebooks")
 
 
@@ -224,12 +229,22 @@ def parse_roots(pairs: list[str]) -> dict[str, Path]:
     return {name: Path(folder) for name, folder in parse_pairs("--root", pairs).items()}
 
 
+def parse_rule(roots: dict[str, Path], utterances: list[str], speakers: list[str]) -> "HeldOut":
+    """What is kept out of a fit; one utterance in 47 of corpora that neither list names."""
+    from sayso.training.fitting.residual import usual_rule
+    from sayso.training.held_out import HeldOut
+
+    by_speaker = parse_numbers("--held-out-speakers", speakers)
+    usual = usual_rule(name for name in roots if name not in by_speaker).utterances
+    return HeldOut(by_speaker, usual | parse_numbers("--held-out", utterances))
+
+
 def parse_numbers(option: str, pairs: list[str]) -> dict[str, int]:
     """NAME=N, with whole numbers from 1; InputError."""
     every = parse_pairs(option, pairs)
     bad = [f"{name}={n}" for name, n in every.items() if not n.isdigit() or int(n) < 1]
     if bad:
-        raise InputError(f"{option} {bad[0]!r}: one utterance in N, such as kathleen=47")
+        raise InputError(f"{option} {bad[0]!r}: one in N, such as kathleen=47")
     return {name: int(n) for name, n in every.items()}
 
 
@@ -237,7 +252,7 @@ def parse_pairs(option: str, pairs: list[str]) -> dict[str, str]:
     """Names and values out of NAME=VALUE."""
     bad = [pair for pair in pairs if "=" not in pair]
     if bad:
-        example = "kathleen=47" if option == "--held-out" else "kathleen=/data/kathleen"
+        example = "kathleen=47" if option.startswith("--held-out") else "kathleen=/data/kathleen"
         raise InputError(f"{option} {bad[0]!r}: write NAME=VALUE, such as {example}")
     return dict(pair.split("=", 1) for pair in pairs)
 
