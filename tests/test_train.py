@@ -111,10 +111,10 @@ def stop_after(recipe, step):
     """Interrupts a run, as a signal would, at the first report of a step."""
     original = train._step
 
-    def interrupted(fabric, model, optimizer, batches, settings, at):
+    def interrupted(fabric, model, optimizer, batches, settings, at, asked):
         if at == step:
             raise KeyboardInterrupt
-        return original(fabric, model, optimizer, batches, settings, at)
+        return original(fabric, model, optimizer, batches, settings, at, asked)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_step", interrupted)

@@ -1,6 +1,7 @@
 """The state of a run on disk: weights, optimizer, progress in one safetensors file, no pickle."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,31 @@ def save_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         save_file(tensors, part, metadata={"sayso": json.dumps(header, sort_keys=True)})
+
+
+def save_or_warn(
+    path: Path,
+    tensors: dict[str, Tensor],
+    head: dict[str, Any],
+    report: Callable[[str], None],
+    final: bool,
+) -> None:
+    """Writes a checkpoint; on a full disk those before it stay, and only a run's end is an error.
+
+    Raises:
+        CheckpointError: The last checkpoint of a run cannot be written.
+    """
+    try:
+        save_state(path, tensors, head)
+    except (OSError, SafetensorError) as error:
+        last = newest(path.parent)
+        said = (
+            f"{path} could not be written ({error}); "
+            f"{'no checkpoint' if last is None else last} is the last good one: free some space"
+        )
+        if final:
+            raise CheckpointError(f"{said}, and give the same command again") from error
+        report(f"warning: {said}; the run goes on")
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

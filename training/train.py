@@ -30,7 +30,7 @@ from .checkpoints import (
     prune,
     read_state,
     restore,
-    save_state,
+    save_or_warn,
 )
 from .clock import Clock
 from .data import Batch, Batches, ahead
@@ -38,6 +38,7 @@ from .distributed import start_fabric
 from .finetune import codec_of, start_from, start_from_codebooks
 from .log import Log
 from .recipe import Optimisation, Recipe
+from .stopping import Stop
 from .tasks import ARTask, NARTask
 from .tokens import VALIDATION, Tokens, open_tokens
 from .validation import validate
@@ -65,6 +66,7 @@ def train_ar(
     Raises:
         InputError: Token files are missing, or the run has checkpoints of another recipe.
         CorpusError: Token files of a corpus that may not be used.
+        CheckpointError: The last checkpoint cannot be written.
         DivergedError: The loss stayed non-finite.
     """
     data = recipe.data
@@ -204,14 +206,17 @@ def _train(
     steps = batches.steps(
         progress.step, settings.accumulation, fabric.global_rank, fabric.world_size
     )
-    with closing(ahead(steps, reading=lambda: batches.reading)) as steps:
+    stopping = False  # asked to, by a signal to any process
+    with closing(ahead(steps, reading=lambda: batches.reading)) as steps, Stop() as stop:
         over = progress.step > 0 and clock.over(progress.step)  # a run has one step at least
-        while not over:
+        while not (over or stopping):
             for group in optimizer.param_groups:
                 group["lr"] = settings.peak_rate * clock.rate_factor(progress.step)
             with clock.waiting():
                 taken = next(steps)
-            loss, norm = _step(fabric, model, optimizer, taken, settings, progress.step)
+            loss, norm, stopping = _step(
+                fabric, model, optimizer, taken, settings, progress.step, stop.asked
+            )
             if math.isfinite(loss) and math.isfinite(norm):
                 optimizer.step()
                 progress.skipped_in_a_row = 0
@@ -240,8 +245,9 @@ def _train(
             row["level"] = 0 if part == "ar" else taken[0].level
             row.update(rate=optimizer.param_groups[0]["lr"], gradient_norm=norm)
             row["skipped"] = progress.skipped
-            better, due = False, over or progress.step % settings.save_every == 0
-            if over or progress.step % settings.validate_every == 0:
+            better = False
+            due = over or stopping or progress.step % settings.save_every == 0
+            if over or (progress.step % settings.validate_every == 0 and not stopping):
                 row.update(clock.figures())
                 row.update(validate(fabric, model, task, batches, average))
                 report(_line(part, row))
@@ -261,12 +267,15 @@ def _train(
                 names = [f"step-{progress.step:08d}"] * due + ["best"] * better
                 for name in names if first else ():
                     path = folder / f"{name}.safetensors"
-                    save_state(path, tensors, header(progress, **made_from))
+                    head = header(progress, **made_from)
+                    save_or_warn(path, tensors, head, report, final=over or stopping)
                 if first:
                     prune(folder, settings.keep)
                 fabric.barrier()
     if log is not None:
         log.close()
+    if stopping and not over:
+        report(f"{part}: asked to end; saved after step {progress.step}: the same command goes on")
     return run / part
 
 
@@ -277,9 +286,13 @@ def _step(
     batches: list[Batch],
     settings: Optimisation,
     step: int,
-) -> tuple[float, float]:
-    """Gradients of one step, clipped; its loss in nats per code and the norm before clipping."""
-    sums = torch.zeros(2, dtype=torch.float64)
+    asked: bool,
+) -> tuple[float, float, bool]:
+    """Gradients of one step, clipped; its loss in nats per code and the norm before clipping.
+
+    All processes must end at the same step: the last is whether any of them was `asked` to.
+    """
+    sums = torch.tensor([0.0, 0.0, asked], dtype=torch.float64)
     for i, batch in enumerate(batches):
         # Dropout depends on the place of the batch alone, so that a resumed run repeats it.
         seeds = np.random.SeedSequence([settings.seed, step, i, fabric.global_rank])
@@ -288,10 +301,10 @@ def _step(
             with fabric.autocast():  # Fabric itself forgets it where it need not wrap the module
                 share, loss = model.training_step(batch.to(fabric.device))
             fabric.backward(share * fabric.world_size)  # DDP and FSDP average over processes
-        sums += torch.stack([loss.summed.detach().double(), loss.count.double()]).cpu()
+        sums[:2] += torch.stack([loss.summed.detach().double(), loss.count.double()]).cpu()
     norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
     sums = cast(Tensor, fabric.all_reduce(sums, reduce_op="sum"))
-    return float(sums[0] / sums[1]), float(full(torch.as_tensor(norm)))
+    return float(sums[0] / sums[1]), float(full(torch.as_tensor(norm))), bool(sums[2])
 
 
 def _export(
