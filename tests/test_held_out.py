@@ -106,11 +106,12 @@ def test_old_shards_with_a_stored_split_open_and_follow_the_recipe(tmp_path):
 def test_where_no_speaker_is_held_out_the_run_says_so(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", many_speakers("kathleen", 60))
     own: dict[str, Any] = {"ar__train__steps": 2, "ar__train__warm_up": 0}
-    for name, more in (
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (
         ("utterances", {"data__held_out_every": 5}),
         ("speakers", {"data__held_out_speakers": 5}),
         ("none", {"ar__train__export": "last"}),
-    ):
+    )
+    for name, more in cases:
         lines: list[str] = []
         train_ar(small_recipe(tmp_path / name, tokens, **own, **more), report=lines.append)
         warned = any("no speaker is held out" in line for line in lines)
