@@ -84,7 +84,7 @@ def _decode(raw: bytes) -> tuple[str, str]:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text, fault = raw.decode("utf-8", "replace"), "text is not UTF-8"
-    return text.removeprefix("\ufeff").strip(), fault
+    return text.removeprefix("\ufeff").rstrip("\r"), fault
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
