@@ -179,7 +179,7 @@ def test_non_finite_steps_change_nothing_and_stop_the_run_when_they_persist(tmp_
 
 def test_the_rate_warms_up_and_falls_to_zero_with_the_steps_or_the_minutes():
     settings = read_recipe(CONFIGS / "libritts.yaml").ar.train
-    assert rate_factor(settings, 0, 0) < 1e-4
+    assert rate_factor(settings, 0, 0) < 1e-3
     assert rate_factor(settings, settings.warm_up, 1e9) == 1.0
     assert rate_factor(settings, settings.steps, 0) == 0.0
     tiny = read_recipe(CONFIGS / "tiny.yaml").ar.train
