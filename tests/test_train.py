@@ -190,7 +190,8 @@ def test_the_rate_warms_up_and_falls_to_zero_with_the_steps_or_the_minutes():
 
 def test_minutes_end_a_run(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", rows(40))
-    steps = {"ar__train__steps": 10**6, "ar__train__max_minutes": 0.02}
+    steps: dict[str, Any] = {"ar__train__steps": 10**6, "ar__train__max_minutes": 0.02}
+    steps["ar__train__export"] = "last"
     train_ar(small_recipe(tmp_path / "run", tokens, **steps), report=lambda line: None)
     ended = read_card(tmp_path / "run")["models"]["ar"]
     assert ended["minutes"] >= 0.02 and ended["step"] < 10**6
