@@ -91,10 +91,11 @@ def test_the_command_lists_shows_and_checks(tmp_path, kathleen):
     assert shown.items() >= corpora.get("kathleen").to_json().items()
     assert isinstance(sayso("show", "my-scrape").exception, RefusedError)
     found = sayso("check", str(kathleen), "--corpus", "kathleen").output
-    assert "146 utterances of 1 speakers of kathleen, 0 recordings missing" in found
+    assert "146 utterances of 1 speakers of kathleen, 0 left out" in found
     (tmp_path / "metadata.tsv").write_text("id\ttext\na\tHello.\n")
-    lost = sayso("check", str(tmp_path), "--corpus", "kathleen").exception
-    assert isinstance(lost, CorpusError) and "a.flac is missing" in str(lost)
+    lost = sayso("check", str(tmp_path), "--corpus", "kathleen")
+    assert "a: no recording\n" in lost.output
+    assert isinstance(lost.exception, CorpusError) and "1 of 1 utterances" in str(lost.exception)
     (tmp_path / "VCTK-Corpus-0.92.zip").write_bytes(b"half")
     wrong = sayso("check", str(tmp_path), "--corpus", "vctk").exception
     assert isinstance(wrong, CorpusError) and "download it anew" in str(wrong)
