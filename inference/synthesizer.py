@@ -41,6 +41,8 @@ FASTEST_CHARACTERS_PER_SECOND = 20.0
 """A sentence that would not fit even when read this fast is refused."""
 MOST_SAMPLES = 20
 """Of one sentence: all are generated in one batch."""
+TRIES = 3
+"""Of a sentence that did not end: each with the next seed."""
 GRACE_SECONDS = 1.5
 """Added to every limit, as short texts are read slower."""
 
@@ -119,7 +121,7 @@ class Synthesizer:
         Raises:
             InputError: The text, the output path or the number of samples cannot be used.
             RefusedError: The voice's receipt does not allow this call.
-            UnfinishedError: The model did not end within the limit.
+            UnfinishedError: The model did not end a sentence within its limit, in three tries.
             MarkError: A mark could not be made, or was not found in the result.
             StoreError: The store is unreadable or was changed.
         """
@@ -169,6 +171,30 @@ class Synthesizer:
         alteration: Alteration,
         samples: int,
     ) -> Tensor:  # (samples,)
+        takes = self._takes(pieces, grant, seed, sampling, samples)
+        for again in range(1, TRIES):
+            lost = [index for index, ended in enumerate(takes) if not ended]
+            if lost:
+                missing = [pieces[index] for index in lost]
+                fresh = self._takes(missing, grant, seed + again, sampling, samples)
+                takes = [ended or fresh.pop(0) for ended in takes]
+        pause = torch.zeros(int(PAUSE_SECONDS * self.bundle.codec.sample_rate))
+        parts = []
+        for piece, ended in zip(pieces, takes, strict=True):
+            if not ended:
+                seconds = self._most_frames(piece, grant) / self.bundle.codec.frame_rate
+                raise UnfinishedError(
+                    f"No end within {seconds:.1f} s, or nothing said, in {TRIES} tries of "
+                    f"{piece[:60]!r}: try another --seed, or shorter sentences"
+                )
+            decoded = [self._decode(row, grant.codes, alteration) for row in ended]
+            parts += [self._best(decoded, piece, grant, alteration), pause]
+        return torch.cat(parts[:-1])
+
+    def _takes(
+        self, pieces: list[str], grant: Grant, seed: int, sampling: Sampling, samples: int
+    ) -> list[list[Tensor]]:
+        """Of each piece the samples, codes (K, T), that say something and end."""
         bundle = self.bundle
         prompt_ids = bundle.tokenizer.encode(normalise(grant.transcript))
         wanted = [piece for piece in pieces for _ in range(samples)]
@@ -180,24 +206,14 @@ class Synthesizer:
             torch.Generator().manual_seed(seed),
             [len(prompt_ids)] * len(wanted),
         )
-        pause = torch.zeros(int(PAUSE_SECONDS * bundle.codec.sample_rate))
-        parts = []
-        for start in range(0, len(wanted), samples):
-            rows = zip(codes[start:], first.finished[start : start + samples], strict=False)
-            ended = [row for row, finished in rows if finished]
-            if not ended:
-                seconds = codes[start].shape[1] / bundle.codec.frame_rate
-                raise UnfinishedError(
-                    f"No end within {seconds:.1f} s for {wanted[start][:60]!r}: try another "
-                    "--seed, or shorter sentences"
-                )
-            takes = [self._decode(row, grant.codes, alteration) for row in ended if row.shape[1]]
-            if not takes:
-                raise UnfinishedError(
-                    f"Nothing was said for {wanted[start][:60]!r}: try another --seed"
-                )
-            parts += [self._best(takes, wanted[start], grant, alteration), pause]
-        return torch.cat(parts[:-1])
+        whole = [
+            row if end and row.shape[1] else None
+            for row, end in zip(codes, first.finished, strict=True)
+        ]
+        return [
+            [row for row in whole[start : start + samples] if row is not None]
+            for start in range(0, len(wanted), samples)
+        ]
 
     def _best(self, takes: list[Tensor], text: str, grant: Grant, alteration: Alteration) -> Tensor:
         """The take that Eq. 23 prefers, measured against the prompt as altered as the takes are."""

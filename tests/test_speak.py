@@ -113,9 +113,27 @@ def test_bad_destinations_are_refused_before_anything_is_granted(speaker, tmp_pa
 
 def test_an_utterance_without_end_is_an_error_not_a_file(speaker, tmp_path, monkeypatch):
     monkeypatch.setattr(synthesizer_module, "limit_seconds", lambda text: 0.2)
-    with pytest.raises(UnfinishedError, match=r"No end within 0\.2 s"):
+    with pytest.raises(UnfinishedError, match=r"No end within 0\.2 s.* 3 tries of 'The cat sat"):
         speaker.speak(TEXT, "nobody", tmp_path / "no.wav")
     assert not (tmp_path / "no.wav").exists()
+
+
+def test_a_sentence_that_did_not_end_is_tried_again_alone(speaker, tmp_path, monkeypatch):
+    takes, tried = speaker._takes, []
+
+    def lose(pieces, grant, seed, sampling, samples):
+        tried.append((pieces, seed))
+        found = takes(pieces, grant, seed, sampling, samples)
+        return [[], *found[1:]] if len(tried) < 3 else found
+
+    monkeypatch.setattr(speaker, "_takes", lose)
+    speaker.speak("One. Two.", "nobody", tmp_path / "said.wav", seed=7)
+    assert tried == [(["One.", "Two."], 7), (["One."], 8), (["One."], 9)]
+
+
+@pytest.mark.parametrize("text", ['"Oh!" she cried.', "Hi!", "Wow! That is great.", "A", "Yes."])
+def test_exclamations_and_single_words_come_out(speaker, tmp_path, text):
+    assert speaker.speak(text, "nobody", tmp_path / "said.wav").seconds > 0.3
 
 
 def test_a_sidecar_stays_with_its_recording_when_the_next_one_fails(speaker, home, tmp_path):

@@ -158,6 +158,16 @@ def test_phonemes_saved_and_loaded(phonemes, tmp_path):
             load_tokenizer(tmp_path)
 
 
+def test_a_mark_that_a_model_never_met_is_read_as_another(tmp_path):
+    Phonemes({"!": "."}).save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.encode("Go! Why? No.") == Phonemes().encode("Go. Why? No.")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "read_as": {"!": "AA"}}))
+    with pytest.raises(CheckpointError, match="read_as"):
+        load_tokenizer(tmp_path)
+
+
 def test_real_text_goes_round(phonemes):
     if not METADATA.is_file():
         pytest.skip(f"real text is not there: {METADATA}")

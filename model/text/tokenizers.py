@@ -124,11 +124,17 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 class Phonemes:
-    """CMU phones without stress, a boundary between words, and the four marks."""
+    """CMU phones without stress, a boundary between words, and the four marks.
+
+    Args:
+        read_as: Marks that a model never met in training, and what it is given in their place;
+            stored with the model. Not part of `identity`, as the ids stay what they are.
+    """
 
     kind = "phonemes"
 
-    def __init__(self):
+    def __init__(self, read_as: dict[str, str] | None = None):
+        self.read_as = read_as or {}
         self.dictionary = Dictionary()
         self.symbols = [BOUNDARY, *PUNCTUATION, *PHONES]
         self.size = len(self.symbols)
@@ -142,7 +148,11 @@ class Phonemes:
 
     @classmethod
     def load(cls, folder: Path) -> "Phonemes":
-        tokenizer, config = cls(), read_config(folder)
+        config = read_config(folder)
+        read_as = config.get("read_as", {})
+        if not isinstance(read_as, dict) or not {*read_as, *read_as.values()} <= set(PUNCTUATION):
+            raise CheckpointError(f"{folder / CONFIG}: read_as is {read_as!r}, not marks for marks")
+        tokenizer = cls(read_as)
         for key, value in tokenizer._config.items():
             if config.get(key) != value:
                 raise CheckpointError(
@@ -152,14 +162,14 @@ class Phonemes:
         return tokenizer
 
     def save(self, folder: Path) -> None:
-        write_config(folder, self._config)
+        write_config(folder, self._config | ({"read_as": self.read_as} if self.read_as else {}))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a normalised text; raises InputError if it is not normalised."""
         symbols: list[str] = []
         for part in re.findall(r"[A-Za-z']+|\S", text):
             if part in PUNCTUATION:
-                symbols.append(part)
+                symbols.append(self.read_as.get(part, part))
             elif re.fullmatch(r"[A-Za-z']*[A-Za-z][A-Za-z']*", part):
                 # "A" within a sentence is the letter (ten A M, vitamin A), not the article.
                 letter = part == "A" and symbols and symbols[-1] not in ".?!"
