@@ -38,7 +38,7 @@ from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs.world import WorldConfig, analyse
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
-from sayso.model.text.tokenizers import normalise
+from sayso.model.text.normalization import normalise
 from sayso.training.held_out import held_out
 from sayso.training.readers import Utterance, read_corpus
 

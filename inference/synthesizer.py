@@ -5,7 +5,6 @@ carries both marks and stands in the ledger, or an error and no file.
 """
 
 import getpass
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from sayso.model.codecs.voice_edit import Alteration, alter
 from sayso.model.codecs.world import WorldCodec, synthesise
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
-from sayso.model.text.tokenizers import normalise
+from sayso.model.text.normalization import Piece, normalise, pieces
 
 from .consent.recording import RATE
 from .errors import MarkError
@@ -34,9 +33,11 @@ from .watermark.perth import PERTH_RATE
 from .watermark.spread_spectrum import payload_of
 
 PAUSE_SECONDS = 0.25
-"""Silence between sentences."""
+"""Silence between sentences, where the text asks for no other."""
+CHARACTERS_PER_SECOND = 14.0
+"""A normal reading speed: a sentence that does not fit at it is cut."""
 SLOWEST_CHARACTERS_PER_SECOND = 7.0
-"""Half of a normal reading speed (about 14); slower speech is taken for a loop."""
+"""Half of a normal reading speed; slower speech is taken for a loop."""
 FASTEST_CHARACTERS_PER_SECOND = 20.0
 """A sentence that would not fit even when read this fast is refused."""
 MOST_SAMPLES = 20
@@ -59,11 +60,6 @@ class Spoken:
     """Its length."""
     watermark_score: float
     """What the watermark detector said of the file before it was released (0..1)."""
-
-
-def sentences(text: str) -> list[str]:
-    """Cut normalised text behind . ! ? ; so that each piece is as short as those trained on."""
-    return [piece for piece in re.split(r"(?<=[.!?;])\s+", text) if re.search(r"\w", piece)]
 
 
 def limit_seconds(text: str) -> float:
@@ -127,7 +123,7 @@ class Synthesizer:
         """
         out = Path(out)
         check_destination(out)
-        spoken = normalise(text)
+        pieces(text)  # what cannot be spoken is refused before anything is granted
         alteration = alteration or Alteration()
         if not 1 <= samples <= MOST_SAMPLES:
             raise InputError(f"{samples} samples: give 1 to {MOST_SAMPLES}")
@@ -148,7 +144,10 @@ class Synthesizer:
             codec=self.bundle.codec.identity,
         )
         sampling = sampling or self.bundle.sampling
-        audio = self._generate(sentences(spoken), grant, seed, sampling, alteration, samples)
+        spoken = pieces(
+            text, int(self._room(grant) / self.bundle.codec.frame_rate * CHARACTERS_PER_SECOND)
+        )
+        audio = self._generate(spoken, grant, seed, sampling, alteration, samples)
         marked = self.marks.embed(fit(audio), self.bundle.codec.sample_rate, grant.id)
         with self.store.workspace() as folder:
             plain, produced = folder / f"unsigned{out.suffix}", folder / f"signed{out.suffix}"
@@ -164,23 +163,23 @@ class Synthesizer:
 
     def _generate(
         self,
-        pieces: list[str],
+        spoken: list[Piece],
         grant: Grant,
         seed: int,
         sampling: Sampling,
         alteration: Alteration,
         samples: int,
     ) -> Tensor:  # (samples,)
-        takes = self._takes(pieces, grant, seed, sampling, samples)
+        texts = [piece.text for piece in spoken]
+        takes = self._takes(texts, grant, seed, sampling, samples)
         for again in range(1, TRIES):
             lost = [index for index, ended in enumerate(takes) if not ended]
             if lost:
-                missing = [pieces[index] for index in lost]
+                missing = [texts[index] for index in lost]
                 fresh = self._takes(missing, grant, seed + again, sampling, samples)
                 takes = [ended or fresh.pop(0) for ended in takes]
-        pause = torch.zeros(int(PAUSE_SECONDS * self.bundle.codec.sample_rate))
         parts = []
-        for piece, ended in zip(pieces, takes, strict=True):
+        for (piece, wanted), ended in zip(spoken, takes, strict=True):
             if not ended:
                 seconds = self._most_frames(piece, grant) / self.bundle.codec.frame_rate
                 raise UnfinishedError(
@@ -188,16 +187,18 @@ class Synthesizer:
                     f"{piece[:60]!r}: try another --seed, or shorter sentences"
                 )
             decoded = [self._decode(row, grant.codes, alteration) for row in ended]
-            parts += [self._best(decoded, piece, grant, alteration), pause]
-        return torch.cat(parts[:-1])
+            pause = PAUSE_SECONDS if wanted is None else wanted
+            silence = torch.zeros(int(pause * self.bundle.codec.sample_rate))
+            parts += [self._best(decoded, piece, grant, alteration), silence]
+        return torch.cat(parts if spoken[-1].pause else parts[:-1])
 
     def _takes(
-        self, pieces: list[str], grant: Grant, seed: int, sampling: Sampling, samples: int
+        self, texts: list[str], grant: Grant, seed: int, sampling: Sampling, samples: int
     ) -> list[list[Tensor]]:
         """Of each piece the samples, codes (K, T), that say something and end."""
         bundle = self.bundle
         prompt_ids = bundle.tokenizer.encode(normalise(grant.transcript))
-        wanted = [piece for piece in pieces for _ in range(samples)]
+        wanted = [text for text in texts for _ in range(samples)]
         codes, first = bundle.generate(
             [prompt_ids + bundle.tokenizer.encode(piece) for piece in wanted],
             [grant.codes] * len(wanted),
@@ -234,14 +235,18 @@ class Synthesizer:
             features = alter(features, codec.config, alteration)
         return torch.from_numpy(synthesise(features, codec.config))
 
+    def _room(self, grant: Grant) -> int:
+        """Frames that the model holds behind the prompt."""
+        config = self.bundle.ar.config
+        return max(config.max_frames - grant.codes.shape[1] - config.group_size, 0)
+
     def _most_frames(self, piece: str, grant: Grant) -> int:
         """The length limit of one sentence, within what the model holds behind the prompt."""
-        rate, config = self.bundle.codec.frame_rate, self.bundle.ar.config
-        room = config.max_frames - grant.codes.shape[1] - config.group_size
+        rate, room = self.bundle.codec.frame_rate, self._room(grant)
         if room < len(piece) / FASTEST_CHARACTERS_PER_SECOND * rate:
             raise InputError(
                 f"{piece[:60]!r} has {len(piece)} characters, and behind this prompt the model "
-                f"holds {max(room, 0) / rate:.1f} s: speak shorter sentences"
+                f"holds {room / rate:.1f} s: speak shorter sentences"
             )
         return min(room, int(limit_seconds(piece) * rate))
 

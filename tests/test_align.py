@@ -15,7 +15,8 @@ from sayso.model.codecs.world import WorldCodec, WorldConfig, analyse
 from sayso.model.errors import InputError
 from sayso.model.extras.alignment import NONE
 from sayso.model.text.forced_alignment import RATE, Aligner, Phone
-from sayso.model.text.tokenizers import Phonemes, normalise
+from sayso.model.text.normalization import normalise
+from sayso.model.text.tokenizers import Phonemes
 from sayso.training.data import Batches
 from sayso.training.extras.align import align_tokens, first_frames, pointers, spoken_words
 from sayso.training.extras.augment import VOICES, altered_speaker

@@ -9,7 +9,8 @@ from sayso.model.bundle import BUNDLED, pad
 from sayso.model.codecs.load import load_codec
 from sayso.model.generate import generate_ar
 from sayso.model.sampling import Sampling
-from sayso.model.text.tokenizers import load_tokenizer, normalise
+from sayso.model.text.normalization import normalise
+from sayso.model.text.tokenizers import load_tokenizer
 from sayso.model.transformer import Size
 
 MOST_STEPS = 400

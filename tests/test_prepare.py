@@ -19,7 +19,8 @@ from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
 from sayso.model.codecs.world import WorldCodec, WorldConfig, analyse
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.nar import NAR, NARConfig
-from sayso.model.text.tokenizers import Phonemes, normalise
+from sayso.model.text.normalization import normalise
+from sayso.model.text.tokenizers import Phonemes
 from sayso.model.transformer import Size
 from sayso.training import commands
 from sayso.training.bar import Bar

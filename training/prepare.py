@@ -28,7 +28,8 @@ from sayso.model.codecs.world import Features, WorldCodec, analyse, concatenate
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.files import file_hash, replacing, write_json
 from sayso.model.text.forced_alignment import RATE, Aligner
-from sayso.model.text.tokenizers import Tokenizer, normalise
+from sayso.model.text.normalization import normalise
+from sayso.model.text.tokenizers import Tokenizer
 
 from .extras.align import align_tokens
 from .extras.augment import NEUTRAL, altered_rows

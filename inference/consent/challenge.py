@@ -19,8 +19,8 @@ import pocketsphinx
 
 from sayso.model.errors import InputError
 from sayso.model.files import ASSETS
+from sayso.model.text.normalization import MAX_CHARACTERS, normalise
 from sayso.model.text.phonemes import Dictionary
-from sayso.model.text.tokenizers import MAX_CHARACTERS, normalise
 
 BITS = 40.0
 """The least that a session's words must hold: guessing them is one chance in a million million."""

@@ -22,7 +22,7 @@ from typing import Any
 from sayso.model.audio import read_audio
 from sayso.model.codecs.base import Codec
 from sayso.model.errors import InputError
-from sayso.model.text.tokenizers import normalise
+from sayso.model.text.normalization import normalise
 
 from ..errors import RefusedError
 from ..provenance.c2pa import sidecar_of

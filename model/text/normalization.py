@@ -1,139 +1,229 @@
-"""How written English is said: abbreviations, money and symbols by rules, numbers by `wetext`."""
+"""English text as it is spoken: words and the marks , . ? ! alone, by rules (docs/text.md)."""
+# ruff: noqa: RUF001
 
 import re
-from functools import cache
+import unicodedata
+from typing import NamedTuple
 
 from ..errors import InputError
+from .dates import read_dates
+from .markup import SPELLING, prose, split_pauses
+from .phonemes import PHONES
+from .quantities import CURRENCIES, read_quantities
+from .sentences import sentences, shortened
+from .words import read_abbreviations, read_signs, read_words
 
-ABBREVIATIONS = {
-    "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Dr": "Doctor", "Prof": "Professor",
-    "Capt": "Captain", "Col": "Colonel", "Gen": "General", "Lt": "Lieutenant",
-    "Sgt": "Sergeant", "Rev": "Reverend", "Hon": "Honorable", "Jr": "Junior", "Sr": "Senior",
-    "Messrs": "Messieurs", "Mt": "Mount", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road",
-    "Co": "Company", "Corp": "Corporation", "Inc": "Incorporated", "Ltd": "Limited",
-    "etc": "et cetera", "vs": "versus", "approx": "approximately", "dept": "department",
-    "Jan": "January", "Feb": "February", "Mar": "March", "Apr": "April", "Aug": "August",
-    "Sept": "September", "Oct": "October", "Nov": "November", "Dec": "December",
-    "e.g": "for example", "i.e": "that is", "a.m": "A M", "p.m": "P M", "Ph.D": "P H D",
-}  # fmt: skip
-SYMBOLS = {"&": "and", "%": "percent", "@": "at", "+": "plus", "=": "equals"}
-MONEY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
-SCALES = {"k": "thousand", "m": "million", "bn": "billion", "b": "billion"}
-DECADES = {
-    "0": "hundreds", "1": "tens", "2": "twenties", "3": "thirties", "4": "forties",
-    "5": "fifties", "6": "sixties", "7": "seventies", "8": "eighties", "9": "nineties",
-}  # fmt: skip
+MAX_CHARACTERS = 1000
+PASSES = 5
+SPELLED = "\ue000"
+"""Stands for a spelling `{EY AY}` while the text around it is read."""
 
-# Each: what is written, and what is said or a way wetext reads correctly; applied in this order.
-NUMBERS = [
-    (r"\b24/7\b", "24 7"),
-    (r"\bNo\.(?=\s*\d)|#(?=\d)", "Number "),
-    (r"(?<=[a-z])/(?:h|hr|hour)\b", " per hour"),
-    (r"(?<=[a-z])/(?:s|sec|second)\b", " per second"),
-    (r"(?<=[\da-z])/(?=(?:minute|day|week|month|year|person)\b)", " per "),
-    (r"(?<!\d)\+(?=\d)", "plus "),
-    (r"\b(1[1-9]\d\d|20\d\d)-(1[1-9]\d\d|20\d\d)\b", r"\1 to \2"),
-    # wetext says "thousand two hundred" for 1,200
-    (r"(?<![\d,.])1,(?:000|0{0,2}(\d{1,3}))(?![\d,]*\d)", r"1 thousand \1"),
-]
-MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
-# A day stands alone or before a year: "In May 10 people came" has none.
-MONTH_DAY = re.compile(rf"\b({MONTHS})\s+(\d{{1,2}})(?=\s*(?:[,.;:?!)]|$|\d{{4}}\b))(?![,.:]\d)")
-DAY_MONTH = re.compile(rf"\b(the\s+)?(\d{{1,2}})\s+({MONTHS})\b")
-DECADE = re.compile(r"(?<!\d)(1[1-9]|20)?'?(\d)0'?s\b")
-CASH = re.compile(
-    r"([$£€])\s?(\d[\d,]*)(?:\.(\d+))?(?:\s?(k|m|bn|b|thousand|million|billion|trillion)\b)?"
+# What compatibility decomposition leaves: quotes, dashes, and letters that are one stroke.
+PLAIN = str.maketrans(
+    {"‘": "'", "’": "'", "‛": "'", "ʼ": "'", "`": "'", "´": "'", "′": "'", "‹": "'", "›": "'"}
+    | {"“": '"', "”": '"', "„": '"', "″": '"', "«": '"', "»": '"', "‟": '"', "º": "°"}
+    | {"–": "-", "—": ", ", "―": ", ", "−": "-", "‐": "-", "‑": "-", "‒": "-", "⁄": "/", "…": "."}
+    | {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "Œ": "Oe", "ł": "l"}
+    | {"Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"}
+    | {
+        "\u2028": "\n",
+        "\u2029": "\n\n",
+        "\x85": "\n",
+        "\x0b": "\n",
+        "\x0c": "\n\n",
+        "¿": "",
+        "¡": "",
+    }
+)
+SAID = {
+    "±": "plus or minus", "∓": "minus or plus", "≤": "less than or equal to",
+    "⩽": "less than or equal to",
+    "≥": "greater than or equal to", "⩾": "greater than or equal to", "≠": "is not equal to",
+    "≈": "approximately", "≅": "approximately equals", "≡": "is identical to",
+    "√": "the square root of",
+    "∛": "the cube root of", "∞": "infinity", "∑": "the sum of", "∏": "the product of",
+    "∫": "the integral of", "∂": "partial", "∆": "delta", "∇": "del", "∈": "in", "∉": "not in",
+    "∅": "the empty set", "∪": "union", "∩": "intersection", "⊂": "is a subset of",
+    "⊆": "is a subset of", "∀": "for all", "∃": "there exists", "∧": "and", "∨": "or", "¬": "not",
+    "∝": "is proportional to", "∴": "therefore", "∵": "because", "⊥": "is perpendicular to",
+    "∥": "is parallel to", "∠": "angle", "×": "times", "⋅": "times",
+    "÷": "divided by", "‰": "per mille",
+    "‱": "per ten thousand", "§§": "sections", "§": "section", "¶": "paragraph", "™": "trademark",
+    "®": "registered", "©": "copyright", "℠": "service mark", "№": "number", "→": "to", "⟶": "to",
+    "←": "from", "↔": "to and from", "⇒": "implies", "⇔": "if and only if", "↑": "up", "↓": "down",
+    "♯": "sharp", "♭": "flat", "♂": "male", "♀": "female", "✓": "check", "✔": "check",
+    "℞": "prescription",
+    "∼": "about", "¢": "¢", "¤": "currency", "℃": "°C", "℉": "°F", "¦": "|", "‖": "|",
+}  # fmt: skip
+GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma "
+    "sigma tau upsilon phi chi psi omega"
+).split()
+"""From alpha on; sigma has two letters."""
+LOW = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-")
+HIGH = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni")
+KEPT = set("\n°¢") | set(CURRENCIES)
+VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+QUIET_APOSTROPHES = re.compile(
+    r"(?<![A-Za-z])'+(?!(?:em|til|tis|twas|bout|cause)\b)|'+(?![A-Za-z])"
 )
 
 
-def expand(text: str) -> str:
-    """Abbreviations, initials, money, and symbols between words; plain numbers stay digits."""
-    text = re.sub(r"(?<=[A-Za-z][a-z][.?!])(?=[A-Z])(?<!Ph\.)", " ", text)
-    text = re.sub(r"\bSt\.(?=\s+[A-Z])", "Saint", text)
-    text = re.sub(r"\bSt\.", "Street", text)
-    text = re.sub(r"\betc\.(?=\s+[A-Z])", "et cetera.", text)
-    for short, full in ABBREVIATIONS.items():
-        spelling = f"[{short[0].upper()}{short[0].lower()}]" if short[0].islower() else short[0]
-        text = re.sub(rf"(?<![\w.]){spelling}{re.escape(short[1:])}\.(?!\w)", full, text)
-    text = re.sub(r"\b(?:[A-Za-z]\.){2,}", lambda m: m[0].replace(".", " ").upper(), text)
-    text = MONTH_DAY.sub(lambda m: f"{m[1]} {ordinal(m[2])}", text)
-    text = DAY_MONTH.sub(lambda m: f"{m[1] or 'the '}{ordinal(m[2])} of {m[3]}", text)
-    text = CASH.sub(cash, text)
-    text = DECADE.sub(decade, text)
-    for written, said in NUMBERS:
-        text = re.sub(written, said, text)
-    text = re.sub(r"(?<=\w)\.(?=[a-z])", " dot ", text)
-    text = re.sub(r"(?<=\D)/|/(?=\D)", " ", text)
-    for symbol, word in SYMBOLS.items():
-        # wetext reads the symbol itself where it stands by a number
-        text = re.sub(rf"(?<![\d\s]){re.escape(symbol)}|{re.escape(symbol)}(?!\s*\d)(?<!\d.)",
-                      f" {word} ", text)  # fmt: skip
-    return text
+class Piece(NamedTuple):
+    """What is spoken in one breath of the model."""
+
+    text: str
+    """Normalised."""
+    pause: float | None
+    """Seconds of silence asked for behind it; None where the text says nothing."""
 
 
-def cash(match: re.Match[str]) -> str:
-    """`$5.20` -> `5 dollars and 20 cents`; `£5m` -> `5 million pounds`."""
-    whole, part = MONEY[match[1]]
-    amount, after, scale = match[2].rstrip(","), match[3], match[4]
-    tail = "," * (len(match[2]) - len(amount))
-    if scale or (after and len(after) != 2):
-        number = f"{amount}.{after}" if after else amount
-        return f"{number} {SCALES.get(scale, scale or '')} {whole}s{tail}"
-    said = f"{amount} {whole}" + ("" if amount == "1" else "s")
-    if after and int(after):
-        parts = "pence" if part == "penny" else f"{part}s"
-        said += f" and {int(after)} " + (part if int(after) == 1 else parts)
-    return said + tail
+def normalise(text: str) -> str:
+    """English text as it is spoken: letters, apostrophes, spaces and , . ? ! only.
+
+    Besides, phones may stand in it as they are written in text, `{EY AY}`. Emoji, ornaments and
+    the stars of footnotes are not said; every other sign is. Applying it twice changes nothing.
+
+    Raises:
+        InputError: Nothing speakable, more than MAX_CHARACTERS, letters of another script, signs
+            without a reading, or markup for a pause or another way of speaking.
+    """
+    return " ".join(piece.text for piece in pieces(text, pauses=False))
 
 
-def ordinal(day: str) -> str:
-    """`2` -> `2nd`, which wetext reads as `second`."""
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(int(day) % 10 if int(day) // 10 != 1 else 0, "th")
-    return f"{int(day)}{ending}"
+def pieces(text: str, most: int | None = None, pauses: bool = True) -> list[Piece]:
+    """The sentences of a text, normalised; those over `most` characters are cut.
+
+    Cut at ; and, if that is not enough, at , and then between words.
+
+    Raises:
+        InputError: As `normalise`; a pause before the first word.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(
+            f"text of {len(text)} characters: at most {MAX_CHARACTERS} at a time, split it"
+        )
+    found: list[Piece] = []
+    if not re.search(r"[^\W_]", text):
+        raise InputError("text has nothing that can be spoken: write at least one word")
+    for stretch, pause in split_pauses(text):
+        found += [Piece(said, None) for said in read(stretch, most)]
+        if pause is not None and not (pauses and found):
+            raise InputError(f"[pause {pause:g}s] is only spoken behind words: take it away")
+        if pause is not None:
+            found[-1] = Piece(found[-1].text, (found[-1].pause or 0.0) + pause)
+    if not found:
+        raise InputError("text has nothing that can be spoken: write at least one word")
+    return found
 
 
-def decade(match: re.Match[str]) -> str:
-    """`1990s` -> `19 nineties`, `'80s` and `80's` -> `eighties`."""
-    century, tens = match[1], match[2]
-    if century == "20" and tens == "0":
-        return "two thousands"
-    return f"{century or ''} {DECADES[tens]} ".lstrip()
+def read(text: str, most: int | None) -> list[str]:
+    """Sentences as they are spoken, each of at most `most` characters."""
+    text = prose(text)
+    if any(unicodedata.category(character) == "Co" for character in text):
+        raise InputError("private-use characters have no reading: take them away")
+    spelled: list[str] = []
+
+    def keep(match: re.Match[str]) -> str:
+        if not set(match[1].split()) <= set(PHONES):
+            return match[0]
+        spelled.append(match[0])
+        return f" {SPELLED} "
+
+    text = plain(SPELLING.sub(keep, text))
+    said = read_sentences(text)
+    for _ in range(PASSES):  # reading lays bare what "Mr.Smith" hid
+        again = read_sentences(" ".join(spoken for _, spoken in said))
+        if [spoken for _, spoken in again] == [spoken for _, spoken in said]:
+            break
+        said = again
+    cut: list[str] = []
+    for written, spoken in said:
+        if most is None or len(spoken) <= most:
+            cut.append(spoken)
+        else:
+            parts = [read_sentence(part) for part in re.split(r"(?<=;)\s+", written)]
+            cut += [tidy(short) for part in parts if part for short in shortened(part, most)]
+    return [re.sub(SPELLED, lambda _: spelled.pop(0), one) for one in cut]
 
 
-def spell_numbers(text: str) -> str:
-    """Each sentence that holds digits, in words."""
-    sentences = re.split(r"(?<=[.?!])\s+", text)
-    return " ".join(s if no_digit(s) else spell_sentence(s) for s in sentences)
+def read_sentences(text: str) -> list[tuple[str, str]]:
+    """Each sentence as it is written and as it is spoken; those of no words are left out."""
+    pairs = [(written, read_sentence(written)) for written in sentences(text)]
+    return [
+        (written, spoken) for written, spoken in pairs if re.search(rf"[A-Za-z{SPELLED}]", spoken)
+    ]
 
 
-def spell_sentence(text: str) -> str:
-    try:
-        return read_numbers(text)
-    except (AssertionError, ValueError):  # wetext has no reading of the whole: word by word, then
-        return " ".join(word if no_digit(word) else read_word(word) for word in text.split())
+def read_sentence(text: str) -> str:
+    """One plain sentence in words."""
+    text = read_abbreviations(text)
+    if re.search(r"\d", text):
+        text = read_quantities(read_dates(text))
+    return tidy(read_signs(read_words(text)))
 
 
-def read_word(word: str) -> str:
-    try:
-        return read_numbers(word)
-    except (AssertionError, ValueError):
-        raise InputError(f"no known reading of {word!r}: write it in words") from None
+def plain(text: str) -> str:
+    """ASCII letters, digits and signs, signs of money and degrees; accents are folded.
+
+    Raises:
+        InputError: A letter of another script, or a sign without a reading.
+    """
+    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", ",", text)
+    text = re.sub(r"(?<=\d)\s?×\s?(?=\d)", " x ", text)
+    text = re.sub(r"[µμ](?=(?:m|g|s|l|L|F|A|V|W|Sv)\b)", "u", text)
+    text = re.sub(r"(?<=\d)(\s?[kM]?)[Ω\u2126]", r"\1ohm", text)
+    text = re.sub(rf"(\d)\s?(?=[{VULGAR}])", r"\1 and ", text)
+    text = re.sub(rf"[{VULGAR}]", lambda m: f"{unicodedata.normalize('NFKC', m[0])} ", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: f"^{m[0].translate(HIGH)}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉₊₋]+", lambda m: f" {m[0].translate(LOW)} ", text)
+    text = re.sub("§§|" + "|".join(map(re.escape, SAID)), lambda m: spaced(SAID[m[0]]), text)
+    text = unicodedata.normalize("NFKD", text.translate(PLAIN)).translate(PLAIN)
+    text = re.sub(
+        r"(?<![Ͱ-Ͽ])[Α-Ωα-ω](?![Ͱ-Ͽ])", lambda m: f" {GREEK[ord(m[0].lower()) - ord('α')]} ", text
+    )
+    kept = "".join(character if is_plain(character) else replaced(character) for character in text)
+    return re.sub(r"[\[\]{}]", lambda m: "(" if m[0] in "[{" else ")", kept)
 
 
-def read_numbers(text: str) -> str:
-    """wetext's reading; AssertionError or ValueError where it has none or leaves a digit."""
-    said = str(number_reader().normalize(text.strip())).replace("\\", "")
-    if not no_digit(said):
-        raise ValueError(said)
-    return re.sub(r"\b([AP])M\b", r"\1 M", said)
+def spaced(said: str) -> str:
+    return said if said in KEPT or said in "|°C°F" else f" {said} "
 
 
-def no_digit(text: str) -> bool:
-    return not any(character.isdigit() for character in text)
+def is_plain(character: str) -> bool:
+    return (
+        character in KEPT
+        or character == SPELLED
+        or (character.isascii() and character.isprintable())
+    )
 
 
-@cache
-def number_reader():
-    from wetext import Normalizer  # its grammars take a second to load, and few texts need them
+def replaced(character: str) -> str:
+    """What stands for a character that is not plain: nothing, a space, a hyphen or a bracket."""
+    kind = unicodedata.category(character)
+    if character.isalnum():
+        raise InputError(f"{character!r} is not an English letter: write the text in English")
+    if kind in ("Sm", "Sc"):
+        name = unicodedata.name(character, "a sign").lower()
+        raise InputError(f"{character!r} ({name}) has no known reading: write it in words")
+    if kind[0] == "M" or kind == "Cf":
+        return ""
+    return {"Pd": "-", "Ps": "(", "Pe": ")"}.get(kind, " ")
 
-    return Normalizer(lang="en", operator="tn")
+
+def tidy(text: str) -> str:
+    """Only letters, inner apostrophes and , . ? ! with single spaces; ends in a stop."""
+    text = text.replace("'n'", " and ")
+    text = re.sub(r"(?<=\w)\s\*\s(?=\w)", " times ", text)
+    text = re.sub(r"[;:()]|(?<!\w)-+|-+(?!\w)", ",", text)
+    text = re.sub(rf"[^A-Za-z',.?!{SPELLED}]", " ", text)
+    text = QUIET_APOSTROPHES.sub("", text)
+    text = re.sub(r"\s*([,.?!])[\s,.?!]*", stop, text)
+    text = re.sub(r"\s+", " ", text).strip(" ,")
+    text = re.sub(r"^[\s,.?!]+", "", text)
+    return text if not text or text[-1] in ".?!" else f"{text}."
+
+
+def stop(match: re.Match[str]) -> str:
+    """Of several marks in a row the weightiest: ? ! . before a comma."""
+    return next(mark for mark in "?!.," if mark in match[0]) + " "

@@ -6,10 +6,10 @@ ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
 ).split()
-TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+TENS = ("- - twenty thirty forty fifty sixty seventy eighty ninety").split()
 GROUPS = (
-    "- thousand million billion trillion quadrillion quintillion sextillion septillion octillion "
-    "nonillion decillion"
+    "- thousand million billion trillion quadrillion quintillion sextillion septillion "
+    "octillion nonillion decillion"
 ).split()
 ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
@@ -60,7 +60,7 @@ def digits(text: str, zero: str = "zero") -> str:
 def year(number: int) -> str:
     """`1905` -> "nineteen oh five", `2005` -> "two thousand five", `476` as any number."""
     first, last = divmod(number, 100)
-    if not 1100 <= number < 3000 or number % 1000 == 0:
+    if not 1010 <= number < 3000 or number % 1000 == 0:
         return cardinal(number)
     if 2000 <= number < 2010:
         return f"two thousand {ONES[last]}"

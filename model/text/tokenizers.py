@@ -2,12 +2,10 @@
 
 VALL-E 2 reads BPE (size not stated); phonemes are our option for models trained on little data.
 """
-# ruff: noqa: RUF001
 
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,80 +14,11 @@ import tokenizers
 
 from ..checkpoint import CONFIG, read_config
 from ..errors import CheckpointError, InputError
-from .normalization import expand, no_digit, spell_numbers
 from .phonemes import PHONES, Dictionary
 
-MAX_CHARACTERS = 1000
 PUNCTUATION = ",.?!"
 BOUNDARY = "|"
 VOCABULARY = "tokenizer.json"
-
-# What compatibility decomposition leaves: quotes, dashes, and letters that are one stroke.
-PLAIN = str.maketrans(
-    {"‘": "'", "’": "'", "‛": "'", "ʼ": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"'}
-    | {"–": "-", "—": ", ", "―": ", ", "−": "-", "⁄": "/", "…": ".", "°": "°"}
-    | {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "Œ": "Oe", "ł": "l"}
-    | {"Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"}
-)
-QUIET_APOSTROPHES = re.compile(
-    r"(?<![A-Za-z])'+(?!(?:em|til|tis|twas|bout|cause)\b)|'+(?![A-Za-z])"
-)
-
-
-def normalise(text: str) -> str:
-    """English text as it is spoken: letters, apostrophes, spaces and , . ? ! only.
-
-    Numbers, money, dates, units and common abbreviations become words. Symbols that nobody says
-    (emoji among them) are dropped. Applying it twice changes nothing.
-
-    Raises:
-        InputError: Nothing speakable, more than MAX_CHARACTERS, letters of another script, or a
-            number that has no known reading.
-    """
-    if len(text) > MAX_CHARACTERS:
-        raise InputError(
-            f"text of {len(text)} characters: at most {MAX_CHARACTERS} at a time, split it"
-        )
-    text = expand(plain(text))
-    if not no_digit(text):
-        text = expand(spell_numbers(text))
-    text = tidy(text)
-    while (said := tidy(expand(text))) != text:  # tidying lays bare what "Mr.Smith" hid
-        text = said
-    if not re.search("[A-Za-z]", text):
-        raise InputError("text has nothing that can be spoken: write at least one word")
-    return text
-
-
-def plain(text: str) -> str:
-    """ASCII letters, digits and symbols; accents are folded, other scripts refused."""
-    text = re.sub(r"(?<=\d)(?=[¼½¾⅓⅔])", " and ", text.translate(PLAIN))
-    text = unicodedata.normalize("NFKD", text).translate(PLAIN)
-    kept = []
-    for character in text:
-        if character.isascii() or character in "£€°":
-            kept.append(character if character.isprintable() else " ")
-        elif character.isalnum():
-            raise InputError(f"{character!r} is not an English letter: write the text in English")
-        elif not unicodedata.combining(character):
-            kept.append(" ")
-    return re.sub(r'[*_~^<>|{}\[\]\\"`]', " ", "".join(kept))
-
-
-def tidy(text: str) -> str:
-    """Only letters, inner apostrophes and , . ? ! with single spaces; ends in a stop."""
-    text = re.sub(r"[;:()]|(?<!\w)-+|-+(?!\w)", ",", text)
-    text = re.sub(r"[^A-Za-z',.?!]", " ", text)
-    text = QUIET_APOSTROPHES.sub("", text)
-    text = re.sub(r"\s*([,.?!])[\s,.?!]*", stop, text)
-    text = re.sub(r"\s+", " ", text).strip(" ,")
-    text = re.sub(r"^[\s,.?!]+", "", text)
-    return text if not text or text[-1] in ".?!" else f"{text}."
-
-
-def stop(match: re.Match[str]) -> str:
-    """Of several marks in a row the weightiest: ? ! . before a comma."""
-    return next(mark for mark in "?!.," if mark in match[0]) + " "
 
 
 class Tokenizer(Protocol):
@@ -166,19 +95,34 @@ class Phonemes:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a normalised text; raises InputError if it is not normalised."""
+        parts: list[str] = re.findall(r"\{[A-Z ]+\}|[A-Za-z']+|\S", text)
         symbols: list[str] = []
-        for part in re.findall(r"[A-Za-z']+|\S", text):
+        for place, part in enumerate(parts):
             if part in PUNCTUATION:
                 symbols.append(self.read_as.get(part, part))
-            elif re.fullmatch(r"[A-Za-z']*[A-Za-z][A-Za-z']*", part):
-                # "A" within a sentence is the letter (ten A M, vitamin A), not the article.
-                letter = part == "A" and symbols and symbols[-1] not in ".?!"
-                if symbols:
-                    symbols.append(BOUNDARY)
-                symbols.extend(["EY"] if letter else self.dictionary.phones(part.lower()))
-            else:
-                raise InputError(f"{part!r} has no phonemes: normalise the text first")
-        return [self._ids[symbol] for symbol in symbols]
+                continue
+            if symbols:
+                symbols.append(BOUNDARY)
+            symbols.extend(self._phones(parts, place))
+        try:
+            return [self._ids[symbol] for symbol in symbols]
+        except KeyError as error:
+            raise InputError(f"{error} is no phone: write those of ARPAbet in braces") from None
+
+    def _phones(self, parts: list[str], place: int) -> list[str]:
+        """Those of one word among its neighbours, or of a spelling `{EY AY}`."""
+        part = parts[place]
+        if part.startswith("{"):
+            return part[1:-1].split()
+        if not re.fullmatch(r"[A-Za-z']*[A-Za-z][A-Za-z']*", part):
+            raise InputError(f"{part!r} has no phonemes: normalise the text first")
+        if part == "A":
+            # The letter within a sentence (ten A M, vitamin A), before a letter (A I), or alone.
+            after = "".join(parts[place + 1 : place + 2])
+            within = place > 0 and parts[place - 1] not in ".?!"
+            if within or re.fullmatch(r"[.?!]?|[A-Z]", after):
+                return ["EY"]
+        return self.dictionary.phones(part.lower())
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(self.symbols[index] for index in ids)
@@ -209,6 +153,8 @@ class BPE:
         (folder / VOCABULARY).write_text(self._tokenizer.to_str())
 
     def encode(self, text: str) -> list[int]:
+        if "{" in text:
+            raise InputError("this model reads letters, not phones: take the spellings out")
         return self._tokenizer.encode(text).ids
 
     def decode(self, ids: Sequence[int]) -> str:

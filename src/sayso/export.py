@@ -26,7 +26,7 @@ from sayso.model.corpora import verify
 from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.files import file_hash
 from sayso.model.sampling import Sampling
-from sayso.model.text.tokenizers import normalise
+from sayso.model.text.normalization import normalise
 from sayso.training.fitting.residual import FITTED_ON
 
 PARTS = ("text", "codec", "ar", "nar")

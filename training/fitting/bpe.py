@@ -8,7 +8,8 @@ from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sayso.model.errors import InputError
-from sayso.model.text.tokenizers import BPE, normalise
+from sayso.model.text.normalization import normalise
+from sayso.model.text.tokenizers import BPE
 
 from ..readers import read_corpus
 

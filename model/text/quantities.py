@@ -1,0 +1,327 @@
+"""Money, measures, fractions, powers, ranges and bare numbers, as they are said."""
+
+import re
+
+from .numerals import NUMBER, cardinal, fraction, ordinal, value
+
+# singular, plural, hundredth, hundredths
+CURRENCIES = {
+    "$": "dollar dollars cent cents", "£": "pound pounds penny pence", "€": "euro euros cent cents",
+    "¥": "yen yen", "₹": "rupee rupees paisa paise", "₩": "won won", "₽": "ruble rubles kopeck"
+    " kopecks", "₺": "lira lira", "₪": "shekel shekels", "₿": "bitcoin bitcoins", "₫": "dong dong",
+    "₱": "peso pesos", "₦": "naira naira", "₴": "hryvnia hryvnias", "฿": "baht baht",
+}  # fmt: skip
+COUNTRIES = {
+    "US": "U S", "A": "Australian", "AU": "Australian", "C": "Canadian", "CA": "Canadian",
+    "NZ": "New Zealand", "HK": "Hong Kong", "S": "Singapore",
+}  # fmt: skip
+CODES = {
+    "USD": "U S dollar", "EUR": "euro", "GBP": "pound", "CAD": "Canadian dollar",
+    "AUD": "Australian dollar", "NZD": "New Zealand dollar", "CHF": "Swiss franc",
+    "INR": "rupee", "JPY": "yen", "CNY": "yuan", "RMB": "yuan", "BTC": "bitcoin",
+}  # fmt: skip
+SCALES = {
+    "k": "thousand", "m": "million", "mn": "million", "mm": "million", "mil": "million",
+    "bn": "billion", "b": "billion", "t": "trillion", "tn": "trillion", "trn": "trillion",
+}  # fmt: skip
+SCALE = r"(?:\s?(mil|mn|mm|bn|trn|tn|[kKmMbBtT]|(?:hundred|thousand|million|billion|trillion))\b)?"
+NUMERATE = {"K": "thousand", "M": "million", "B": "billion", "bn": "billion", "k": "thousand"}
+PREFIXES = {
+    "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "h": "hecto", "k": "kilo",
+    "M": "mega", "G": "giga", "T": "tera",
+}  # fmt: skip
+BASES = {
+    "m": ("meter", "nmcdk"), "g": ("gram", "numk"), "L": ("liter", "mcdu"), "l": ("liter", "mcdu"),
+    "s": ("second", "num"), "Hz": ("hertz", "kMGT"), "W": ("watt", "mkMGT"), "V": ("volt", "umk"),
+    "Wh": ("watt hour", "kMGT"), "A": ("amp", "um"), "Ah": ("amp hour", "m"), "J": ("joule", "kM"),
+    "Pa": ("pascal", "hkM"), "B": ("byte", "kMGT"), "cal": ("calorie", "k"), "bar": ("bar", "m"),
+    "bps": ("bit per second", "kMGT"), "b/s": ("bit per second", "kMGT"), "eV": ("electronvolt",
+    "kMGT"), "Sv": ("sievert", "mu"), "mol": ("mole", "m"), "t": ("ton", "kM"),
+}  # fmt: skip
+UNITS = {
+    prefix + base: (PREFIXES.get(prefix, "") + name)
+    for base, (name, prefixes) in BASES.items()
+    for prefix in ("", *prefixes)
+    if prefix + base not in ("B", "A")  # "5 B" and "5 A" are letters
+} | {
+    "ft": "foot", "yd": "yard", "yds": "yard", "mi": "mile", "lb": "pound", "lbs": "pound",
+    "oz": "ounce", "fl oz": "fluid ounce", "fl. oz": "fluid ounce", "gal": "gallon", "qt": "quart",
+    "pt": "pint", "tbsp": "tablespoon", "tsp": "teaspoon", "sec": "second", "secs": "second",
+    "min": "minute", "mins": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "wk": "week",
+    "wks": "week", "mo": "month", "mos": "month", "yr": "year", "yrs": "year", "mph": "mile per"
+    " hour", "kph": "kilometer per hour", "kmh": "kilometer per hour", "km/h": "kilometer per hour",
+    "fps": "frame per second", "rpm": "revolution per minute", "bpm": "beat per minute",
+    "mpg": "mile per gallon", "ppm": "part per million", "ppb": "part per billion", "dpi":
+    "dot per inch", "psi": "pound per square inch", "hp": "horsepower", "ha": "hectare",
+    "dB": "decibel", "px": "pixel", "KB": "kilobyte", "kb": "kilobit", "Kbps": "kilobit per second",
+    "sq ft": "square foot", "sq. ft": "square foot", "sq m": "square meter", "sq km": "square"
+    " kilometer", "sq mi": "square mile", "sq in": "square inch", "cu ft": "cubic foot",
+    "cu m": "cubic meter", "cc": "cubic centimeter", "°C": "degree Celsius", "° C": "degree"
+    " Celsius", "°F": "degree Fahrenheit", "° F": "degree Fahrenheit", "°": "degree", "K": "kelvin",
+    "ohm": "ohm", "ohms": "ohm", "kohm": "kiloohm", "%": "percent", "GHz": "gigahertz",
+    "arcsec": "arcsecond", "ton": "ton", "lux": "lux", "inch": "inch",
+}  # fmt: skip
+PER = {
+    "h": "hour", "hr": "hour", "hour": "hour", "s": "second", "sec": "second", "min": "minute",
+    "d": "day", "wk": "week", "mo": "month", "yr": "year", "y": "year", "kg": "kilogram",
+    "lb": "pound", "oz": "ounce", "L": "liter", "l": "liter", "dL": "deciliter", "ml": "milliliter",
+    "mL": "milliliter", "gal": "gallon", "m": "meter", "km": "kilometer", "mi": "mile", "g": "gram",
+    "ft": "foot", "cm": "centimeter", "mm": "millimeter", "m^2": "square meter", "m^3": "cubic"
+    " meter", "cm^2": "square centimeter", "cm^3": "cubic centimeter", "s^2": "second squared",
+    "kWh": "kilowatt hour", "GB": "gigabyte", "MB": "megabyte",
+}  # fmt: skip
+PER |= {
+    word: word
+    for word in (
+        "second minute hour day night week month year person page mile unit pound head share meter "
+        "item user"
+    ).split()
+}
+PLURALS = {"foot": "feet", "inch": "inches", "hertz": "hertz", "percent": "percent", "lux": "lux",
+           "Celsius": "Celsius", "horsepower": "horsepower", "kelvin": "kelvin"}  # fmt: skip
+POWERS = {"2": "squared", "3": "cubed", "n": "to the n"}
+SIGN = r"((?<![\w)\]%°.'\"])-\s?(?=[\d.]))?"
+UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+RATE = "|".join(re.escape(unit) for unit in sorted(PER, key=len, reverse=True))
+SYMBOL = f"[{re.escape(''.join(CURRENCIES))}]"
+FUNCTION = (
+    "of in for and or to at per a an the is was were on by with from as than more less"
+).split()
+
+
+def read_quantities(text: str) -> str:
+    """One sentence with every number in words; dates and times are so already."""
+    text = canonical(text)
+    text = read_money(text)
+    text = read_measures(text)
+    text = re.sub(r"\b24/7\b", "twenty four seven", text)
+    text = re.sub(r"\b9/11\b", "nine eleven", text)
+    text = re.sub(r"(?<![\w/.])(\d+)/\1(?![\w/])", lambda m: f"{value(m[1])} {value(m[1])}", text)
+    text = re.sub(r"(?<![\w/.,])(?:(\d+)(?:\s(and)\s|\s))?(\d+)/(\d+)(?![\w/]|[.,]\d)", part, text)
+    text = re.sub(r"(\d)\s/\s(?=\d)", r"\1 divided by ", text)
+    text = re.sub(r"(\d)/(?=\d)", r"\1 over ", text)
+    power = r"\^\(?([+-]?\d+|[a-z])\)?"
+    text = re.sub(rf"(?<=[\d)])\s?{power}|(?<=\b[A-Za-z]){power}", power_words, text)
+    text = re.sub(r"(?<=[A-Za-z.,!?\"'])\^\(?(\d+)\)?", r" note \1", text)
+    text = re.sub(
+        rf"(?<![\w.])(\d[\d,]*)(?:st|nd|rd|th)?\s?-\s?(\d[\d,]*)({ENDING})\b", ordinals, text
+    )
+    text = re.sub(rf"(?<![\w.])(\d[\d,]*)({ENDING})\b", lambda m: nth(m[1]), text)
+    text = re.sub(r"(?<=\d)\s?[xX]\s?(?=\d)", times, text)
+    text = re.sub(r"(?<=\d)[xX]\b", " times", text)
+    text = re.sub(r"(\d)\s?\*\s?(?=\d)", r"\1 times ", text)
+    text = re.sub(r"(?<=\d)(?:-(?=\d+-\d)|(?<=-\d)-(?=\d))", ", ", text)
+    if re.search(r"[=+]|\btimes\b|\bdivided by\b", text):
+        text = re.sub(r"(?<=\d)\s?-\s?(?=\d)", " minus ", text)
+    text = re.sub(rf"(?<![\w.-])({NUMBER})\s?-\s?({NUMBER})(?![\w-])", span, text)
+    text = re.sub(r"(?<![\w)\]%°.])-\s?(?=\d|\.\d)|(?<=[(=<>]\s)-(?=\d)", " negative ", text)
+    text = re.sub(r"\bNos?\.?(?=\s?\d)|#(?=\d)", "Number ", text)
+    text = re.sub(rf"(?<![\w.])({NUMBER})([KMBk]|bn)\b", numerous, text)
+    text = re.sub(r"(?<=[A-Za-z])-(?=\d)|(?<=\d)-(?=[A-Za-z])", " ", text)
+    return re.sub(NUMBER, lambda m: f" {value(m[0])} ", text)
+
+
+ENDING = "(?:st|nd|rd|th|ST|ND|RD|TH)"
+
+
+def canonical(text: str) -> str:
+    """Decimal commas become points, except in lists (`1,2 or 3`); `1.234,50` becomes 1234.50."""
+    text = re.sub(
+        r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d,.]*\d)",
+        lambda m: f"{m[1].replace('.', ',')}.{m[2]}", text,
+    )  # fmt: skip
+    text = re.sub(r"(?<=€)\d{1,3}(?:\.\d{3})+(?![\d,.]*\d)", lambda m: m[0].replace(".", ","), text)
+    pair = r"(?<![\d.,])\d{1,2}(?:,\d{1,2})"
+    listed = rf"{pair}+(?=\s?,?\s(?:or|and|&)\s\d)|{pair}{{2,}}(?![\d,.]*\d)"
+    text = re.sub(listed, lambda m: m[0].replace(",", ", "), text)
+    return re.sub(r"(?<![\d.,])(\d+),(\d{1,2})(?![\d,.]*\d)", r"\1.\2", text)
+
+
+def attributive(match: re.Match[str]) -> bool:
+    """Whether a quantity stands before its noun as in "a $5 bill": then it has no plural."""
+    word = re.match(r"\s([a-z]+)", match.string[match.end() :])
+    article = re.search(r"\b[Aa]n?\s$", match.string[: match.start()])
+    return bool(article and word and word[1] not in FUNCTION)
+
+
+def read_money(text: str) -> str:
+    amount = rf"({NUMBER})(?:\s?-\s?(?:{SYMBOL})?({NUMBER}))?"
+    lands = "|".join(sorted(COUNTRIES, key=len, reverse=True))
+    text = re.sub(
+        rf"{SIGN}(?:\b({lands})(?=\$))?({SYMBOL})\s?(-)?{amount}{SCALE}",
+        lambda m: cash(m, m[1] or m[4], m[2], m[3], m[5], m[6], m[7]), text,
+    )  # fmt: skip
+    text = re.sub(
+        rf"{SIGN}(?<![\w.]){amount}{SCALE}\s?({SYMBOL})(?!\d)",
+        lambda m: cash(m, m[1], None, m[5], m[2], m[3], m[4]), text,
+    )  # fmt: skip
+    codes = "|".join(CODES)
+    text = re.sub(
+        rf"\b({codes})\s?({NUMBER}){SCALE}", lambda m: coins(m, CODES[m[1]], m[2], m[3]), text
+    )
+    text = re.sub(
+        rf"(?<![\w.])({NUMBER}){SCALE}\s?({codes})\b",
+        lambda m: coins(m, CODES[m[3]], m[1], m[2]), text,
+    )  # fmt: skip
+    text = re.sub(r"(?<![\w.])(\d+)\s?¢", lambda m: coins(m, "cent", m[1], None), text)
+    text = re.sub(
+        r"(?<![\w.,])(\d{1,2})p\b(?!\.)",
+        lambda m: f"{value(m[1])} {'penny' if m[1] == '1' else 'pence'}", text,
+    )  # fmt: skip
+    return per(text)
+
+
+def cash(match, minus, land, symbol, amount, upper, scale) -> str:
+    """`$5.20` -> five dollars and twenty cents; `£5m` -> five million pounds; `$10-20`."""
+    one, many, cent, cents = (*CURRENCIES[symbol].split(), "", "")[:4]
+    prefix = "negative " if minus else ""
+    place = f"{COUNTRIES[land]} " if land else ""
+    tail = " " if match.end() < len(match.string) and match.string[match.end()].isalnum() else ""
+    whole, _, decimals = amount.partition(".")
+    if upper or scale or (decimals and (len(decimals) != 2 or not cent)):
+        said = value(amount) + (f" to {value(upper)}" if upper else "")
+        size = f" {SCALES.get(scale.lower(), scale)}" if scale else ""
+        return f"{prefix}{said}{size} {place}{one if attributive(match) else many}{tail}"
+    parts = []
+    if int(whole.replace(",", "") or 0) or not int(decimals or 0):
+        name = one if whole == "1" or attributive(match) else many
+        parts.append(f"{value(whole or '0')} {place}{name}")
+    if int(decimals or 0):
+        parts.append(f"{cardinal(int(decimals))} {cent if int(decimals) == 1 else cents}")
+    return prefix + " and ".join(parts) + tail
+
+
+def coins(match: re.Match[str], name: str, amount: str, scale: str | None) -> str:
+    size = f" {SCALES.get(scale.lower(), scale)}" if scale else ""
+    same = amount == "1" or attributive(match) or name in ("yen", "yuan")
+    return f"{value(amount)}{size} {name if same else f'{name}s'}"
+
+
+def per(text: str) -> str:
+    """`/month` behind a word is "per month"."""
+    return re.sub(rf"(?<=[a-z])\s?/\s?({RATE})(?![\w^])", lambda m: f" per {PER[m[1]]}", text)
+
+
+def read_measures(text: str) -> str:
+    """Numbers with units: `5 m/s`, `6'2"`, `10-20%`, `a 5 km run`, `40°26'46"N`."""
+    text = re.sub(r"(\d+)°\s?(\d+)'\s?(?:(\d+(?:\.\d+)?)\"\s?)?([NSEW]\b)?", bearing, text)
+    text = re.sub(r"(?<![\w.'])(\d+)'\s?(\d+)\s?(?:\"|''|in\b\.?|(?![\w.,]))", feet, text)
+    text = re.sub(r"(?<![\w.'])(\d+)\s?ft\.?,?\s(\d+)\s?in\b\.?", feet, text)
+    text = re.sub(rf"(?<![\w.'])({NUMBER})'(?![\w'])", lambda m: quoted(m, "'", "foot"), text)
+    text = re.sub(rf"(?<![\w.])({NUMBER})\"", lambda m: quoted(m, '"', "inch"), text)
+    text = re.sub(
+        rf"(?<![\w.])({NUMBER})[ -]?in(?:\.|(?=\sx\s?\d|\s(?:tall|long|wide|high|deep|thick)\b))",
+        r"\1 inch", text,
+    )  # fmt: skip
+    by = re.search(rf"\d\s?[xX]\s?{NUMBER}\s?(?:{UNIT})\b", text)
+    if by:
+        text = re.sub(r"(?<=[\w\"'])\s?[xX]\s?(?=\d)", " by ", text)
+    text = re.sub(r"(\d\s?degrees?)\s([CF])\b", lambda m: f"{m[1]} {DEGREES[m[2]]}", text)
+    pattern = (
+        rf"{SIGN}(?<![\w.^])({NUMBER})(?:\s?(?:-|to)\s?({NUMBER}))?(\s(?:and\s)?\d/\d)?"
+        rf"[ -]?(?:{SCALEWORD})?({UNIT})(?:\^?([23]))?(?:/({RATE}))?(?![\w^'])"
+        r"(?:\.(?=\s[a-z]|[,;]))?"
+    )
+    return per(re.sub(pattern, measure, text))
+
+
+DEGREES = {"C": "Celsius", "F": "Fahrenheit"}
+SCALEWORD = r"(hundred|thousand|million|billion|trillion)\s"
+
+
+def measure(match: re.Match[str]) -> str:
+    minus, low, high, added, scale, unit, power, rate = match.groups()
+    if unit == "K" and not re.search(r"\sK$", match[0]):
+        return match[0]  # "5K" is a thousand or a letter
+    name = UNITS[unit]
+    if power:
+        name = f"{'square' if power == '2' else 'cubic'} {name}"
+    single = (low == "1" and not high and not scale and not added) or attributive(match)
+    hyphen = re.search(r"\d-[A-Za-z]", match[0]) is not None
+    said = value(low) + (f" to {value(high)}" if high else "")
+    if added:
+        over, under = added.replace("and", "").strip().split("/")
+        said += f" and {fraction(int(over), int(under))}"
+    name = name if single or hyphen else plural(name)
+    rest = f" per {PER[rate]}" if rate else ""
+    return f"{'negative ' if minus else ''}{said}{f' {scale}' if scale else ''} {name}{rest}"
+
+
+def plural(name: str) -> str:
+    """`mile per hour` -> "miles per hour", `degree Celsius` -> "degrees Celsius"."""
+    head, space, rest = name.partition(" per ")
+    first, gap, last = head.rpartition(" ")
+    if last in ("Celsius", "Fahrenheit"):
+        return f"{first}s {last}"
+    irregular = next((PLURALS[end] for end in PLURALS if last.endswith(end)), None)
+    stem = last[: -len(next(e for e in PLURALS if last.endswith(e)))] if irregular else last
+    return first + gap + (stem + irregular if irregular else f"{last}s") + space + rest
+
+
+def feet(match: re.Match[str]) -> str:
+    foot, inch = match[1], match[2]
+    first = "foot" if foot == "1" else "feet"
+    return f"{value(foot)} {first} {value(inch)} {'inch' if inch == '1' else 'inches'}"
+
+
+def quoted(match: re.Match[str], mark: str, unit: str) -> str:
+    """A mark behind a number is a unit, unless it closes a quotation."""
+    before = match.string[: match.start()]
+    opened = before.count(mark) % 2 if mark == '"' else len(re.findall(r"(?<!\w)'(?=\w)", before))
+    if opened:
+        return match[0]
+    return f"{value(match[1])} {unit if match[1] == '1' else PLURALS[unit]}"
+
+
+def bearing(match: re.Match[str]) -> str:
+    degrees, minutes, seconds, side = match.groups()
+    said = f"{value(degrees)} degrees {value(minutes)} minutes"
+    said += f" {value(seconds)} seconds" if seconds else ""
+    sides = {"N": "north", "S": "south", "E": "east", "W": "west"}
+    return f"{said} {sides[side]}" if side else said
+
+
+def part(match: re.Match[str]) -> str:
+    """`3/4`, `1 1/2`, `3 and 1/2`; `120/80` is no fraction."""
+    whole, joined, over, under = match[1], match[2], int(match[3]), int(match[4])
+    if under < 2 or len(match[4]) > 4 or (over > under and under > 16) or len(match[3]) == 4:
+        return match[0]
+    if whole and not joined and (over, under) == (1, 2):
+        return f"{value(whole)} and a half"
+    said = fraction(over, under)
+    return f"{value(whole)} and {said}" if whole else said
+
+
+def power_words(match: re.Match[str]) -> str:
+    index = match[1] or match[2]
+    if index in POWERS:
+        return f" {POWERS[index]} "
+    index = index.replace("-", "negative ").replace("+", "plus ")
+    return f" to the power of {index} "
+
+
+def nth(number: str) -> str:
+    return ordinal(int(number.replace(",", "")))
+
+
+def ordinals(match: re.Match[str]) -> str:
+    return f"{nth(match[1])} to {nth(match[2])}"
+
+
+def times(match: re.Match[str]) -> str:
+    """Sizes of screens are "by", the rest is multiplied."""
+    before = re.search(r"\d+$", match.string[: match.start()])
+    after = re.match(r"\d+", match.string[match.end() :])
+    large = before and after and len(before[0]) > 2 and len(after[0]) > 2
+    return " by " if large else " times "
+
+
+def span(match: re.Match[str]) -> str:
+    return f"{value(match[1])} to {value(match[2])}"
+
+
+def numerous(match: re.Match[str]) -> str:
+    """`100K` -> one hundred thousand; `4K` and `8K` are names of pictures, `5K` of a run."""
+    if match[2] == "K" and match[1] in ("2", "4", "5", "8", "10"):
+        return f"{value(match[1])} K"
+    return f"{value(match[1])} {NUMERATE[match[2]]}"

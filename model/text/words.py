@@ -1,0 +1,279 @@
+"""Abbreviations, acronyms, Roman numerals, addresses and signs between words, as they are said."""
+
+import re
+
+from .numerals import cardinal, ordinal
+
+TITLES = {
+    "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Prof": "Professor", "Capt": "Captain",
+    "Col": "Colonel", "Cpl": "Corporal", "Maj": "Major", "Adm": "Admiral", "Cmdr": "Commander",
+    "Gen": "General", "Lt": "Lieutenant", "Sgt": "Sergeant", "Rev": "Reverend", "Hon": "Honorable",
+    "Gov": "Governor", "Sen": "Senator", "Rep": "Representative", "Pres": "President",
+    "Supt": "Superintendent", "Atty": "Attorney", "Amb": "Ambassador", "Messrs": "Messieurs",
+    "Mme": "Madame", "Mlle": "Mademoiselle", "Fr": "Father", "Br": "Brother",
+}  # fmt: skip
+ABBREVIATIONS = TITLES | {
+    "Jr": "Junior", "Sr": "Senior", "Esq": "Esquire", "Mt": "Mount", "Ft": "Fort",
+    "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Ct": "Court",
+    "Pl": "Place", "Sq": "Square", "Hwy": "Highway", "Pkwy": "Parkway", "Apt": "Apartment",
+    "Ste": "Suite", "Bldg": "Building", "Co": "Company", "Corp": "Corporation",
+    "Inc": "Incorporated", "Ltd": "Limited", "Bros": "Brothers", "Assn": "Association",
+    "Assoc": "Association", "Univ": "University", "Inst": "Institute", "Intl": "International",
+    "Natl": "National", "Govt": "Government", "etc": "et cetera", "vs": "versus", "v": "versus",
+    "approx": "approximately", "dept": "department", "est": "established", "misc": "miscellaneous",
+    "incl": "including", "excl": "excluding", "max": "maximum", "avg": "average",
+    "tel": "telephone",
+    "cf": "compare", "viz": "namely", "ibid": "ibidem", "esp": "especially", "ca": "circa",
+    "Jan": "January", "Feb": "February", "Mar": "March", "Apr": "April", "Aug": "August",
+    "Jun": "June", "Jul": "July",
+    "Sept": "September", "Sep": "September", "Oct": "October", "Nov": "November", "Dec": "December",
+    "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday",
+    "Thurs": "Thursday", "Fri": "Friday", "e.g": "for example", "i.e": "that is",
+    "eg": "for example", "ie": "that is", "Ph.D": "P H D", "a.k.a": "also known as",
+    "et al": "et al", "Calif": "California", "Mass": "Massachusetts", "Penn": "Pennsylvania",
+}  # fmt: skip
+# Only before a number: "p. 5" and "Fig. 3", but "a bit of art."
+NUMBERED = {
+    "fig": "figure", "figs": "figures", "p": "page", "pp": "pages", "vol": "volume",
+    "vols": "volumes", "ch": "chapter", "chap": "chapter", "sec": "section", "art": "article",
+    "par": "paragraph", "para": "paragraph", "eq": "equation", "eqs": "equations", "no": "number",
+    "nos": "numbers", "l": "line", "ll": "lines", "c": "circa", "ed": "edition", "ext": "extension",
+    "rm": "room", "fl": "floor", "tab": "table", "app": "appendix", "op": "opus", "ver": "version",
+    "v": "version", "ep": "episode", "pt": "part", "sect": "section", "ref": "reference",
+}  # fmt: skip
+# Capitals that are read as a word; others of two or three letters are spelled unless in EMPHASIS.
+SAID_AS_WORDS = set(
+    (
+        "NASA NATO UNESCO UNICEF OPEC AIDS SARS MERS COVID SWAT SCUBA LASER RADAR SONAR FIFA "
+        "UEFA NAFTA OSHA FEMA NASDAQ NASCAR DARPA ASCII COBOL BASIC FORTRAN RAM ROM LAN WAN "
+        "PIN SIM GIF RAID CAPTCHA MIDI YOLO LOL NIMBY HAZMAT NORAD INTERPOL ASEAN BREXIT CERN "
+        "PETA MASH NICE TED SAAB IKEA LEGO ASAP AWOL POTUS SCOTUS FLOTUS NAVY ESPRIT DOS ZIP "
+        "SPAM TEFL TOEFL OK"
+    ).split()
+)
+EMPHASIS = set(
+    (
+        "ALL AND ANY ARE ASK BAD BIG BUT BYE CAN DAD DAY DID END FAR FEW FOR FUN GET GOD GOT "
+        "HAD HAS HER HEY HIM HIS HOT HOW ITS JOB LAW LET MAN MAY MEN MOM NEW NOR NOT NOW OFF "
+        "OLD ONE OUR OUT OWN PUT RED RUN SAW SAY SEE SET SHE TEN THE TOO TOP TRY TWO WAR WAS "
+        "WAY WHO WHY WIN WON WOW YES YET YOU AM AN AS AT BE BY DO GO HE IF IN IS ME MY NO OF "
+        "OH ON OR SO TO UP WE CAT DOG BOX CAR BED EAT SIT HIT CUT ADD USE BUY PAY AGE AIR BUS "
+        "CUP EGG EYE ICE KEY LIE MAP OIL SEA SKY SUN TAX TEA TIE TOY AWAY"
+    ).split()
+)
+# Four letters or more that are spelled though they look like words.
+SPELLED = set(
+    (
+        "UCLA USAF USSR UCSB UNLV AARP HTML HTTP HTTPS ISBN NCAA NAACP ASPCA "
+        "ESPN IEEE AFAIK FAQS OECD ICAO IATA USDA ECMA"
+    ).split()
+)
+LOWER = (
+    "https http html css urls url usb gpus gpu cpus cpu apis api sql pdfs pdf ftp ssh faqs faq "
+    "dvds dvd tvs tv"
+).split()
+PARTLY = {"JPEG": "J peg", "JPG": "J peg", "MPEG": "M peg", "CDROM": "C D rom", "PNG": "P N G"}
+REGNAL = set(
+    (
+        "Henry Edward George William Richard James Charles John Louis Philip Francis Napoleon "
+        "Frederick Otto Leopold Alfonso Ferdinand Carlos Pedro Ivan Peter Paul Nicholas "
+        "Alexander Catherine Mary Elizabeth Victoria Anne Margaret Pius Benedict Gregory "
+        "Innocent Leo Clement Urban Boniface Ramses Ramesses Cleopatra Ptolemy Darius Xerxes "
+        "Cyrus Constantine Theodosius Justinian Harald Olaf Christian Gustav Gustavus Wilhelm "
+        "Friedrich Ludwig Maximilian Rudolf Joseph Umberto Victor Emmanuel Stephen Robert "
+        "David Malcolm Kenneth Akbar Murad Selim Mehmed Suleiman Sixtus Julius Adrian "
+        "Celestine Christina Margrethe Harold Albert Baudouin Juan Felipe Isabella Bela "
+        "Sigismund Casimir Vladislav Boris Haakon Eric Sverre Edmund Athelstan Wenceslas "
+        "Francisco Manuel Matthias"
+    ).split()
+)
+NUMBERED_WORDS = set(
+    (
+        "chapter part book volume act scene section phase level type war bowl figure table "
+        "article appendix class grade stage title schedule canto verse page pages division "
+        "group category tier episode season series mark model version unit lesson module step "
+        "rule amendment round day exhibit item note plate olympiad corps factor apollo rocky"
+    ).split()
+)
+CLAUSE = r"(?!\s(?:think|am|was|have|had|will|would|can|could|do|did|know|saw|see|said|like)\b|')"
+ROMAN = dict(zip("IVXLCDM", (1, 5, 10, 50, 100, 500, 1000), strict=True))
+WELL_FORMED = re.compile(r"M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})")
+SIGNS = {
+    "+/-": "plus or minus", "<=": "less than or equal to", ">=": "greater than or equal to",
+    "!=": "is not equal to", "==": "equals", "<->": "to and from", "-->": "to", "->": "to",
+    "=>": "to", "<-": "from", "&": "and", "%": "percent", "@": "at", "+": "plus", "=": "equals",
+    "<": "less than", ">": "greater than", "\\": "backslash", "^": "caret", "#": "number sign",
+    "°": "degrees", "£": "pounds", "€": "euros", "$": "dollars", "¥": "yen", "¢": "cents",
+    "₹": "rupees", "₩": "won", "₽": "rubles", "₺": "lira", "₪": "shekels", "₿": "bitcoin",
+    "₫": "dong", "₱": "pesos", "₦": "naira", "₴": "hryvnias", "฿": "baht",
+}  # fmt: skip
+WEB = re.compile(
+    r"(?<![\w@.])(?:(https?|ftp)://|www\.)[^\s,;()\"]+|(?<![\w@.])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    r"|(?<![\w@.])(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|io|co|uk|de|ai|dev|info)\b(?:/[^\s,;()\"]*)?"
+)
+
+
+def any_of(table: dict[str, str]) -> str:
+    """A pattern of all keys, those in small letters with a capital too."""
+    keys = {*table, *(key[0].upper() + key[1:] for key in table)}
+    return "|".join(re.escape(key) for key in sorted(keys, key=len, reverse=True))
+
+
+NUMBERED_FOUND = re.compile(
+    rf"(?<![\w.])({any_of(NUMBERED)})\.(?:\s?(?=\d)|\s(?=(?:[IVXLCDM]+|[ivx]+)\b))"
+)
+DOTTED_FOUND = re.compile(rf"(?<![\w.])({any_of(ABBREVIATIONS)})\.(?!\w)")
+IN_ADDRESS = {
+    ".": "dot", "/": "slash", "-": "dash", "_": "underscore", "?": "question mark", "=": "equals",
+    "&": "and", "#": "hash", "%": "percent", "~": "tilde", ":": "colon", "@": "at", "+": "plus",
+}  # fmt: skip
+
+
+def read_abbreviations(text: str) -> str:
+    """One sentence with addresses, titles and what is written with dots in full."""
+    text = WEB.sub(web, text)
+    text = re.sub(r"(?<=[A-Za-z][a-z][.?!])(?=[A-Z])(?<!Ph\.)", " ", text)
+    text = streets(text)
+    text = NUMBERED_FOUND.sub(lambda m: in_full(m[1], NUMBERED, True) + " ", text)
+    text = DOTTED_FOUND.sub(lambda m: in_full(m[1], ABBREVIATIONS, False), text)
+    text = re.sub(rf"(?<![\w.'-])({'|'.join(TITLES)})(?=\s[A-Z])", lambda m: TITLES[m[1]], text)
+    text = re.sub(r"(?<![\w.'-])(etc|vs|eg|ie)(?![\w.'-])", lambda m: ABBREVIATIONS[m[1]], text)
+    text = re.sub(r"\b(?:[A-Za-z]\.){2,}", lambda m: m[0].replace(".", " ").upper(), text)
+    text = re.sub(r"\b([A-Z])\.(?=\s+[A-Z]|\s*[,'-])", r"\1", text)
+    return re.sub(r"\b([cC])/o\b", r"\1are of", re.sub(r"\b([wW])/o\b", r"\1ithout", text))
+
+
+def in_full(short: str, table: dict[str, str], cased: bool) -> str:
+    full = table.get(short) or table[short[0].lower() + short[1:]]
+    return full.capitalize() if cased and short[0].isupper() else full
+
+
+def streets(text: str) -> str:
+    """Dr. and St. are of a street behind its name, and else before a person's or a saint's."""
+    number = r"(?<=\d\s)((?:(?:[NSEW]\.?|[A-Z][a-z]+|\d+\w\w)\s){1,3})"
+    for short, street, person in (("St", "Street", "Saint"), ("Dr", "Drive", "Doctor")):
+        text = re.sub(rf"{number}{short}\b\.?", rf"\1{street}", text)
+        text = re.sub(rf"\b{short}\b\.?(?=\s+[A-Z])", person, text)
+        behind_name = r"(?<=[a-z])(?<!\bthe)(?<!\ba)\s"
+        text = re.sub(rf"(\b[A-Z]\w*{behind_name}){short}\b\.?(?![\w'])", rf"\1{street}", text)
+        text = re.sub(rf"\b{short}\.", street if short == "St" else person, text)
+    return text
+
+
+def web(match: re.Match[str]) -> str:
+    """An address with its marks as words."""
+    written = match[0].rstrip(".?!:'")
+    scheme = f"{' '.join(match[1].upper())}, " if match[1] else ""
+    rest = written.partition("://")[2] if match[1] else written
+    said = re.sub(r"[^\w]|_", lambda m: f" {IN_ADDRESS.get(m[0], m[0])} ", rest.rstrip("/"))
+    return scheme + said + match[0][len(written) :]
+
+
+def read_words(text: str) -> str:
+    """One sentence, its numbers in words, with Roman numerals, acronyms and joined words read."""
+    text = re.sub(r"\b([A-Za-z]+)((?:\s[A-Z][a-z]+)?)\s([IVXLCDMivxlcdm]+)\b('s)?", roman, text)
+    text = re.sub(
+        r"(?<![\w-])(?:II|III|VI{1,3}|IX|X[IV]{1,4}|XI?X|XXI?)(?![\w'-])(?=\s(century|Corps)|)",
+        lambda m: (ordinal if m[1] else cardinal)(arabic(m[0])), text,
+    )  # fmt: skip
+    text = re.sub(r"\b([A-Z])#", r"\1 sharp", re.sub(r"#(?=[A-Za-z])", "hashtag ", text))
+    text = re.sub(r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " ", text)
+    if is_shouted(text):
+        return text
+    text = re.sub(r"(?<=[a-z])(?=[A-Z]{2,})|(?<=[A-Z]{2})(?=[A-Z][a-z]{2,})", " ", text)
+    text = re.sub(r"\b(?:PhD|Ph\.D)(s?)\b", r"P H D\1", text)
+    text = re.sub(r"(?<![\w'])([A-Z]{2,})('s|s)?(?![\w])", acronym, text)
+    letters = "|".join(LOWER)
+    return re.sub(rf"(?<![\w'])(?:{letters})(?![\w'])", lambda m: spell(m[0]), text)
+
+
+def is_shouted(text: str) -> bool:
+    """Whether a sentence is in capitals throughout, where they say nothing."""
+    words = re.findall(r"[A-Za-z']{2,}", text)
+    return len(words) > 1 and all(word.isupper() for word in words)
+
+
+def spell(word: str) -> str:
+    plural = word.endswith("s") and word not in ("https", "css")
+    return " ".join(word.removesuffix("s").upper() if plural else word.upper()) + "'s" * plural
+
+
+def acronym(match: re.Match[str]) -> str:
+    """Letters, unless it is read as a word, or is a word in capitals for emphasis."""
+    word, ending = match[1], match[2] or ""
+    if word in PARTLY:
+        return PARTLY[word] + ending
+    if word in SAID_AS_WORDS or word in EMPHASIS:
+        return match[0]
+    if len(word) > 3 and word not in SPELLED and re.search("[AEIOUY]", word):
+        return match[0]
+    return " ".join(word) + ("'s" if ending else "")
+
+
+def arabic(numeral: str) -> int:
+    values = [ROMAN[letter] for letter in numeral.upper()]
+    return sum(
+        -one if any(one < later for later in values[place + 1 :][:1]) else one
+        for place, one in enumerate(values)
+    )
+
+
+def roman(match: re.Match[str]) -> str:
+    """`Henry VIII` -> the eighth, `Chapter IX` -> nine; `I` mostly is no number."""
+    word, second, numeral, ending = match[1], match[2], match[3], match[4] or ""
+    name = (second or word).strip()
+    if not WELL_FORMED.fullmatch(numeral.upper()) or (
+        numeral.islower() and numeral.upper() == numeral
+    ):
+        return match[0]
+    after = match.string[match.end() :]
+    counted = name.lower() in NUMBERED_WORDS and (
+        numeral.isupper() or len(numeral) > 1 or numeral in "vx"
+    )
+    if counted and not (numeral == "I" and not re.match(CLAUSE, after)):
+        return f"{word}{second} {cardinal(arabic(numeral))}{ending}"
+    if not numeral.isupper() or not name[0].isupper():
+        return match[0]
+    crowned = name in REGNAL or word in (
+        "King",
+        "Queen",
+        "Pope",
+        "Emperor",
+        "Tsar",
+        "Sultan",
+        "Prince",
+    )
+    if crowned and set(numeral) <= set("IVX") and (numeral != "I" or regnal_first(after)):
+        return f"{word}{second} the {ordinal(arabic(numeral))}{ending}"
+    if (
+        len(numeral) > 1
+        and set(numeral) <= set("IVX")
+        and name not in ("The", "An", "A", "My", "His")
+    ):
+        return f"{word}{second} {cardinal(arabic(numeral))}{ending}"
+    return match[0]
+
+
+def regnal_first(after: str) -> bool:
+    """Whether "Elizabeth I" goes on as a queen and not as the speaker."""
+    return bool(re.match(r"\s?(?:$|[.,;:?!)]|(?:of|was|is|had|died|ruled|became|and|in)\b)", after))
+
+
+def read_signs(text: str) -> str:
+    """One sentence, its numbers in words, with the signs left over said."""
+    text = re.sub(r"~(?=\s?\w)", "about ", text)
+    text = re.sub(r"(?<=\w)\.(?=[a-z])", " dot ", text)
+    text = re.sub(r"(?<![\w/])~?/(?=\w)[\w./-]+", path, text)
+    text = re.sub(r"/", " ", text)
+    text = re.sub(r"_{2,}", " blank ", text)
+    text = text.replace("_", " underscore ").replace("~", " tilde ").replace("|", ", ")
+    text = re.sub(
+        r"\+/-|<=|>=|!=|==|<->|-->?|->|=>|<-", lambda m: f" {SIGNS.get(m[0], m[0])} ", text
+    )
+    for sign, word in SIGNS.items():
+        text = text.replace(sign, f" {word} ") if len(sign) == 1 else text
+    return text
+
+
+def path(match: re.Match[str]) -> str:
+    return re.sub(r"[/.~-]", lambda m: f" {IN_ADDRESS[m[0]]} ", match[0])
