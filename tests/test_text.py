@@ -4,18 +4,20 @@
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sayso.model.errors import CheckpointError, InputError
-from sayso.model.text.normalization import MAX_CHARACTERS, normalise
+from sayso.model.text.normalization import MAX_CHARACTERS, normalise, pieces
 from sayso.model.text.phonemes import PHONES, SPELLING
 from sayso.model.text.tokenizers import BPE, Phonemes, load_tokenizer
 from sayso.training.fitting.bpe import fit_bpe
 from speech import KATHLEEN
 
+ESCAPES = {"n": "\n", "\\": "\\"}
 METADATA = KATHLEEN / "metadata.tsv"
 
 
@@ -64,6 +66,58 @@ def phonemes() -> Phonemes:
 def test_normalise(written, spoken):
     assert normalise(written) == spoken
     assert normalise(spoken) == spoken
+
+
+def test_the_table_of_spoken_forms():
+    """written, spoken, source of the rule: 400 rows and more over all kinds."""
+    lines = (Path(__file__).parent / "data" / "spoken.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t") for line in lines[1:]]
+    assert len(rows) >= 400 and len({written for written, _, _ in rows}) == len(rows)
+    wrong = []
+    for written, spoken, _ in rows:
+        text = re.sub(
+            r"\\(n|\\|u[0-9a-f]{4})", lambda m: ESCAPES.get(m[1]) or chr(int(m[1][1:], 16)), written
+        )
+        if normalise(text) != spoken or normalise(spoken) != spoken:
+            wrong.append((written, normalise(text), spoken))
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a *great* day", r"\*great\* asks for emphasis"),
+        ("a _great_ day", "_great_ asks for emphasis"),
+        ("[laughs] Well.", r"\[laughs\] asks for a manner"),
+        ("<break time='1s'/> Well.", "<break time='1s'/> is SSML"),
+        ("Well [pause 500ms] then", r"\[pause 0\.5s\]"),
+        ("5 ⊗ 3", "circled times"),
+        ("[AI|ʘ]", "'ʘ' in the spelling"),
+        ("a \ue000 b", "private-use"),
+    ],
+)
+def test_what_has_no_reading_is_named(text, named):
+    with pytest.raises(InputError, match=named):
+        normalise(text)
+
+
+def test_pauses_stand_between_pieces():
+    said = pieces("Wait [pause 500ms] for it. [pause 2s] [pause .5s] Now!")
+    assert said == [("Wait.", 0.5), ("for it.", 2.5), ("Now!", None)]
+    for text in ("[pause 1s] Hi.", "Hi. [pause 90s]", "Hi. [pause 0ms]", "Hi [pause soon] you"):
+        with pytest.raises(InputError, match=r"\[pause"):
+            pieces(text)
+
+
+def test_long_sentences_are_cut_at_the_strongest_marks():
+    text = f"{'one ' * 30}; {'two ' * 30}; three."
+    assert [piece.text[:3] for piece in pieces(text, 150)] == ["one", "two", "thr"]
+    assert len(pieces(text)) == 1
+    for text in (f"{'alpha beta, ' * 30}end.", f"{'alpha ' * 60}", "Hi there. " * 30):
+        cut = pieces(text, 50)
+        assert max(len(piece.text) for piece in cut) <= 50
+        words = " ".join(piece.text for piece in cut)
+        assert re.findall("[A-Za-z]+", words) == re.findall("[A-Za-z]+", text)
 
 
 @pytest.mark.parametrize(

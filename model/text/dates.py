@@ -22,7 +22,7 @@ PHONES = (
     r"(?<![\w.,-])(?:\+?\d{1,3}[ .-]?)?(?:\(\d{3}\)\s?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\w-])",
     r"(?<![\w.,$£€-])\d{3}-\d{4}(?![\w%-])",
     r"(?<![\w.,])\+\d{1,3}(?:[ -]?\(?\d{1,5}\)?){2,5}(?![\w-])",
-    r"(?<![\w.,$£€-])\(?0\d{2,4}\)?[ -]\d{3,4}(?:[ -]\d{3,4})?(?![\w-])",
+    r"(?<![\w.,$£€-])\(?0\d{2,4}\)?[ -]\d{3,8}(?:[ -]\d{3,4})?(?![\w-])",
     r"(?<![\w.,-])\d{3}-\d{2}-\d{4}(?![\w-])",  # US social security
     r"(?<![\w.,-])\d{4}(?:[ -]\d{4}){2,3}(?![\w-])",  # cards
 )
@@ -30,6 +30,8 @@ PHONES = (
 
 def read_dates(text: str) -> str:
     """One sentence with its dates, times, years and telephone numbers in words."""
+    spaced = r"(?<![\w.,+-])[1-9]\d{0,2}(?:(?: \d{3}){2,}|(?: 000)+)(?![\w.,-]*\s?\d)"
+    text = re.sub(spaced, lambda m: m[0].replace(" ", ","), text)
     for pattern in PHONES:
         text = re.sub(pattern, phone, text)
     text = re.sub(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)", address, text)
@@ -133,7 +135,7 @@ def numeric_date_or_version(match: re.Match[str]) -> str:
         date = spoken_date(int(parts[0]), int(parts[1]), parts[2])
         if date:
             return date
-    return " point ".join(value(part) for part in parts)
+    return f" {' point '.join(value(part) for part in parts)} "
 
 
 def short(match: re.Match[str]) -> str:

@@ -104,12 +104,13 @@ def pieces(text: str, most: int | None = None, pauses: bool = True) -> list[Piec
             f"text of {len(text)} characters: at most {MAX_CHARACTERS} at a time, split it"
         )
     found: list[Piece] = []
-    if not re.search(r"[^\W_]", text):
+    if not any(character.isalnum() or character in SAID for character in text):
         raise InputError("text has nothing that can be spoken: write at least one word")
     for stretch, pause in split_pauses(text):
         found += [Piece(said, None) for said in read(stretch, most)]
         if pause is not None and not (pauses and found):
-            raise InputError(f"[pause {pause:g}s] is only spoken behind words: take it away")
+            where = "behind words" if pauses else "in a text to be said"
+            raise InputError(f"[pause {pause:g}s] is only understood {where}: take it away")
         if pause is not None:
             found[-1] = Piece(found[-1].text, (found[-1].pause or 0.0) + pause)
     if not found:
@@ -158,7 +159,7 @@ def read_sentences(text: str) -> list[tuple[str, str]]:
 def read_sentence(text: str) -> str:
     """One plain sentence in words."""
     text = read_abbreviations(text)
-    if re.search(r"\d", text):
+    if re.search(r"[\d^]", text):
         text = read_quantities(read_dates(text))
     return tidy(read_signs(read_words(text)))
 
@@ -171,11 +172,13 @@ def plain(text: str) -> str:
     """
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"(?<=\d)\s?×\s?(?=\d)", " x ", text)
+    text = re.sub(r"(?<=[\w)])\s?−\s?(?=[\w(])", " minus ", text)
     text = re.sub(r"[µμ](?=(?:m|g|s|l|L|F|A|V|W|Sv)\b)", "u", text)
     text = re.sub(r"(?<=\d)(\s?[kM]?)[Ω\u2126]", r"\1ohm", text)
     text = re.sub(rf"(\d)\s?(?=[{VULGAR}])", r"\1 and ", text)
     text = re.sub(rf"[{VULGAR}]", lambda m: f"{unicodedata.normalize('NFKC', m[0])} ", text)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: f"^{m[0].translate(HIGH)}", text)
+    text = re.sub("[A-Z]{2,}(?=[₀-₉])", lambda m: " ".join(m[0]), text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉₊₋]+", lambda m: f" {m[0].translate(LOW)} ", text)
     text = re.sub("§§|" + "|".join(map(re.escape, SAID)), lambda m: spaced(SAID[m[0]]), text)
     text = unicodedata.normalize("NFKD", text.translate(PLAIN)).translate(PLAIN)

@@ -27,22 +27,23 @@ SCALES = {
 SCALE = r"(?:\s?(mil|mn|mm|bn|trn|tn|[kKmMbBtT]|(?:hundred|thousand|million|billion|trillion))\b)?"
 NUMERATE = {"K": "thousand", "M": "million", "B": "billion", "bn": "billion", "k": "thousand"}
 PREFIXES = {
-    "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "h": "hecto", "k": "kilo",
-    "M": "mega", "G": "giga", "T": "tera",
+    "p": "pico", "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "h": "hecto",
+    "k": "kilo", "M": "mega", "G": "giga", "T": "tera",
 }  # fmt: skip
 BASES = {
-    "m": ("meter", "nmcdk"), "g": ("gram", "numk"), "L": ("liter", "mcdu"), "l": ("liter", "mcdu"),
+    "m": ("meter", "numcdk"), "g": ("gram", "numk"), "L": ("liter", "mcdu"), "l": ("liter", "mcdu"),
     "s": ("second", "num"), "Hz": ("hertz", "kMGT"), "W": ("watt", "mkMGT"), "V": ("volt", "umk"),
     "Wh": ("watt hour", "kMGT"), "A": ("amp", "um"), "Ah": ("amp hour", "m"), "J": ("joule", "kM"),
     "Pa": ("pascal", "hkM"), "B": ("byte", "kMGT"), "cal": ("calorie", "k"), "bar": ("bar", "m"),
     "bps": ("bit per second", "kMGT"), "b/s": ("bit per second", "kMGT"), "eV": ("electronvolt",
-    "kMGT"), "Sv": ("sievert", "mu"), "mol": ("mole", "m"), "t": ("ton", "kM"),
+    "kMGT"), "F": ("farad", "pnum"), "Sv": ("sievert", "mu"), "mol": ("mole", "m"),
+    "t": ("ton", "kM"),
 }  # fmt: skip
 UNITS = {
     prefix + base: (PREFIXES.get(prefix, "") + name)
     for base, (name, prefixes) in BASES.items()
     for prefix in ("", *prefixes)
-    if prefix + base not in ("B", "A")  # "5 B" and "5 A" are letters
+    if prefix + base not in ("B", "A", "F")  # "5 B" and "5 A" are letters
 } | {
     "ft": "foot", "yd": "yard", "yds": "yard", "mi": "mile", "lb": "pound", "lbs": "pound",
     "oz": "ounce", "fl oz": "fluid ounce", "fl. oz": "fluid ounce", "gal": "gallon", "qt": "quart",
@@ -58,7 +59,7 @@ UNITS = {
     " kilometer", "sq mi": "square mile", "sq in": "square inch", "cu ft": "cubic foot",
     "cu m": "cubic meter", "cc": "cubic centimeter", "°C": "degree Celsius", "° C": "degree"
     " Celsius", "°F": "degree Fahrenheit", "° F": "degree Fahrenheit", "°": "degree", "K": "kelvin",
-    "ohm": "ohm", "ohms": "ohm", "kohm": "kiloohm", "%": "percent", "GHz": "gigahertz",
+    "ohm": "ohm", "ohms": "ohm", "kohm": "kilohm", "Mohm": "megohm", "%": "percent",
     "arcsec": "arcsecond", "ton": "ton", "lux": "lux", "inch": "inch",
 }  # fmt: skip
 PER = {
@@ -80,7 +81,8 @@ PER |= {
 PLURALS = {"foot": "feet", "inch": "inches", "hertz": "hertz", "percent": "percent", "lux": "lux",
            "Celsius": "Celsius", "horsepower": "horsepower", "kelvin": "kelvin"}  # fmt: skip
 POWERS = {"2": "squared", "3": "cubed", "n": "to the n"}
-SIGN = r"((?<![\w)\]%°.'\"])-\s?(?=[\d.]))?"
+FRACTION = r"(?:(\d+)(?:\s(and)\s|\s))?(\d+)/(\d+)"
+SIGN = rf"((?<![\w)\]%°.'\"])-\s?(?=[\d.{re.escape(''.join(CURRENCIES))}]|[A-Z]+\$))?"
 UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 RATE = "|".join(re.escape(unit) for unit in sorted(PER, key=len, reverse=True))
 SYMBOL = f"[{re.escape(''.join(CURRENCIES))}]"
@@ -97,11 +99,13 @@ def read_quantities(text: str) -> str:
     text = re.sub(r"\b24/7\b", "twenty four seven", text)
     text = re.sub(r"\b9/11\b", "nine eleven", text)
     text = re.sub(r"(?<![\w/.])(\d+)/\1(?![\w/])", lambda m: f"{value(m[1])} {value(m[1])}", text)
-    text = re.sub(r"(?<![\w/.,])(?:(\d+)(?:\s(and)\s|\s))?(\d+)/(\d+)(?![\w/]|[.,]\d)", part, text)
+    text = re.sub(rf"{SIGN}(?<![\w/.,]){FRACTION}(?![\w/]|[.,]\d)", part, text)
     text = re.sub(r"(\d)\s/\s(?=\d)", r"\1 divided by ", text)
     text = re.sub(r"(\d)/(?=\d)", r"\1 over ", text)
     power = r"\^\(?([+-]?\d+|[a-z])\)?"
     text = re.sub(rf"(?<=[\d)])\s?{power}|(?<=\b[A-Za-z]){power}", power_words, text)
+    exponent = r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?)(\d+)\b"
+    text = re.sub(exponent, scientific, text)
     text = re.sub(r"(?<=[A-Za-z.,!?\"'])\^\(?(\d+)\)?", r" note \1", text)
     text = re.sub(
         rf"(?<![\w.])(\d[\d,]*)(?:st|nd|rd|th)?\s?-\s?(\d[\d,]*)({ENDING})\b", ordinals, text
@@ -116,8 +120,9 @@ def read_quantities(text: str) -> str:
     text = re.sub(rf"(?<![\w.-])({NUMBER})\s?-\s?({NUMBER})(?![\w-])", span, text)
     text = re.sub(r"(?<![\w)\]%°.])-\s?(?=\d|\.\d)|(?<=[(=<>]\s)-(?=\d)", " negative ", text)
     text = re.sub(r"\bNos?\.?(?=\s?\d)|#(?=\d)", "Number ", text)
-    text = re.sub(rf"(?<![\w.])({NUMBER})([KMBk]|bn)\b", numerous, text)
+    text = re.sub(rf"(?<![\w.])({NUMBER})([KMBk]|bn)\b(?!\s[A-Z])", numerous, text)
     text = re.sub(r"(?<=[A-Za-z])-(?=\d)|(?<=\d)-(?=[A-Za-z])", " ", text)
+    text = re.sub(r"(\d[\d,]*)'?s\b", several, text)
     return re.sub(NUMBER, lambda m: f" {value(m[0])} ", text)
 
 
@@ -204,15 +209,21 @@ def per(text: str) -> str:
 
 def read_measures(text: str) -> str:
     """Numbers with units: `5 m/s`, `6'2"`, `10-20%`, `a 5 km run`, `40°26'46"N`."""
+    text = re.sub(rf"({NUMBER})%\s?-\s?(?={NUMBER}\s?%)", r"\1-", text)
     text = re.sub(r"(\d+)°\s?(\d+)'\s?(?:(\d+(?:\.\d+)?)\"\s?)?([NSEW]\b)?", bearing, text)
     text = re.sub(r"(?<![\w.'])(\d+)'\s?(\d+)\s?(?:\"|''|in\b\.?|(?![\w.,]))", feet, text)
     text = re.sub(r"(?<![\w.'])(\d+)\s?ft\.?,?\s(\d+)\s?in\b\.?", feet, text)
+    text = re.sub(
+        rf"{SIGN}(?<![\w/.,']){FRACTION}(?:\"|[ -]?(?P<unit>{UNIT})(?![\w'/]))", part_of_unit, text
+    )
     text = re.sub(rf"(?<![\w.'])({NUMBER})'(?![\w'])", lambda m: quoted(m, "'", "foot"), text)
     text = re.sub(rf"(?<![\w.])({NUMBER})\"", lambda m: quoted(m, '"', "inch"), text)
     text = re.sub(
         rf"(?<![\w.])({NUMBER})[ -]?in(?:\.|(?=\sx\s?\d|\s(?:tall|long|wide|high|deep|thick)\b))",
         r"\1 inch", text,
     )  # fmt: skip
+    text = re.sub(r"(?<=feet|foot|inch|ches) [xX] ", " by ", text)
+    text = re.sub(rf"(\d\s?(?:{UNIT})\.?)\s[xX]\s(?=\d)", r"\1 by ", text)
     by = re.search(rf"\d\s?[xX]\s?{NUMBER}\s?(?:{UNIT})\b", text)
     if by:
         text = re.sub(r"(?<=[\w\"'])\s?[xX]\s?(?=\d)", " by ", text)
@@ -231,8 +242,8 @@ SCALEWORD = r"(hundred|thousand|million|billion|trillion)\s"
 
 def measure(match: re.Match[str]) -> str:
     minus, low, high, added, scale, unit, power, rate = match.groups()
-    if unit == "K" and not re.search(r"\sK$", match[0]):
-        return match[0]  # "5K" is a thousand or a letter
+    if re.search(r"\dK$|\d{3}s$", match[0]):
+        return match[0]  # "5K" is a thousand or a letter, "747s" are planes
     name = UNITS[unit]
     if power:
         name = f"{'square' if power == '2' else 'cubic'} {name}"
@@ -283,13 +294,19 @@ def bearing(match: re.Match[str]) -> str:
 
 def part(match: re.Match[str]) -> str:
     """`3/4`, `1 1/2`, `3 and 1/2`; `120/80` is no fraction."""
-    whole, joined, over, under = match[1], match[2], int(match[3]), int(match[4])
-    if under < 2 or len(match[4]) > 4 or (over > under and under > 16) or len(match[3]) == 4:
+    minus, whole, joined, over, under = match[1], match[2], match[3], int(match[4]), int(match[5])
+    if under < 2 or len(match[5]) > 4 or (over > under and under > 16) or len(match[4]) == 4:
         return match[0]
-    if whole and not joined and (over, under) == (1, 2):
-        return f"{value(whole)} and a half"
-    said = fraction(over, under)
-    return f"{value(whole)} and {said}" if whole else said
+    half = whole and not joined and (over, under) == (1, 2)
+    said = "a half" if half else fraction(over, under)
+    said = f"{value(whole)} and {said}" if whole else said
+    return f"negative {said}" if minus else said
+
+
+def part_of_unit(match: re.Match[str]) -> str:
+    """`1/2 km`, `3/4"`, `2 1/2"`."""
+    name = UNITS[match["unit"]] if match["unit"] else "inch"
+    return f"{part(match)} {plural(name) if match[2] else name}"
 
 
 def power_words(match: re.Match[str]) -> str:
@@ -298,6 +315,20 @@ def power_words(match: re.Match[str]) -> str:
         return f" {POWERS[index]} "
     index = index.replace("-", "negative ").replace("+", "plus ")
     return f" to the power of {index} "
+
+
+def scientific(match: re.Match[str]) -> str:
+    """`1.5e-6` -> one point five times ten to the power of negative six."""
+    sign = {"-": "negative ", "+": "", "": ""}[match[2]]
+    return f"{value(match[1])} times ten to the power of {sign}{value(match[3])}"
+
+
+def several(match: re.Match[str]) -> str:
+    """`747s` -> seven hundred and forty sevens."""
+    said = f" {value(match[1])}"
+    if said.endswith("y"):
+        return f"{said[:-1]}ies"
+    return said + ("es" if said.endswith("x") else "s")
 
 
 def nth(number: str) -> str:

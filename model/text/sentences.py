@@ -30,10 +30,10 @@ def goes_on(before: str, after: str) -> bool:
     """Whether a cut was made behind an abbreviation, before a number or a small letter."""
     short = re.search(r"(?<![\w.])([A-Za-z]+)\.$", before)
     counted = re.search(r"\d\s?[a-z]+\.$", before)
-    if not (short and after[:1].strip()) or not (after[0].islower() or after[0].isdigit()):
+    if not short or not re.match(r"[a-z\d]|[IVXLC]+\b", after):
         return False
     name = short[1]
-    return bool(counted and after[0].islower()) or name in ABBREVIATIONS or (
+    return bool(counted and after[0].islower()) or name in (*ABBREVIATIONS, "Sat", "Sun") or (
         name.lower() in NUMBERED and name.lower() not in ("no", "art", "app", "tab", "ed")
     )  # fmt: skip
 

@@ -81,7 +81,7 @@ REGNAL = set(
         "Innocent Leo Clement Urban Boniface Ramses Ramesses Cleopatra Ptolemy Darius Xerxes "
         "Cyrus Constantine Theodosius Justinian Harald Olaf Christian Gustav Gustavus Wilhelm "
         "Friedrich Ludwig Maximilian Rudolf Joseph Umberto Victor Emmanuel Stephen Robert "
-        "David Malcolm Kenneth Akbar Murad Selim Mehmed Suleiman Sixtus Julius Adrian "
+        "David  Kenneth Akbar Murad Selim Mehmed Suleiman Sixtus Julius Adrian "
         "Celestine Christina Margrethe Harold Albert Baudouin Juan Felipe Isabella Bela "
         "Sigismund Casimir Vladislav Boris Haakon Eric Sverre Edmund Athelstan Wenceslas "
         "Francisco Manuel Matthias"
@@ -136,7 +136,9 @@ def read_abbreviations(text: str) -> str:
     text = streets(text)
     text = NUMBERED_FOUND.sub(lambda m: in_full(m[1], NUMBERED, True) + " ", text)
     text = DOTTED_FOUND.sub(lambda m: in_full(m[1], ABBREVIATIONS, False), text)
-    text = re.sub(rf"(?<![\w.'-])({'|'.join(TITLES)})(?=\s[A-Z])", lambda m: TITLES[m[1]], text)
+    text = re.sub(
+        rf"(?<![\w.'-])({'|'.join(TITLES)})(?=\s(?:[A-Z]|and\s))", lambda m: TITLES[m[1]], text
+    )
     text = re.sub(r"(?<![\w.'-])(etc|vs|eg|ie)(?![\w.'-])", lambda m: ABBREVIATIONS[m[1]], text)
     text = re.sub(r"\b(?:[A-Za-z]\.){2,}", lambda m: m[0].replace(".", " ").upper(), text)
     text = re.sub(r"\b([A-Z])\.(?=\s+[A-Z]|\s*[,'-])", r"\1", text)
@@ -171,6 +173,7 @@ def web(match: re.Match[str]) -> str:
 
 def read_words(text: str) -> str:
     """One sentence, its numbers in words, with Roman numerals, acronyms and joined words read."""
+    text = re.sub(r"(?<=\w)\.(?=[a-z])", " dot ", text)
     text = re.sub(r"\b([A-Za-z]+)((?:\s[A-Z][a-z]+)?)\s([IVXLCDMivxlcdm]+)\b('s)?", roman, text)
     text = re.sub(
         r"(?<![\w-])(?:II|III|VI{1,3}|IX|X[IV]{1,4}|XI?X|XXI?)(?![\w'-])(?=\s(century|Corps)|)",
@@ -181,7 +184,7 @@ def read_words(text: str) -> str:
     if is_shouted(text):
         return text
     text = re.sub(r"(?<=[a-z])(?=[A-Z]{2,})|(?<=[A-Z]{2})(?=[A-Z][a-z]{2,})", " ", text)
-    text = re.sub(r"\b(?:PhD|Ph\.D)(s?)\b", r"P H D\1", text)
+    text = re.sub(r"\b(?:PhD|Ph\.D)(s?)\b", lambda m: f"P H D{m[1] and chr(39)}{m[1]}", text)
     text = re.sub(r"(?<![\w'])([A-Z]{2,})('s|s)?(?![\w])", acronym, text)
     letters = "|".join(LOWER)
     return re.sub(rf"(?<![\w'])(?:{letters})(?![\w'])", lambda m: spell(m[0]), text)
@@ -262,7 +265,6 @@ def regnal_first(after: str) -> bool:
 def read_signs(text: str) -> str:
     """One sentence, its numbers in words, with the signs left over said."""
     text = re.sub(r"~(?=\s?\w)", "about ", text)
-    text = re.sub(r"(?<=\w)\.(?=[a-z])", " dot ", text)
     text = re.sub(r"(?<![\w/])~?/(?=\w)[\w./-]+", path, text)
     text = re.sub(r"/", " ", text)
     text = re.sub(r"_{2,}", " blank ", text)
