@@ -202,6 +202,37 @@ def test_text_that_was_not_normalised_is_refused(phonemes):
         phonemes.encode("room 7")
 
 
+@pytest.mark.parametrize(
+    ("text", "phones"),
+    [
+        ("I read it yesterday.", "R EH D"),
+        ("I will read it.", "R IY D"),
+        ("The wind blew.", "W IH N D"),
+        ("Please wind the clock.", "W AY N D"),
+        ("They live here.", "L IH V"),
+        ("A live concert.", "L AY V"),
+        ("Nine lives.", "L AY V Z"),
+        ("The lead pipe.", "L EH D"),
+        ("They lead us.", "L IY D"),
+        ("Tears fell.", "T IH R Z"),
+        ("Do not tear it.", "T EH R"),
+        ("To record a record.", "R IH K AO R D | AH | R EH K ER D"),
+        ("They object to the object.", "AH B JH EH K T | T UW | DH AH | AA B JH EH K T"),
+        ("Close the door, we are close.", "K L OW Z | DH AH | D AO R , | W IY | AA R | K L OW S"),
+        ("His many uses.", "Y UW S IH Z"),
+    ],
+)
+def test_homographs_are_told_apart_by_their_neighbours(phonemes, text, phones):
+    assert phones in phonemes.decode(phonemes.encode(normalise(text)))
+
+
+def test_a_spelling_gives_its_phones(phonemes):
+    said = phonemes.decode(phonemes.encode(normalise("[AI|eɪ aɪ] is [data|D EY1 T AH0].")))
+    assert said == "EY AY | IH Z | D EY T AH ."
+    assert phonemes.decode(phonemes.encode("A.")) == "EY ."
+    assert phonemes.decode(phonemes.encode(normalise("AI is"))) == "EY | AY | IH Z ."
+
+
 def test_phonemes_saved_and_loaded(phonemes, tmp_path):
     phonemes.save(tmp_path)
     loaded = load_tokenizer(tmp_path)

@@ -14,6 +14,7 @@ import tokenizers
 
 from ..checkpoint import CONFIG, read_config
 from ..errors import CheckpointError, InputError
+from .homographs import homograph
 from .phonemes import PHONES, Dictionary
 
 PUNCTUATION = ",.?!"
@@ -122,7 +123,8 @@ class Phonemes:
             within = place > 0 and parts[place - 1] not in ".?!"
             if within or re.fullmatch(r"[.?!]?|[A-Z]", after):
                 return ["EY"]
-        return self.dictionary.phones(part.lower())
+        said = homograph([word.lower() for word in parts], place)
+        return said.split() if said else self.dictionary.phones(part.lower())
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(self.symbols[index] for index in ids)
