@@ -43,7 +43,7 @@ def phonemes() -> Phonemes:
         ("$3 million", "three million dollars."),
         ("I have 1,234 apples; it's 1999.",
          "I have one thousand two hundred and thirty four apples, it's nineteen ninety nine."),
-        ("Jan. 5th, 2020 at 5:30 p.m.", "January fifth, twenty twenty at five thirty P M."),
+        ("Jan. 5th, 2020 at 5:30 p.m.", "the fifth of January, twenty twenty at five thirty P M."),
         ("Mr.Smith has 3 cats.He likes 2.", "Mister Smith has three cats. He likes two."),
         ("the 1990s, '80s and 2000s", "the nineteen nineties, eighties and two thousands."),
         ("$1,234.56", "one thousand two hundred and thirty four dollars and fifty six cents."),

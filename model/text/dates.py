@@ -163,13 +163,15 @@ def days_first(match: re.Match[str]) -> str:
 
 
 def month_day(match: re.Match[str]) -> str:
-    """`May 2`; not "In May 10 people came", where a plain number stands before a word."""
+    """`May 2`, with an ending and a year day first; not in "In May 10 people came"."""
     rest, before = match.string[match.end() :], match.string[: match.start()]
     suffixed = not match[0][-1].isdigit()
     alone = re.match(r"\s*(?:[^\w\s]|$|\d{4}\b)", rest)
     linked = re.match(r"\s(?:at|and|or|to|through|until|by|is|was|the|we|I)\b", rest)
     if int(match[2]) > 31 or int(match[2]) == 0:
         return f"{month(match[1])} {match[2]}"
+    if suffixed and re.match(r",?\s\d{4}\b", rest):
+        return f"the {ordinal(int(match[2]))} of {month(match[1])}"
     if suffixed or alone or (linked and not re.search(r"\b[Ii]n\s$", before)):
         return f"{month(match[1])} {ordinal(int(match[2]))}"
     return f"{month(match[1])} {match[2]}"

@@ -83,7 +83,7 @@ PAST = re.compile(
 
 
 def homograph(words: list[str], place: int) -> str | None:
-    """Phones of the word at `place` among those of its sentence; None where there is one reading."""
+    """Phones of the word at `place` among those of a sentence; None where there is one."""
     word = words[place]
     if word in SPECIAL:
         before, after = words[max(place - 3, 0) : place], words[place + 1 : place + 4]
