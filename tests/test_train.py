@@ -548,6 +548,43 @@ def test_prompts_are_half_or_three_to_thirty_seconds(tmp_path):
     assert levels == {1, 2, 3}
 
 
+@pytest.mark.parametrize("rule", ["paper", "icefall", "wide"])
+def test_prompts_follow_the_rule_of_the_recipe(rule, tmp_path):
+    """On LibriTTS's lengths: log-normal, median 4.3 s, 95 % below 14.8 s."""
+    _, batches = make_batches(tmp_path / "t", prompts=rule)
+    random = np.random.default_rng(0)
+    frames = (random.lognormal(np.log(4.3), 0.751, 20_000).clip(0.5, 35) * 50).astype(int)
+    prompts = batches._prompts(frames, random)
+    halves = (prompts == frames // 2).mean()
+    assert (prompts <= frames // 2).all() and (prompts >= 0).all()
+    if rule == "paper":
+        assert 0.95 < halves < 0.99  # which is why the others are offered
+        return
+    assert halves < 0.05
+    if rule == "icefall":
+        assert prompts.max() == 150
+        short = frames < 6 * 50
+        assert (prompts[short] >= frames[short] // 4).all()
+    else:
+        assert np.quantile(prompts / frames, [0.1, 0.9]) == pytest.approx([0.05, 0.45], abs=0.02)
+
+
+def test_the_recipes_of_libritts_read_as_much_on_one_gpu_as_on_eight():
+    one, eight = (read_recipe(CONFIGS / f"libritts{name}.yaml") for name in ("", "-8gpu"))
+    assert one.data.join_seconds >= 14  # of prompt and target in evaluation
+    assert one.nar.prompts != "paper" and one.data == eight.data
+    assert Path(eight.codec.folder) == Path(one.codec.folder)
+    read = {}
+    for name, recipe in (("one", one), ("eight", eight)):
+        for settings in (recipe.ar.train, recipe.nar.train):
+            batch = settings.frames * settings.accumulation * settings.devices * settings.nodes
+            read[name] = batch * settings.steps
+            assert 4000 <= settings.warm_up <= 8000 and settings.warm_up < 0.05 * settings.steps
+            # VALL-E's rate is for 96,000 frames a step; it goes with the root of the batch
+            assert settings.peak_rate == pytest.approx(5e-4 * (batch / 96_000) ** 0.5, rel=0.02)
+    assert read["one"] == read["eight"]
+
+
 def test_batches_made_ahead_are_the_same_and_errors_come_through():
     def numbers():
         yield from range(5)
