@@ -14,8 +14,7 @@ from torch import Tensor
 
 from sayso.model.audio import read_audio, write_audio
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
-from sayso.model.codecs.voice_edit import Alteration, alter
-from sayso.model.codecs.world import WorldCodec, synthesise
+from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import Piece, normalise, pieces
@@ -110,7 +109,7 @@ class Synthesizer:
             seed: Of the random draws; the same seed, text and voice give the same codes.
             sampling: As the model's card says if None; the paper's where it says nothing.
             alteration: Speed, pitch and formants; pitch and formants only if the receipt allows
-                it, and all three only with a WORLD codec.
+                it, and all three only with a codec that can (WORLD).
             samples: Of each sentence, 1 to 20; the best is kept (Eq. 23, `ranking.best`). More than
                 one needs the `enrol` extra for its recogniser and speaker encoder.
 
@@ -129,11 +128,7 @@ class Synthesizer:
             raise InputError(f"{samples} samples: give 1 to {MOST_SAMPLES}")
         if samples > 1 and self.ears is None:
             self.ears = load_ears()
-        if not alteration.neutral and not isinstance(self.bundle.codec, WorldCodec):
-            raise InputError(
-                "speed, pitch and formants need a model with a WORLD codec; this one has "
-                f"{type(self.bundle.codec).__name__}"
-            )
+        self.bundle.codec.check_edit(alteration)
         user = user if user is not None else getpass.getuser()
         grant = self.gate.authorise(
             voice,
@@ -178,18 +173,18 @@ class Synthesizer:
                 missing = [texts[index] for index in lost]
                 fresh = self._takes(missing, grant, seed + again, sampling, samples)
                 takes = [ended or fresh.pop(0) for ended in takes]
-        parts = []
+        parts, codec = [], self.bundle.codec
         for (piece, wanted), ended in zip(spoken, takes, strict=True):
             if not ended:
-                seconds = self._most_frames(piece, grant) / self.bundle.codec.frame_rate
+                seconds = self._most_frames(piece, grant) / codec.frame_rate
                 raise UnfinishedError(
                     f"No end within {seconds:.1f} s, or nothing said, in {TRIES} tries of "
                     f"{piece[:60]!r}: try another --seed, or shorter sentences"
                 )
-            decoded = [self._decode(row, grant.codes, alteration) for row in ended]
+            heard = [codec.speak(row, grant.codes, alteration) for row in ended]
             pause = PAUSE_SECONDS if wanted is None else wanted
-            silence = torch.zeros(int(pause * self.bundle.codec.sample_rate))
-            parts += [self._best(decoded, piece, grant, alteration), silence]
+            silence = torch.zeros(int(pause * codec.sample_rate))
+            parts += [self._best(heard, piece, grant, alteration), silence]
         return torch.cat(parts if spoken[-1].pause else parts[:-1])
 
     def _takes(
@@ -201,7 +196,7 @@ class Synthesizer:
         wanted = [text for text in texts for _ in range(samples)]
         codes, first = bundle.generate(
             [prompt_ids + bundle.tokenizer.encode(piece) for piece in wanted],
-            [grant.codes] * len(wanted),
+            [bundle.codec.read(grant.codes)] * len(wanted),
             [self._most_frames(piece, grant) for piece in wanted],
             sampling,
             torch.Generator().manual_seed(seed),
@@ -220,20 +215,10 @@ class Synthesizer:
         """The take that Eq. 23 prefers, measured against the prompt as altered as the takes are."""
         if len(takes) == 1 or self.ears is None:
             return takes[0]
-        prompt = self._decode(grant.codes, None, alteration)
+        prompt = self.bundle.codec.hear(grant.codes, alteration)
         rate = self.bundle.codec.sample_rate
         heard = [soxr.resample(each.numpy(), rate, RATE) for each in (prompt, *takes)]
         return takes[best(heard[1:], heard[0], text, self.ears)]
-
-    def _decode(self, codes: Tensor, prompt: Tensor | None, alteration: Alteration) -> Tensor:
-        """Codes (K, T), the model's for a prompt or a prompt, to altered speech (samples,)."""
-        codec = self.bundle.codec
-        if not isinstance(codec, WorldCodec):
-            return codec.decode(codes[None])[0]
-        features = codec.features(codes) if prompt is None else self.bundle.voiced(codes, prompt)
-        if not alteration.neutral:
-            features = alter(features, codec.config, alteration)
-        return torch.from_numpy(synthesise(features, codec.config))
 
     def _room(self, grant: Grant) -> int:
         """Frames that the model holds behind the prompt."""

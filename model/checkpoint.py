@@ -1,13 +1,20 @@
-"""Weights on disk: `config.json` and `model.safetensors`, loaded strictly, never a pickle."""
+"""Weights on disk: `config.json` and `model.safetensors`, loaded strictly.
+
+A pickle only of a published model, if its hash is known, and then as tensors alone.
+"""
 
 import dataclasses
+import hashlib
+import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import CheckpointError
 from .files import replacing
@@ -82,3 +89,27 @@ def load_module(folder: Path, module_class: type[Module], config_class: type) ->
     module = module_class(config)
     load_weights(folder, module)
     return module.eval()
+
+
+def load_pickle(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a published file, read from the very bytes that were hashed.
+
+    Raises:
+        CheckpointError: The file is missing, not the one of that sha256 (hex), or no such file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): fetch it anew") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise CheckpointError(
+            f"{path} has sha256 {found[:16]}..., not {sha256[:16]}...: fetch it anew"
+        )
+    try:
+        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} holds no weights ({error}): fetch it anew") from None
+    if not isinstance(tensors, dict):
+        raise CheckpointError(f"{path} holds a {type(tensors).__name__}, no weights by name")
+    return tensors

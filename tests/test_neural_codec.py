@@ -115,10 +115,10 @@ def test_thirty_steps_bring_unheard_sound_nearer(recipe, kathleen, tmp_path):
 
 def test_published_weights_that_are_not_them_leave_no_codec(tmp_path):
     (tmp_path / PRETRAINED_FILE).write_bytes(b"something else")
-    with pytest.raises(CheckpointError, match=r"not d7cc33bc: fetch it anew"):
+    with pytest.raises(CheckpointError, match=r"not d7cc33bc.*: fetch it anew"):
         published_codec(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [PRETRAINED_FILE]
-    with pytest.raises(InputError, match="encodec or vocos"):
+    with pytest.raises(InputError, match="must be encodec or vocos"):
         published_codec(tmp_path, "hifigan")
     EncodecCodec(SMALL).save(tmp_path)
     with pytest.raises(InputError, match="holds a codec already"):

@@ -70,23 +70,17 @@ MAKERS = {  # call -> the only files that may make it
     "read_sealed": {"inference/store/store.py", "inference/store/checking.py"},
     "read_key": {"inference/store/sealed.py", "inference/store/checking.py"},
     "bundle.generate": {"inference/synthesizer.py", "src/sayso/export.py"},
-    "bundle.voiced": {
-        *("inference/synthesizer.py", "src/sayso/export.py", "tools/classifier_clips.py"),
-    },
-    "synthesise": {
-        *("inference/synthesizer.py", "benchmarks/attacks.py", "tools/classifier_clips.py"),
-    },
+    "codec.speak": {"inference/synthesizer.py", "tools/classifier_clips.py"},
+    "codec.hear": {"inference/synthesizer.py"},
+    "codec.as_prompt": {"src/sayso/export.py", "src/sayso/listen.py"},
+    "synthesise": {"benchmarks/attacks.py"},
     "authorise": {"inference/synthesizer.py"},
     "release": {"inference/synthesizer.py"},
     "store.enrol": {"inference/consent/enrolment.py", "inference/consent/other_voices.py"},
     "issue_bundled_voice": {"src/sayso/export.py"},
     "issue_corpus_voice": {"src/sayso/listen.py", "benchmarks/speak.py"},
     # Not in a voice of the store: codecs tried on recordings, and what is written as a file.
-    "decode": {
-        "inference/synthesizer.py",
-        *("benchmarks/attacks.py", "benchmarks/decode.py"),
-        *("tools/fit_classifier.py", "tools/classifier_clips.py"),
-    },
+    "decode": {"benchmarks/attacks.py", "benchmarks/decode.py", "tools/fit_classifier.py"},
     "write_audio": {
         *(
             "inference/synthesizer.py",

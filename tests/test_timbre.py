@@ -11,9 +11,17 @@ from safetensors.torch import load_file
 
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
-from sayso.model.codecs.timbre import SpeechModel, TimbreConfig
-from sayso.model.codecs.voice_edit import Alteration, alter
-from sayso.model.codecs.world import Features, WorldCodec, WorldConfig, analyse, concatenate
+from sayso.model.codecs.load import load_codec
+from sayso.model.codecs.timbre import SpeechModel, TimbreCodec, TimbreConfig
+from sayso.model.codecs.voice_edit import Alteration
+from sayso.model.codecs.world import (
+    Features,
+    WorldCodec,
+    WorldConfig,
+    alter,
+    analyse,
+    concatenate,
+)
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.text.tokenizers import Phonemes
 from sayso.training.fitting.timbre import fit_timbre, fit_timbres
@@ -145,7 +153,8 @@ def test_token_files_hold_speech_in_the_pivot_and_say_so(fitted, few, tmp_path):
     heard = [_analysed(utterance) for utterance in read_corpus("kathleen", few)[:4]]
     higher = [model.change(each, model.measure(each), model.pivot) for each in heard]
     codec = fit_world([*heard, *higher], config, iterations=4)
-    assert prepare("kathleen", few, tmp_path / "a", codec, Phonemes(), timbre=model, limit=6)
+    changed = TimbreCodec(codec, model, codec)
+    assert prepare("kathleen", few, tmp_path / "a", changed, Phonemes(), limit=6)
     tokens = open_tokens([tmp_path / "a"], ["kathleen"])
     assert tokens.timbre == model.identity
     said = [codec.features(torch.tensor(tokens.example((i,))[1].T.copy()).long()) for i in range(6)]
@@ -156,31 +165,62 @@ def test_token_files_hold_speech_in_the_pivot_and_say_so(fitted, few, tmp_path):
     with pytest.raises(InputError, match="another timbre"):
         open_tokens([tmp_path / "a", tmp_path / "b"], ["kathleen"])
     with pytest.raises(InputError, match="other settings \\(timbre"):
-        prepare("kathleen", few, tmp_path / "b", codec, Phonemes(), timbre=model, limit=6)
+        prepare("kathleen", few, tmp_path / "b", changed, Phonemes(), limit=6)
 
 
-def test_only_a_world_codec_takes_a_timbre(model, few, tmp_path):
-    codec = EncodecCodec(EncodecConfig(filters=2, dimension=8, codebooks=2, codebook_size=8))
-    with pytest.raises(InputError, match="WORLD codec"):
-        prepare("kathleen", few, tmp_path / "a", codec, Phonemes(), timbre=model)
+def test_only_a_world_codec_takes_a_timbre(tmp_path):
+    EncodecCodec(EncodecConfig(filters=2, dimension=8, codebooks=2, codebook_size=8)).save(tmp_path)
+    with pytest.raises(CheckpointError, match="WORLD codec"):
+        load_codec(tmp_path, BUNDLED / "timbre")
 
 
-def test_the_bundled_model_speaks_in_the_prompts_timbre():
-    bundle = load_bundle()
-    assert bundle.timbre is not None and isinstance(bundle.codec, WorldCodec)
-    nobody = load_file(BUNDLED / "voices" / "nobody" / "prompt.safetensors")["codes"]
+@pytest.fixture(scope="module")
+def bundled() -> TimbreCodec:
+    codec = load_bundle().codec
+    assert isinstance(codec, TimbreCodec)
+    return codec
+
+
+@pytest.fixture(scope="module")
+def nobody() -> torch.Tensor:
+    return load_file(BUNDLED / "voices" / "nobody" / "prompt.safetensors")["codes"]
+
+
+def test_the_bundled_model_speaks_in_the_prompts_timbre(bundled: TimbreCodec, nobody: torch.Tensor):
+    prompts, timbre = bundled.prompts, bundled.timbre
     lower = Alteration(pitch=-6, formant=0.85)
-    prompt = bundle.codec.quantize(alter(bundle.codec.features(nobody), bundle.codec.config, lower))
-    wanted = bundle.timbre.measure(bundle.codec.features(prompt))
-    assert bundle.neutral(prompt).shape[0] == bundle.nar.config.codebooks
-    said = bundle.voiced(bundle.neutral(prompt), prompt)
-    found = bundle.timbre.measure(said)
-    pivot = bundle.timbre.pivot
+    prompt = prompts.quantize(alter(prompts.features(nobody), prompts.config, lower))
+    wanted = timbre.measure(prompts.features(prompt))
+    assert bundled.read(prompt).shape == (bundled.codebooks, prompt.shape[1])
+    found = timbre.measure(bundled.voiced(bundled.read(prompt), prompt))
     assert abs(found.pitch[0] - wanted.pitch[0]) < 0.1
-    assert (
-        np.abs(found.level - wanted.level).mean() < 0.3 * np.abs(pivot.level - wanted.level).mean()
+    away = np.abs(timbre.pivot.level - wanted.level).mean()
+    assert np.abs(found.level - wanted.level).mean() < 0.3 * away
+    assert bundled.read(prompt[:, :0]).shape == (bundled.codebooks, 0)
+
+
+def test_a_prompt_is_measured_once_for_all_takes(bundled, nobody, monkeypatch):
+    measured = []
+    measure = SpeechModel.measure
+    monkeypatch.setattr(
+        SpeechModel, "measure", lambda self, said: measured.append(1) or measure(self, said)
     )
-    assert bundle.neutral(prompt[:, :0]).shape == (bundle.model_codec.codebooks, 0)
+    bundled._last = None
+    codes = bundled.read(nobody)
+    takes = [bundled.speak(codes, nobody) for _ in range(3)]
+    assert len(measured) == 1
+    assert torch.equal(takes[0], takes[2])
+    assert not torch.equal(bundled.speak(codes, nobody[:, :0])[: len(takes[0])], takes[0])
+    other = nobody.flip(1)
+    bundled.read(other)
+    assert len(measured) == 2
+
+
+def test_prompts_made_of_the_models_codes_are_in_the_usual_timbre(bundled, nobody):
+    prompt = bundled.as_prompt(bundled.read(nobody))
+    assert prompt.shape == nobody.shape
+    found = bundled.timbre.measure(bundled.prompts.features(prompt))
+    assert abs(found.pitch[0] - bundled.timbre.usual.pitch[0]) < 0.1
 
 
 @pytest.mark.parametrize("damage", ["missing", "not in the card", "another", "another codec"])

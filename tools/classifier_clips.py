@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-import torch
 from torch import Tensor
 
 from benchmarks.clips import CORPORA
@@ -27,7 +26,6 @@ from sayso.inference.watermark.perth import load_watermarker
 from sayso.model.audio import read_audio, write_audio
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codecs.load import load_codec
-from sayso.model.codecs.world import WorldCodec, synthesise
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.training.held_out import held_out
 from sayso.training.readers import Utterance, read_corpus
@@ -59,13 +57,10 @@ def heard_folder(split: str, marked: bool) -> Path:
 
 
 def coded(bundle: Bundle, real: Tensor) -> Tensor:
-    """Real speech (1, samples) by the way of what our model says: its timbre taken off, through the
-    model's codec, and put on again; or through the codec, for a model without."""
+    """Real speech (1, samples) by the way of what our model says: through the codec, and with one
+    timbre its own taken off and put on again."""
     codes = bundle.codec.encode(real)[0]
-    if bundle.timbre is None or not isinstance(bundle.codec, WorldCodec):
-        return bundle.codec.decode(codes[None])
-    features = bundle.voiced(bundle.neutral(codes), codes)
-    return torch.from_numpy(synthesise(features, bundle.codec.config))[None]
+    return bundle.codec.speak(bundle.codec.read(codes), codes)[None]
 
 
 def prepare(split: str, marked: bool, every: int = 1) -> None:

@@ -11,7 +11,6 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from sayso.model import corpora
 from sayso.model.card import CARD, read_card
 from sayso.model.codecs.load import load_codec
-from sayso.model.codecs.timbre import SpeechModel
 from sayso.model.corpora import Corpus
 from sayso.model.errors import InputError, SaysoError
 from sayso.model.text.tokenizers import load_tokenizer
@@ -90,13 +89,14 @@ def _prepare(
     world: int,
 ) -> None:
     data = recipe.data
-    codec_of = ("codec", recipe.codec.folder) if data.timbre is None else ("timbre", data.timbre)
-    for kind, folder in (codec_of, ("text", recipe.text.folder)):
-        if not Path(folder).is_dir():
+    parts = {"codec": recipe.codec.folder, "timbre": data.timbre, "text": recipe.text.folder}
+    for kind, folder in parts.items():
+        if folder is not None and not Path(folder).is_dir():
             raise InputError(
                 f"{folder} is missing: make it with `sayso train {kind} --out {folder}`"
             )
-    codec = load_codec(recipe.model_codec)
+    timbre = None if data.timbre is None else Path(data.timbre)
+    codec = load_codec(Path(recipe.codec.folder), timbre)
     tokenizer = load_tokenizer(Path(recipe.text.folder))
     if tokenizer.kind != recipe.text.kind:
         raise InputError(
@@ -113,7 +113,6 @@ def _prepare(
             Filters(data.min_seconds, data.max_seconds),
             align=data.align,
             copies=data.copies,
-            timbre=None if data.timbre is None else SpeechModel.load(Path(data.timbre)),
             limit=limit,
             rank=rank,
             world=world,

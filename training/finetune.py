@@ -12,7 +12,6 @@ from sayso.model.card import read_card
 from sayso.model.checkpoint import load_module
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
-from sayso.model.codecs.world import WorldCodec
 from sayso.model.errors import InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.transformer import INIT_STD
@@ -82,12 +81,8 @@ def codec_of(folder: Path, identity: str) -> Codec:
 
 @torch.no_grad()
 def _carry_codes(model: AR | NAR, old: Codec, new: Codec) -> None:
-    """Rows of code tables to those of codes that sound alike, each codec about its own mean."""
-    if not isinstance(old, WorldCodec) or not isinstance(new, WorldCodec):
-        raise InputError("only codes of a WORLD codec can be carried over to another WORLD codec")
-    for level, table in enumerate(_code_tables(model)):
-        theirs = old.codebook(level) / old.scale * new.scale
-        chosen = torch.cdist(new.codebook(level), theirs).argmin(1)  # (codebook_size,)
+    """Rows of code tables to those of codes that sound alike."""
+    for table, chosen in zip(_code_tables(model), new.nearest(old), strict=False):
         table.weight[: len(chosen)] = table.weight[chosen]
 
 

@@ -20,11 +20,10 @@ import soxr
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import Tensor
 
 from sayso.model import corpora
 from sayso.model.codecs.base import Codec
-from sayso.model.codecs.timbre import SpeechModel, Timbre
-from sayso.model.codecs.world import Features, WorldCodec, analyse, concatenate
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.files import file_hash, replacing, write_json
 from sayso.model.text.forced_alignment import RATE, Aligner
@@ -32,14 +31,11 @@ from sayso.model.text.normalization import normalise
 from sayso.model.text.tokenizers import Tokenizer
 
 from .extras.align import align_tokens
-from .extras.augment import NEUTRAL, altered_rows
+from .extras.augment import NEUTRAL, altered_row, altered_speaker
 from .layouts import DEVELOPMENT
 from .readers import LeftOut, Utterance, list_corpus
 from .shards import COPY, FORMAT, MANIFEST, PARTS, PLAN, SCHEMA
 from .speech import Filters, Unusable, read_speech
-
-TIMBRE_SECONDS = 60.0
-"""Speech of a speaker in which the timbre is measured."""
 
 
 def process_rank() -> tuple[int, int]:
@@ -58,25 +54,11 @@ def process_rank() -> tuple[int, int]:
     return 0, 1
 
 
-def speaker_timbre(spoken: Iterable[Features], model: SpeechModel, frame_rate: float) -> Timbre:
-    """A speaker's timbre in the first `TIMBRE_SECONDS` of utterances, of which it needs one."""
-    heard, frames = [], 0
-    for features in spoken:
-        heard.append(features)
-        frames += len(features.f0)
-        if frames >= TIMBRE_SECONDS * frame_rate:
-            break
-    return model.measure(concatenate(heard))
-
-
-def _analysed(
-    utterances: Iterable[Utterance], codec: WorldCodec, filters: Filters
-) -> Iterator[Features]:
-    """Features of those that can be used."""
+def _usable(utterances: Iterable[Utterance], rate: int, filters: Filters) -> Iterator[Tensor]:
+    """The recordings (1, samples) among them that can be used."""
     for utterance in utterances:
         with contextlib.suppress(Unusable):
-            audio = read_speech(utterance.path, codec.sample_rate, filters)
-            yield analyse(audio[0].numpy(), codec.config)
+            yield read_speech(utterance.path, rate, filters)
 
 
 def make_rows(
@@ -87,12 +69,12 @@ def make_rows(
     filters: Filters,
     aligner: Aligner | None = None,
     copies: int = 0,
-    neutral: Callable[[str, Features], Features] | None = None,
+    own: Callable[[str], Any] = lambda speaker: None,
 ) -> list[dict[str, Any]]:
     """The row of an utterance and, if it may be trained on, those of its altered copies.
 
     Args:
-        neutral: Takes a speaker and features of theirs to those in the timbre the model speaks in.
+        own: What `Codec.speaker` finds in a speaker's recordings.
 
     Raises:
         Unusable: Text or audio cannot be used.
@@ -106,21 +88,21 @@ def make_rows(
         raise Unusable("text")
     if min(text_ids) < 0 or max(text_ids) >= tokenizer.size:
         raise Unusable("text id beyond the vocabulary")
+    copies = 0 if utterance.part == DEVELOPMENT else copies
     try:
         audio = read_speech(utterance.path, codec.sample_rate, filters)
-        features = None
-        if isinstance(codec, WorldCodec):
-            features = analyse(audio[0].numpy(), codec.config)
-            if neutral is not None:
-                features = neutral(utterance.speaker, features)
-            codes = codec.quantize(features)[None]
-        else:
-            codes = codec.encode(audio)
+        speaker = own(utterance.speaker)
+        strength = 1.0 if speaker is None else NEUTRAL
+        others = [
+            altered_speaker(utterance.id, utterance.speaker, copy, strength)
+            for copy in range(1, 1 + copies)
+        ]
+        codes, *altered = codec.model_codes(audio, speaker, [edit for _, edit in others])
     except InputError as error:
         raise Unusable("codec") from error
-    if codes.shape[:2] != (1, codec.codebooks):
+    if len(codes) != codec.codebooks:
         raise Unusable("wrong number of codebooks")
-    if codes.shape[2] < 2:
+    if codes.shape[1] < 2:
         raise Unusable("too short")
     if int(codes.min()) < 0 or int(codes.max()) >= codec.codebook_size:
         raise Unusable("code beyond the codebook")
@@ -138,15 +120,12 @@ def make_rows(
         "text": text,
         "text_ids": text_ids,
         "starts": starts,
-        "codes": codes[0].flatten().to(torch.int16).numpy(),
-        "frames": codes.shape[2],
+        "codes": codes.flatten().to(torch.int16).numpy(),
+        "frames": codes.shape[1],
         "part": utterance.part,
     }
-    if utterance.part == DEVELOPMENT or not copies:
-        return [row]
-    assert isinstance(codec, WorldCodec) and features is not None
-    strength = 1.0 if neutral is None else NEUTRAL
-    return [row, *altered_rows(row, features, codec, copies, strength)]
+    made = enumerate(zip(others, altered, strict=True), start=1)
+    return [row, *(altered_row(row, n, *other, new) for n, (other, new) in made)]
 
 
 def _write_shard(
@@ -178,7 +157,6 @@ def prepare(
     report: Callable[[int, int, int, float], None] | None = None,
     align: bool = False,
     copies: int = 0,
-    timbre: SpeechModel | None = None,
 ) -> bool:
     """Makes the token files of one corpus; call it again to continue a killed run.
 
@@ -186,7 +164,7 @@ def prepare(
         corpus: Name on the list of consented corpora.
         root: The unpacked corpus.
         out: Folder of the shards and ``manifest.json``.
-        codec: Makes the codes; its identity goes into the manifest.
+        codec: Makes the codes; the identities of its parts go into the manifest.
         tokenizer: Makes the text ids; its identity goes into the manifest.
         filters: Lengths; the defaults of :class:`Filters` if None.
         shard_size: Utterances per shard.
@@ -196,8 +174,7 @@ def prepare(
         report: Called after each shard with shards made by this call, shards done, shards in all
             (each of this process) and hours done.
         align: Find where each text token is said; needs phonemes.
-        copies: Altered copies of each training utterance; needs a WORLD codec.
-        timbre: Every speaker's speech is changed into its pivot; needs a WORLD codec.
+        copies: Altered copies of each training utterance; needs a codec that edits voices.
 
     Returns:
         True if the manifest is written; False if other processes have shards left to write.
@@ -205,12 +182,10 @@ def prepare(
     Raises:
         CorpusError: The corpus is not listed, or `root` is not it.
         InputError: `out` holds token files made with other settings, or the codec is none for
-            copies or a timbre.
+            copies.
     """
-    if (copies or timbre is not None) and not isinstance(codec, WorldCodec):
-        raise InputError(
-            f"data.copies and data.timbre need a WORLD codec, this is {type(codec).__name__}"
-        )
+    if copies and not codec.edits:
+        raise InputError(f"data.copies needs a WORLD codec, this is {type(codec).__name__}")
     entry = corpora.get(corpus)
     filters = filters or Filters()
     listing = list_corpus(corpus, root)
@@ -219,7 +194,7 @@ def prepare(
         "format": FORMAT,
         "corpora": [entry.to_json()],
         "codec": {
-            "identity": codec.identity,
+            "identity": codec.parts["codec"],
             "sample_rate": codec.sample_rate,
             "frame_rate": codec.frame_rate,
             "codebooks": codec.codebooks,
@@ -233,7 +208,7 @@ def prepare(
         "filters": vars(filters),
         "aligned": align,
         "copies": copies,
-        **({} if timbre is None else {"timbre": timbre.identity}),
+        **{part: identity for part, identity in codec.parts.items() if part != "codec"},
         "shard_size": shard_size,
         "ids": hashlib.sha256("\n".join(u.id for u in utterances).encode()).hexdigest(),
     }
@@ -257,18 +232,11 @@ def prepare(
         by_speaker.setdefault(utterance.speaker, []).append(utterance)
 
     @functools.cache
-    def own(speaker: str) -> Timbre:
-        assert timbre is not None and isinstance(codec, WorldCodec)
-        heard = _analysed(by_speaker[speaker], codec, filters)
-        return speaker_timbre(heard, timbre, codec.frame_rate)
-
-    def neutral(speaker: str, features: Features) -> Features:
-        assert timbre is not None
-        return timbre.change(features, own(speaker), timbre.pivot)
+    def own(speaker: str) -> Any:
+        return codec.speaker(_usable(by_speaker[speaker], codec.sample_rate, filters))
 
     def make(utterance: Utterance) -> list[dict[str, Any]]:
-        change = None if timbre is None else neutral
-        return make_rows(utterance, corpus, codec, tokenizer, filters, aligner, copies, change)
+        return make_rows(utterance, corpus, codec, tokenizer, filters, aligner, copies, own)
 
     chunks = [utterances[i : i + shard_size] for i in range(0, len(utterances), shard_size)]
     paths = [out / f"shard-{index:05d}.parquet" for index in range(len(chunks))]

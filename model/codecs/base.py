@@ -1,55 +1,170 @@
-"""Neural-codec tokens as VALL-E 2 sees them: (B, K, T) codes to and from audio (section 3.1).
+"""What every codec offers: audio to and from the codes (B, K, T) of VALL-E 2, section 3.1.
 
-Letters: B batch, K codebooks, T frames. The rest of Sayso knows a codec only by this interface;
-frame rate, K and codebook size are read from it.
+Letters: B batch, K codebooks, T frames. The rest of Sayso knows a codec only by this interface. A
+codec may keep prompts in finer codes than its model reads and says; for most the two are the same.
 """
 
+import dataclasses
 import hashlib
 import json
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import load_module, save_module
 from ..errors import InputError
+from .voice_edit import Alteration
 
 
-class Codec(Protocol):
-    """What every codec offers. All of it is deterministic."""
+class Codec(nn.Module):
+    """Base of all codecs: `encode`, `decode` and `entries` are theirs; the rest may stay.
+
+    Deterministic. Tensors may lie on any device; what is returned lies on the CPU.
+    """
 
     sample_rate: int
     """Hz of the audio in and out."""
     frame_rate: float
     """Frames per second."""
     codebooks: int
-    """K."""
+    """K of the codes that the model reads and says."""
     codebook_size: int
-    """Entries of each codebook: codes are 0 <= code < codebook_size."""
+    """Entries of each of its codebooks: codes are 0 <= code < codebook_size."""
+    edits: bool = False
+    """Whether it can change speed, pitch and formants."""
 
     @property
     def identity(self) -> str:
-        """sha256 (hex) over config and weights: goes into token manifests, receipts and cards."""
-        ...
+        """sha256 (hex) over config and weights of what makes prompts: receipts are bound to it."""
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Identities of what makes the model's codes, as named on cards and in token manifests."""
+        return {"codec": self.identity}
 
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio (B, samples) in [-1, 1] -> codes (B, K, T) int64; the last frame may be padded.
+        """Audio (B, samples) in [-1, 1] -> prompt codes (B, K', T) int64; the last frame is padded.
 
         Raises:
             InputError: The audio is empty, not finite, not floating point or not (B, samples).
         """
-        ...
+        raise NotImplementedError
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, k, T) int64 of the first k <= K codebooks -> audio (B, samples) float32.
+        """Prompt codes (B, k, T) of the first k <= K' codebooks -> audio (B, samples) float32.
 
         Raises:
             InputError: Codes of the wrong shape, type or range.
         """
-        ...
+        raise NotImplementedError
 
     def entries(self) -> Tensor:
-        """What the codes stand for, (K, codebook_size, features) float32: sums make a frame."""
-        ...
+        """What the model's codes stand for, (K, codebook_size, D) float32: a frame is their sum."""
+        raise NotImplementedError
+
+    def read(self, prompt: Tensor) -> Tensor:
+        """Prompt codes (K', T) -> codes (K, T) as the model reads them; T may be 0."""
+        return prompt
+
+    def speak(self, codes: Tensor, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
+        """What the model said to a prompt, heard in the prompt's voice.
+
+        Args:
+            codes: (K, T), the model's.
+            prompt: (K', T'), the codes that were read; T' of 0 is nobody in particular.
+
+        Returns:
+            Audio (samples,) float32.
+
+        Raises:
+            InputError: Codes of the wrong shape, type or range, or the codec cannot edit.
+        """
+        return self.hear(codes, edit)
+
+    def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
+        """A prompt (K', T) itself, edited: audio (samples,). Raises as `speak` does."""
+        self.check_edit(edit)
+        return self.decode(prompt[None])[0]
+
+    def check_edit(self, edit: Alteration | None) -> None:
+        """InputError if an edit is asked for that this codec cannot do."""
+        if edit is not None and not edit.neutral and not self.edits:
+            raise InputError(
+                "speed, pitch and formants need a model with a WORLD codec; this one has "
+                f"{type(self).__name__}"
+            )
+
+    def as_prompt(self, codes: Tensor) -> Tensor:
+        """The model's codes (K, T) as prompt codes (K', T), of nobody in particular."""
+        return codes
+
+    def speaker(self, recordings: Iterable[Tensor]) -> Any:
+        """For training: what a speaker's recordings (1, samples) share that the model's codes shall
+        not hold, for `model_codes`. None where they hold all; then nothing is read."""
+        return None
+
+    def model_codes(
+        self, audio: Tensor, speaker: Any = None, edits: Sequence[Alteration] = ()
+    ) -> list[Tensor]:
+        """For training: the model's codes (K, T) of audio (1, samples), then of its edited copies.
+
+        Raises:
+            InputError: As of `encode`, or the codec cannot edit.
+        """
+        for edit in edits:
+            self.check_edit(edit)
+        return [self.encode(audio)[0]] * (1 + len(edits))
+
+    def nearest(self, other: "Codec") -> Tensor:
+        """For each of its codes the one of another codec that sounds most like it.
+
+        Returns:
+            (K, codebook_size) codes of `other`, level by level.
+
+        Raises:
+            InputError: The two stand for different things.
+        """
+        raise InputError(
+            f"codes of {type(other).__name__} cannot be carried over to {type(self).__name__}: "
+            "start from a model with the same codec, or from nothing"
+        )
+
+
+class Stored(nn.Module):
+    """What lies in a folder as `config.json` and `model.safetensors`."""
+
+    config_class: ClassVar[type]
+    config: Any
+    """Of that class."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What is saved in a folder, in eval mode; CheckpointError unless everything fits."""
+        return load_module(folder, cls, cls.config_class)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        save_module(folder, self, self.config)
+
+    @property
+    def identity(self) -> str:
+        """sha256 (hex) over config and every tensor, by name."""
+        config = dataclasses.asdict(self.config).items()
+        return fingerprint({name: value for name, value in config if value is not None}, self)
+
+
+def fingerprint(config: dict[str, Any], module: nn.Module) -> str:
+    """sha256 (hex) over a config and every tensor of a module, by name."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_audio(audio: Tensor) -> None:
@@ -73,13 +188,3 @@ def check_codes(codes: Tensor, codebooks: int, codebook_size: int) -> None:
     low, high = int(codes.min()), int(codes.max())
     if low < 0 or high >= codebook_size:
         raise InputError(f"codes from {low} to {high}: they must be within 0..{codebook_size - 1}")
-
-
-def fingerprint(config: dict[str, Any], module: nn.Module) -> str:
-    """sha256 (hex) over a config and every tensor of a module, by name."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()

@@ -1,12 +1,9 @@
 """EnCodec tokens, the ones VALL-E 2 uses: 8 codebooks x 1024 at 75 Hz, decoded by EnCodec or Vocos.
 
-Défossez et al., arXiv:2210.13438, by the `encodec` package; Siuzdak, arXiv:2306.00814, by `vocos`.
+Défossez et al., arXiv:2210.13438, by the `encodec` package.
 """
 
-import dataclasses
-import hashlib
 import math
-import pickle
 import shutil
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -15,23 +12,22 @@ from typing import Any, cast
 from urllib.request import urlopen
 
 import torch
-import yaml
 from encodec.model import ROOT_URL, EncodecModel
 from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
 from encodec.quantization.core_vq import VectorQuantization
 from encodec.quantization.vq import ResidualVectorQuantizer
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..checkpoint import CONFIG, build, load_weights, read_config, save_module
+from ..checkpoint import CONFIG, build, load_pickle, load_weights, read_config, save_module
 from ..errors import CheckpointError, InputError
-from .base import check_audio, check_codes, fingerprint
+from ..files import file_hash
+from .base import Codec, Stored, check_audio, check_codes
+from .vocos import BANDWIDTHS, VocosDecoder, vocos_files
 
 PRETRAINED = "encodec_24khz"
-PRETRAINED_FILE = "encodec_24khz-d7cc33bc.th"  # the name carries the start of its sha256
+PRETRAINED_FILE = "encodec_24khz-d7cc33bc.th"
+PRETRAINED_SHA256 = "d7cc33bcf1aad7f2dad9836f36431530744abeace3ca033005e3290ed4fa47bf"
 PRETRAINED_CODEBOOKS = 32
-VOCOS = "charactr/vocos-encodec-24khz"
-VOCOS_FILES = ("config.yaml", "pytorch_model.bin")
-VOCOS_BANDWIDTHS = {2: 0, 4: 1, 8: 2, 16: 3}  # codebooks -> its bandwidth_id
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,8 @@ class EncodecConfig:
     decoder: str = "encodec"
     """`encodec`, or `vocos`: its two files in `vocos/` in the folder, else the hub's cache or the
     network. Only for the published weights."""
+    vocos_sha256: str | None = None
+    """Of Vocos's weights, as `published_codec` first found them: no others are read."""
     codebooks: int = 8
     codebook_size: int = 1024
     sample_rate: int = 24000
@@ -71,8 +69,8 @@ class EncodecConfig:
             raise ValueError(f"{PRETRAINED} has no more than {PRETRAINED_CODEBOOKS} codebooks")
         if self.decoder == "vocos" and self.source != PRETRAINED:
             raise ValueError(f"decoder 'vocos' was trained on {PRETRAINED} only")
-        if self.decoder == "vocos" and self.codebooks not in VOCOS_BANDWIDTHS:
-            raise ValueError(f"vocos decodes {tuple(VOCOS_BANDWIDTHS)} codebooks")
+        if self.decoder == "vocos" and self.codebooks not in BANDWIDTHS:
+            raise ValueError(f"vocos decodes {tuple(BANDWIDTHS)} codebooks")
 
     @property
     def hop(self) -> int:
@@ -80,8 +78,10 @@ class EncodecConfig:
         return math.prod(self.ratios)
 
 
-class EncodecCodec(nn.Module):
-    """`Codec` by EnCodec: `EncodecCodec(config)` has random weights, `load` fills them."""
+class EncodecCodec(Stored, Codec):
+    """EnCodec: `EncodecCodec(config)` has random weights, `load` fills them."""
+
+    config_class = EncodecConfig
 
     def __init__(self, config: EncodecConfig):
         super().__init__()
@@ -125,7 +125,14 @@ class EncodecCodec(nn.Module):
         codec.encoder, codec.decoder = published.encoder, published.decoder
         codec.quantizer = published.quantizer
         if config.decoder == "vocos":
-            codec.vocos = VocosDecoder.load(folder, config.codebooks)
+            if config.vocos_sha256 is None:
+                raise CheckpointError(
+                    f"{folder / CONFIG} names no vocos_sha256: make this codec anew, with "
+                    "`sayso codec published --decoder vocos`"
+                )
+            codec.vocos = VocosDecoder.load(
+                folder / "vocos", config.vocos_sha256, config.codebooks, config.codebook_size
+            )
         return codec.eval()
 
     def save(self, folder: Path) -> None:
@@ -134,16 +141,12 @@ class EncodecCodec(nn.Module):
         if self.config.source == PRETRAINED:
             (folder / "model.safetensors").unlink()
 
-    @property
-    def identity(self) -> str:
-        return fingerprint(dataclasses.asdict(self.config), self)
-
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) -> codes (B, K, ceil(samples / hop)); raises InputError."""
         check_audio(audio)
-        embedding = self.encoder(audio.float()[:, None])  # (B, D, T)
-        return self.quantizer.vq.encode(embedding).transpose(0, 1)
+        embedding = self.encoder(audio.to(self._device()).float()[:, None])  # (B, D, T)
+        return self.quantizer.vq.encode(embedding).transpose(0, 1).cpu()
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -153,16 +156,19 @@ class EncodecCodec(nn.Module):
             InputError: Codes of the wrong shape, type or range.
         """
         check_codes(codes, self.codebooks, self.codebook_size)
-        embedding = self.quantizer.decode(codes.transpose(0, 1))  # (B, D, T)
-        # Vocos was trained on these sums at 2, 4, 8 and 16 codebooks; other counts go to EnCodec.
-        if self.vocos is not None and codes.shape[1] == self.codebooks:
-            return self.vocos(embedding)
-        return self.decoder(embedding)[:, 0]
+        codes = codes.to(self._device()).transpose(0, 1)  # (k, B, T)
+        # Vocos was trained on 2, 4, 8 and 16 codebooks; other numbers go to EnCodec.
+        if self.vocos is not None and len(codes) == self.codebooks:
+            return self.vocos(codes).cpu()
+        return self.decoder(self.quantizer.decode(codes))[:, 0].cpu()
 
     def entries(self) -> Tensor:
         """All entries, (K, codebook_size, dimension)."""
         layers = (cast(VectorQuantization, layer) for layer in self.quantizer.vq.layers)
-        return torch.stack([cast(Tensor, layer.codebook).float() for layer in layers])
+        return torch.stack([cast(Tensor, layer.codebook).float() for layer in layers]).cpu()
+
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
 
 def published_codec(folder: Path, decoder: str = "encodec") -> EncodecCodec:
@@ -172,12 +178,12 @@ def published_codec(folder: Path, decoder: str = "encodec") -> EncodecCodec:
         InputError: No such decoder.
         CheckpointError: The published weights are neither here nor to be downloaded.
     """
-    try:
-        config = EncodecConfig(source=PRETRAINED, decoder=decoder)
-    except ValueError as error:
-        raise InputError(f"{error}: encodec or vocos") from None
+    if decoder not in ("encodec", "vocos"):
+        raise InputError(f"decoder {decoder!r}: it must be encodec or vocos")
     if (folder / CONFIG).exists():
         raise InputError(f"{folder} holds a codec already: give another folder")
+    known = file_hash(vocos_files(folder / "vocos")[1]) if decoder == "vocos" else None
+    config = EncodecConfig(source=PRETRAINED, decoder=decoder, vocos_sha256=known)
     EncodecCodec(config).save(folder)
     try:
         return EncodecCodec.load(folder)
@@ -186,76 +192,14 @@ def published_codec(folder: Path, decoder: str = "encodec") -> EncodecCodec:
         raise
 
 
-class VocosDecoder(nn.Module):
-    """Vocos without its own EnCodec: sums of codebook entries (B, 128, T) -> audio (B, T * 320)."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module, bandwidth: int):
-        super().__init__()
-        self.backbone, self.head = backbone, head
-        self.register_buffer("bandwidth", torch.tensor([bandwidth]))
-
-    @classmethod
-    def load(cls, folder: Path, codebooks: int) -> "VocosDecoder":
-        try:
-            from vocos.pretrained import instantiate_class  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise CheckpointError(
-                f"decoder 'vocos' needs the vocos package ({error}): pip install 'sayso[vocos]'"
-            ) from None
-        config, weights = vocos_files(folder / "vocos")
-        try:
-            parts = yaml.safe_load(config.read_text())
-            backbone = instantiate_class((), parts["backbone"])
-            head = instantiate_class((), parts["head"])
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-            # A buffer such as an STFT window may be recomputed; every parameter must be there.
-            for prefix, module in (("backbone.", backbone), ("head.", head)):
-                own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-                module.load_state_dict(own, strict=True)
-        except (OSError, KeyError, RuntimeError, ValueError, EOFError, yaml.YAMLError) as error:
-            raise CheckpointError(f"{weights.parent} holds no Vocos that fits: {error}") from None
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(f"{weights} is damaged ({error}): fetch it anew") from None
-        return cls(backbone, head, VOCOS_BANDWIDTHS[codebooks]).eval()
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        return self.head(self.backbone(embedding, bandwidth_id=self.bandwidth))
-
-
 def pretrained_encodec(folder: Path) -> EncodecModel:
     """Meta's encodec_24khz with all 32 codebooks; CheckpointError where it is out of reach."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     places = [folder / PRETRAINED_FILE, cache / PRETRAINED_FILE]
     path = next((place for place in places if place.is_file()), None) or download(cache)
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not checksum.startswith("d7cc33bc"):
-        raise CheckpointError(f"{path} has sha256 {checksum[:8]}..., not d7cc33bc: fetch it anew")
     model = EncodecModel.encodec_model_24khz(pretrained=False)
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    model.load_state_dict(load_pickle(path, PRETRAINED_SHA256))
     return model
-
-
-def vocos_files(folder: Path) -> tuple[Path, Path]:
-    """Vocos's config and weights: from the folder, else the hub's cache, else the network."""
-    local = folder / VOCOS_FILES[0], folder / VOCOS_FILES[1]
-    if all(path.is_file() for path in local):
-        return local
-    from huggingface_hub import hf_hub_download  # comes with vocos
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def find(name: str) -> Path:
-        try:
-            return Path(hf_hub_download(VOCOS, name, local_files_only=True))
-        except LocalEntryNotFoundError:
-            return Path(hf_hub_download(VOCOS, name))
-
-    try:
-        return find(VOCOS_FILES[0]), find(VOCOS_FILES[1])
-    except OSError as error:  # the hub's errors are all of this kind; it gives up after 30 s
-        raise CheckpointError(
-            f"{VOCOS} is not cached and cannot be fetched ({type(error).__name__}): "
-            f"put {' and '.join(VOCOS_FILES)} into {folder}, or set decoder to 'encodec'"
-        ) from None
 
 
 def download(cache: Path) -> Path:

@@ -6,14 +6,12 @@ vocoder is upstream's (`fargan`); the quantizer is fitted by `training.fitting.f
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checkpoint import load_module, save_module
 from .base import check_audio, check_codes, fingerprint
 from .fargan import CEPSTRA, FEATURES, HOP, SAMPLE_RATE, FarganVocoder
 from .fargan_features import FarganFeatures
@@ -81,7 +79,9 @@ def bridged(features: Tensor) -> Tensor:
 
 
 class FarganCodec(ResidualQuantizer):
-    """`Codec` over FARGAN's features; `training.fitting.fargan.fit_fargan` fits it."""
+    """A codec over FARGAN's features; `training.fitting.fargan.fit_fargan` fits it."""
+
+    config_class = FarganConfig
 
     def __init__(self, config: FarganConfig):
         super().__init__(WIDTH, config.codebooks, config.codebook_size)
@@ -92,22 +92,15 @@ class FarganCodec(ResidualQuantizer):
         self.measure, self.vocoder = FarganFeatures(), FarganVocoder()
         self.eval()
 
-    @classmethod
-    def load(cls, folder: Path) -> "FarganCodec":
-        """The codec saved in a folder; CheckpointError unless everything fits."""
-        return load_module(folder, cls, FarganConfig)
-
-    def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors`."""
-        save_module(folder, self, self.config)
-
     @property
     def identity(self) -> str:
+        """sha256 (hex) over config, every tensor and the vocoder's weights."""
         return fingerprint(dataclasses.asdict(self.config) | {"vocoder": SHA256}, self)
 
     def analyse(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) -> features (B, 2 * ceil(samples / 320), 20); raises InputError."""
         check_audio(audio)
+        audio = audio.to(self.mean.device)
         return self.measure(F.pad(audio, (0, -audio.shape[1] % self.hop)))
 
     def encode(self, audio: Tensor) -> Tensor:
@@ -125,4 +118,4 @@ class FarganCodec(ResidualQuantizer):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, k, T) -> audio (B, T * 320) float32; raises InputError."""
         check_codes(codes, self.codebooks, self.codebook_size)
-        return self.vocoder(torch.stack([self.features(one) for one in codes]))
+        return self.vocoder(torch.stack([self.features(one) for one in codes])).cpu()

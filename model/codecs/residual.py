@@ -12,13 +12,13 @@ from encodec.quantization.core_vq import (
     ResidualVectorQuantization,
     VectorQuantization,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
-from .base import check_codes
+from .base import Codec, Stored, check_codes
 
 
-class ResidualQuantizer(nn.Module):
-    """Rows (T, D) to and from codes (K, T); freshly built it has random codebooks."""
+class ResidualQuantizer(Stored, Codec):
+    """A codec of rows (T, D), to and from codes (K, T); freshly built it has random codebooks."""
 
     mean: Tensor
     scale: Tensor
@@ -42,7 +42,7 @@ class ResidualQuantizer(nn.Module):
 
     def entries(self) -> Tensor:
         """All entries, (K, codebook_size, D)."""
-        return torch.stack([self.codebook(level) for level in range(self.codebooks)])
+        return torch.stack([self.codebook(level) for level in range(self.codebooks)]).cpu()
 
     def _entries(self, level: int) -> EuclideanCodebook:
         return cast(VectorQuantization, self.quantizer.layers[level])._codebook
@@ -51,7 +51,7 @@ class ResidualQuantizer(nn.Module):
     def quantize_rows(self, rows: Tensor) -> Tensor:
         """Rows (T, D) -> codes (K, T)."""
         vectors = (rows.to(self.mean) - self.mean) * self.scale
-        return self.quantizer.encode(vectors.t()[None])[:, 0]
+        return self.quantizer.encode(vectors.t()[None])[:, 0].cpu()
 
     @torch.no_grad()
     def rows(self, codes: Tensor) -> Tensor:
@@ -59,3 +59,12 @@ class ResidualQuantizer(nn.Module):
         check_codes(codes[None], self.codebooks, self.codebook_size)
         vectors = self.quantizer.decode(codes[:, None].to(self.mean.device))[0].t()  # (T, D)
         return vectors / self.scale + self.mean
+
+    @torch.no_grad()
+    def nearest(self, other: Codec) -> Tensor:
+        """As of `Codec`: in this codec's scale, the entries of each about its own mean."""
+        if not isinstance(other, type(self)) or other.mean.shape != self.mean.shape:
+            return super().nearest(other)
+        levels = zip(self.entries(), other.entries(), strict=False)
+        old, new = other.scale.cpu(), self.scale.cpu()
+        return torch.stack([torch.cdist(a, b / old * new).argmin(1) for a, b in levels])

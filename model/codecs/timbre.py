@@ -8,23 +8,25 @@ spread of the envelope of voiced and of unvoiced frames, and how far each class 
 where it usually does. All of it leans towards the usual where little was heard.
 
 The model reads every prompt in one timbre that it knows well, the pivot, and so speaks in that; its
-codes are heard in the prompt's own. `Bundle` does both.
+codes are heard in the prompt's own. `TimbreCodec` does both.
 
 E envelope coefficients, C classes of sounds; index 0 is unvoiced, 1 voiced.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.special import softmax
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..checkpoint import load_module, save_module
-from .base import fingerprint
-from .world import Features, bridge
+from ..errors import CheckpointError
+from .base import Codec, Stored, check_audio
+from .voice_edit import Alteration
+from .world import Features, WorldCodec, analyse, bridge, concatenate
 
 PRIOR_FRAMES = 1.0
 """As many usual frames are added to a speaker's own before means and spreads are taken."""
@@ -33,6 +35,9 @@ PRIOR_CLASS_FRAMES = 1.0
 ACOUSTIC_SCALE = 1 / 3
 """On log likelihoods, as coefficients of a frame are less independent than their sum says. At 1 a
 frame is all of one class, the next of another, and what was changed is harder to understand."""
+
+TIMBRE_SECONDS = 60.0
+"""Speech of a speaker of the training corpora in which the timbre is measured."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,13 @@ class Timbre(NamedTuple):
     """(2, C, E) from each class's usual place to the speaker's, in spreads."""
 
 
-class SpeechModel(nn.Module):
+class SpeechModel(Stored):
     """Speech in general: measures timbres against it, and changes one for another.
 
-    Freshly built it knows nothing; `training.fit.fit_timbre` fits it.
+    Freshly built it knows nothing; `training.fitting.world` fits it.
     """
 
+    config_class = TimbreConfig
     pitch: Tensor
     level: Tensor
     spread: Tensor
@@ -90,20 +96,6 @@ class SpeechModel(nn.Module):
         for name, shape in (("pitch", (2,)), ("level", (2, E)), ("spread", (2, E))):
             self.register_buffer(f"pivot_{name}", torch.ones(shape))
         self.register_buffer("pivot_shift", torch.zeros(2, C, E))
-
-    @classmethod
-    def load(cls, folder: Path) -> "SpeechModel":
-        """The model saved in a folder; CheckpointError unless everything fits."""
-        return load_module(folder, cls, TimbreConfig)
-
-    def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors`."""
-        save_module(folder, self, self.config)
-
-    @property
-    def identity(self) -> str:
-        """sha256 (hex) of all that makes it what it is."""
-        return fingerprint(asdict(self.config), self)
 
     @property
     def pivot(self) -> Timbre:
@@ -173,3 +165,121 @@ class SpeechModel(nn.Module):
     def _of(self, name: str) -> np.ndarray:
         """A buffer as float64; a copy."""
         return getattr(self, name).detach().cpu().double().numpy().copy()
+
+
+class TimbreCodec(Codec):
+    """Two WORLD codecs with a timbre between them: a fine one for prompts, and that of the model's
+    codes, all in the pivot.
+
+    Raises:
+        CheckpointError: The three are not of one model.
+    """
+
+    edits = True
+
+    def __init__(self, prompts: WorldCodec, timbre: SpeechModel, neutral: WorldCodec):
+        super().__init__()
+        if (
+            any(codec.config.envelope != timbre.config.envelope for codec in (prompts, neutral))
+            or prompts.config.hop != neutral.config.hop
+            or prompts.sample_rate != neutral.sample_rate
+        ):
+            raise CheckpointError("timbre and codec are not of one model: copy both from one run")
+        self.prompts, self.timbre, self.neutral = prompts, timbre, neutral
+        self.sample_rate, self.frame_rate = neutral.sample_rate, neutral.frame_rate
+        self.codebooks, self.codebook_size = neutral.codebooks, neutral.codebook_size
+        self._last: tuple[Tensor, Features, Timbre] | None = None
+
+    @classmethod
+    def load(cls, prompts: Codec, folder: Path) -> "TimbreCodec":
+        """The timbre in a folder, and in `codec/` in it the model's codec, for prompts of another.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, or the parts are not of one model.
+        """
+        if not isinstance(prompts, WorldCodec):
+            raise CheckpointError(f"{folder}: a timbre needs a WORLD codec, not {type(prompts)}")
+        return cls(prompts, SpeechModel.load(folder), WorldCodec.load(folder / "codec"))
+
+    @property
+    def identity(self) -> str:
+        """The prompts' codec's."""
+        return self.prompts.identity
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Of the model's codec and of the timbre."""
+        return {"codec": self.neutral.identity, "timbre": self.timbre.identity}
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio (B, samples) -> prompt codes (B, K', T); raises InputError."""
+        return self.prompts.encode(audio)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Prompt codes (B, k, T) -> audio (B, samples); raises InputError."""
+        return self.prompts.decode(codes)
+
+    def entries(self) -> Tensor:
+        """All entries of the model's codec, (K, codebook_size, D)."""
+        return self.neutral.entries()
+
+    def read(self, prompt: Tensor) -> Tensor:
+        """Prompt codes (K', T) -> the model's (K, T), in the pivot; raises InputError."""
+        if prompt.shape[1] == 0:
+            return prompt.new_zeros(self.codebooks, 0)
+        heard, own = self._measured(prompt)
+        return self.neutral.quantize(self.timbre.change(heard, own, self.timbre.pivot))
+
+    def speak(self, codes: Tensor, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
+        """The model's codes (K, T) in a prompt's timbre: audio (samples,); raises InputError."""
+        return self.prompts.render(self.voiced(codes, prompt), edit)
+
+    def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
+        """A prompt (K', T) itself, edited: audio (samples,); raises InputError."""
+        return self.prompts.hear(prompt, edit)
+
+    def as_prompt(self, codes: Tensor) -> Tensor:
+        """The model's codes (K, T), in the usual timbre, as prompt codes (K', T)."""
+        return self.prompts.quantize(self.voiced(codes, codes[:, :0]))
+
+    def voiced(self, codes: Tensor, prompt: Tensor) -> Features:
+        """Features of the model's codes (K, T) in a prompt's timbre; for one of no frames in the
+        usual one."""
+        said = self.neutral.features(codes)
+        wanted = self._measured(prompt)[1] if prompt.shape[1] else self.timbre.usual
+        # The models keep the envelope of the pivot, but not quite its pitch, and that is heard.
+        median, pivot = self.timbre.measure_pitch(said)[0], self.timbre.pivot
+        old = pivot._replace(pitch=np.array([median, pivot.pitch[1]]))
+        return self.timbre.change(said, old, wanted)
+
+    def _measured(self, prompt: Tensor) -> tuple[Features, Timbre]:
+        """A prompt's features and timbre, kept: it is read once and heard in every take."""
+        if self._last is None or not torch.equal(self._last[0], prompt):
+            heard = self.prompts.features(prompt)
+            self._last = prompt.clone(), heard, self.timbre.measure(heard)
+        return self._last[1:]
+
+    def speaker(self, recordings: Iterable[Tensor]) -> Timbre:
+        """A speaker's timbre, measured in the first `TIMBRE_SECONDS` of recordings (1, samples)."""
+        heard = (analyse(each[0].numpy(), self.neutral.config) for each in recordings)
+        return speaker_timbre(heard, self.timbre, self.frame_rate)
+
+    def model_codes(
+        self, audio: Tensor, speaker: Timbre, edits: Sequence[Alteration] = ()
+    ) -> list[Tensor]:
+        """Codes (K, T) of audio (1, samples) in the pivot, then of copies; raises InputError."""
+        check_audio(audio)
+        heard = analyse(audio[0].cpu().numpy(), self.neutral.config)
+        said = self.timbre.change(heard, speaker, self.timbre.pivot)
+        return self.neutral.quantize_edited(said, edits)
+
+
+def speaker_timbre(spoken: Iterable[Features], model: SpeechModel, frame_rate: float) -> Timbre:
+    """A speaker's timbre in the first `TIMBRE_SECONDS` of utterances, of which it needs one."""
+    heard, frames = [], 0
+    for features in spoken:
+        heard.append(features)
+        frames += len(features.f0)
+        if frames >= TIMBRE_SECONDS * frame_rate:
+            break
+    return model.measure(concatenate(heard))

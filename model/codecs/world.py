@@ -4,22 +4,20 @@ Vocoder: Morise et al., WORLD (IEICE Trans. 2016), by `pyworld`. Nothing here is
 gradient. D = envelope coefficients + log F0 + voicing + aperiodicity bands.
 """
 
-import dataclasses
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_module, save_module
 from ..errors import InputError
-from .base import check_audio, check_codes, fingerprint
+from .base import check_audio, check_codes
 from .residual import ResidualQuantizer
+from .voice_edit import Alteration
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pyworld asks pkg_resources for its version
@@ -169,27 +167,52 @@ def from_rows(rows: np.ndarray, config: WorldConfig) -> Features:
     )
 
 
+def alter(features: Features, config: WorldConfig, by: Alteration) -> Features:
+    """The same words, otherwise said: T frames become round(T / speed)."""
+    envelope, f0, aperiodicity = features
+    if by.formant != 1.0:
+        envelope = warp(envelope, config, by.formant)
+    f0 = np.where(f0 > 0, (f0 * 2 ** (by.pitch / 12)).clip(LOWEST_F0, HIGHEST_F0), 0.0)
+    if by.speed != 1.0:
+        frames = len(f0)
+        position = np.arange(max(1, round(frames / by.speed))) * by.speed
+        nearest = np.minimum(np.rint(position).astype(int), frames - 1)
+        voiced = f0[nearest] > 0
+        f0 = np.where(voiced, np.exp(interpolate(bridge(f0)[:, None], position)[:, 0]), 0.0)
+        envelope = interpolate(envelope, position)
+        aperiodicity = interpolate(aperiodicity, position)
+    return Features(envelope, f0, aperiodicity)
+
+
+def warp(envelope: np.ndarray, config: WorldConfig, factor: float) -> np.ndarray:
+    """Coded envelopes (T, E) with every resonance at `factor` times its frequency."""
+    size = pyworld.get_cheaptrick_fft_size(config.sample_rate)
+    spectrum = pyworld.decode_spectral_envelope(
+        np.ascontiguousarray(envelope), config.sample_rate, size
+    )
+    bins = np.arange(spectrum.shape[1])
+    source = np.minimum(bins / factor, bins[-1])
+    low = source.astype(int)
+    high = np.minimum(low + 1, bins[-1])
+    share = source - low
+    logs = np.log(np.maximum(spectrum, FLOOR))
+    warped = np.exp(logs[:, low] * (1 - share) + logs[:, high] * share)
+    return pyworld.code_spectral_envelope(
+        np.ascontiguousarray(warped), config.sample_rate, config.envelope
+    )
+
+
 class WorldCodec(ResidualQuantizer):
-    """`Codec` over WORLD parameters; `training.fitting.world.fit_world` fits it."""
+    """A codec over WORLD parameters; `training.fitting.world.fit_world` fits it."""
+
+    config_class = WorldConfig
+    edits = True
 
     def __init__(self, config: WorldConfig):
         super().__init__(config.width, config.codebooks, config.codebook_size)
         self.config = config
         self.sample_rate = config.sample_rate
         self.frame_rate = 1000 / config.frame_ms
-
-    @classmethod
-    def load(cls, folder: Path) -> "WorldCodec":
-        """The codec saved in a folder; CheckpointError unless everything fits."""
-        return load_module(folder, cls, WorldConfig)
-
-    def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors`."""
-        save_module(folder, self, self.config)
-
-    @property
-    def identity(self) -> str:
-        return fingerprint(dataclasses.asdict(self.config), self)
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) -> codes (B, K, ceil(samples / hop)); raises InputError."""
@@ -202,10 +225,31 @@ class WorldCodec(ResidualQuantizer):
 
     def features(self, codes: Tensor) -> Features:
         """Codes (k, T) of one utterance -> its features; raises InputError."""
-        return from_rows(self.rows(codes).double().cpu().numpy(), self.config)
+        return from_rows(self.rows(codes).cpu().double().numpy(), self.config)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, k, T) -> audio (B, T * hop) float32; raises InputError."""
         check_codes(codes, self.codebooks, self.codebook_size)
-        audio = [synthesise(self.features(one), self.config) for one in codes]
-        return torch.from_numpy(np.stack(audio))
+        return torch.stack([self.hear(one) for one in codes])
+
+    def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
+        """Codes (k, T) -> audio (samples,), edited; raises InputError."""
+        return self.render(self.features(prompt), edit)
+
+    def render(self, features: Features, edit: Alteration | None = None) -> Tensor:
+        """Features, edited -> audio (samples,) float32."""
+        if edit is not None and not edit.neutral:
+            features = alter(features, self.config, edit)
+        return torch.from_numpy(synthesise(features, self.config))
+
+    def quantize_edited(self, features: Features, edits: Sequence[Alteration]) -> list[Tensor]:
+        """Codes (K, T) of an utterance, then of its edited copies."""
+        copies = [alter(features, self.config, edit) for edit in edits]
+        return [self.quantize(each) for each in (features, *copies)]
+
+    def model_codes(
+        self, audio: Tensor, speaker: None = None, edits: Sequence[Alteration] = ()
+    ) -> list[Tensor]:
+        """Codes (K, T) of audio (1, samples), then of its edited copies; raises InputError."""
+        check_audio(audio)
+        return self.quantize_edited(analyse(audio[0].cpu().numpy(), self.config), edits)

@@ -20,8 +20,6 @@ from sayso.model.card import CARD, read_card
 from sayso.model.checkpoint import WEIGHTS, read_config
 from sayso.model.codecs.encodec import PRETRAINED
 from sayso.model.codecs.load import load_codec
-from sayso.model.codecs.timbre import SpeechModel
-from sayso.model.codecs.world import WorldCodec
 from sayso.model.corpora import verify
 from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.files import file_hash
@@ -36,9 +34,10 @@ MOST_SEEDS = 20
 
 
 def invent(bundle: Bundle, text: str, first_seed: int = 0) -> tuple[torch.Tensor, int]:
-    """A prompt (K, T) the model makes up for `text` with none at all, and the seed that ended.
+    """Prompt codes (K', T) the model makes up for `text` with none at all, and the seed that ended.
 
-    With a timbre it is nobody's, the usual one.
+    Raises:
+        UnfinishedError: It did not end for any of `MOST_SEEDS` seeds.
     """
     ids = bundle.tokenizer.encode(normalise(text))
     nothing = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
@@ -47,10 +46,7 @@ def invent(bundle: Bundle, text: str, first_seed: int = 0) -> tuple[torch.Tensor
         generator = torch.Generator().manual_seed(seed)
         codes, first = bundle.generate([ids], [nothing], [limit], bundle.sampling, generator, [0])
         if bool(first.finished[0]) and codes[0].shape[1] >= bundle.codec.frame_rate:
-            if bundle.timbre is None:
-                return codes[0], seed
-            assert isinstance(bundle.codec, WorldCodec)
-            return bundle.codec.quantize(bundle.voiced(codes[0], nothing)), seed
+            return bundle.codec.as_prompt(codes[0]), seed
     raise UnfinishedError(f"no seed from {first_seed} to {seed} ended within {limit} frames")
 
 
@@ -77,7 +73,8 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
         return
     shutil.copytree(run / "timbre", out / "timbre")
     fitted = json.loads((run / "timbre" / FITTED_ON).read_text())
-    identity = SpeechModel.load(run / "timbre").identity
+    codec = load_codec(run / "codec", run / "timbre")
+    identity = codec.parts["timbre"]
     if card.get("timbre", {}).get("identity", identity) != identity:
         raise CheckpointError(f"{run}: the timbre is not the one its models were trained with")
     card["timbre"] = {
@@ -86,7 +83,7 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
         "pivot": fitted["pivot"],
         "share": fitted["share"],
         "prompts": {
-            "identity": load_codec(run / "codec").identity,
+            "identity": codec.identity,
             "fitted_on": fitted_on(run / "codec"),
         },
     }

@@ -16,7 +16,6 @@ from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model import corpora
 from sayso.model.card import CARD
-from sayso.model.codecs.world import WorldCodec
 from sayso.model.errors import CheckpointError, InputError, SaysoError
 from sayso.training.recipe import Recipe
 from sayso.training.tokens import VALIDATION, open_tokens
@@ -65,13 +64,10 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
         for name, target in parts.items():
             (model / name).symlink_to(Path(target).resolve())
         speaker = Synthesizer(model, store)
-        codec, model_codec = speaker.bundle.codec, speaker.bundle.model_codec
+        codec = speaker.bundle.codec
         for number in range(min(SAMPLES, len(rows) // 2)):
             prompt, target = rows[2 * number], rows[2 * number + 1]
-            codes = torch.tensor(prompt["codes"]).view(model_codec.codebooks, -1)
-            if speaker.bundle.timbre is not None:
-                assert isinstance(codec, WorldCodec) and isinstance(model_codec, WorldCodec)
-                codes = codec.quantize(model_codec.features(codes))
+            codes = codec.as_prompt(torch.tensor(prompt["codes"]).view(codec.codebooks, -1))
             name = f"{prompt['corpus']}-{number}"
             issue_corpus_voice(
                 store,

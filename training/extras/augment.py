@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from sayso.model.codecs.voice_edit import Alteration, alter
-from sayso.model.codecs.world import Features, WorldCodec
+from sayso.model.codecs.voice_edit import Alteration
 
 from ..shards import COPY
 
@@ -36,17 +36,14 @@ def altered_speaker(
     return name, Alteration(float(speed), float(strength * pitch), float(formant**strength))
 
 
-def altered_rows(
-    row: dict[str, Any], features: Features, codec: WorldCodec, copies: int, strength: float = 1.0
-) -> list[dict[str, Any]]:
-    """Copies of one row of a shard, whose speech is `features`."""
-    rows = []
-    for copy in range(1, copies + 1):
-        speaker, alteration = altered_speaker(row["id"], row["speaker"], copy, strength)
-        codes = codec.quantize(alter(features, codec.config, alteration))  # (K, T)
-        starts = np.rint(row["starts"] / alteration.speed).astype(np.int32)
-        made = {"id": f"{row['id']}{COPY}{copy}", "speaker": speaker, "frames": codes.shape[1]}
-        rows.append(
-            row | made | {"starts": starts, "codes": codes.flatten().to(torch.int16).numpy()}
-        )
-    return rows
+def altered_row(
+    row: dict[str, Any], copy: int, speaker: str, edit: Alteration, codes: Tensor
+) -> dict[str, Any]:
+    """Copy number `copy` of a row of a shard, said by another speaker as codes (K, T)."""
+    return row | {
+        "id": f"{row['id']}{COPY}{copy}",
+        "speaker": speaker,
+        "starts": np.rint(row["starts"] / edit.speed).astype(np.int32),
+        "codes": codes.flatten().to(torch.int16).numpy(),
+        "frames": codes.shape[1],
+    }

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 
 from sayso.model import corpora
-from sayso.model.codecs.timbre import SpeechModel, Timbre, TimbreConfig
+from sayso.model.codecs.timbre import SpeechModel, Timbre, TimbreConfig, speaker_timbre
 from sayso.model.codecs.world import Features, WorldConfig, concatenate
 from sayso.model.errors import InputError
 from sayso.model.files import write_json
 
 from ..held_out import HeldOut, trained_on
-from ..prepare import speaker_timbre
 from .residual import FITTED_ON, usual_rule
 from .world import fit_world, usable_features
 
