@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
+import torch.nn.functional as F
 
 from sayso.model.ar import AR, ARConfig
 from sayso.model.card import read_card
@@ -24,11 +25,12 @@ from sayso.model.text.tokenizers import Phonemes
 from sayso.model.transformer import Size
 from sayso.training import commands
 from sayso.training.bar import Bar
+from sayso.training.encoding import encode, encode_together, hear
 from sayso.training.finetune import start_from_codebooks
 from sayso.training.fitting.world import fit_world
 from sayso.training.prepare import prepare, process_rank, sample
-from sayso.training.readers import LeftOut, list_corpus, read_corpus
-from sayso.training.speech import Filters, read_speech
+from sayso.training.readers import LeftOut, Utterance, list_corpus, read_corpus
+from sayso.training.speech import Filters, Unusable, read_speech
 from sayso.training.tokens import open_tokens
 from sayso.training.train import train_ar, train_nar
 from speech import READERS
@@ -159,6 +161,73 @@ def test_what_cannot_be_used_is_left_out_listed_and_counted(kathleen, codec, pho
     assert left_out["reasons"] == Counter(expected.values())
     made = [row["id"] for path in sorted(out.glob("*.parquet")) for row in _rows(path)]
     assert made == sorted(id for id, (reason, _, _) in broken.items() if not reason)
+
+
+def test_batches_of_like_lengths_have_the_codes_of_each_alone(kathleen, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    codec = EncodecCodec(EncodecConfig(codebooks=4, codebook_size=256, filters=8, dimension=32))
+    heard = sample(read_corpus("kathleen", kathleen), 12)
+    cut = [
+        F.pad(a, (0, -a.shape[1] % 320))
+        for a in (read_speech(u.path, 24000, FILTERS) for u in heard)
+    ]
+    assert len({each.shape[1] for each in cut}) > 8
+    monkeypatch.setattr("sayso.training.encoding.BATCH_SECONDS", 15.0)
+    together = encode_together(cut, codec)
+    for audio, codes in zip(cut, together, strict=True):
+        assert torch.equal(codes, codec.encode(audio)[0])
+    sizes: list[int] = []
+    encode = codec.encode
+    monkeypatch.setattr(codec, "encode", lambda audio: sizes.append(len(audio)) or encode(audio))
+    prepare("kathleen", kathleen, tmp_path, codec, Phonemes(), FILTERS, limit=12)
+    assert max(sizes) > 1 and sum(sizes) == 12
+    rows = [row for path in tmp_path.glob("*.parquet") for row in _rows(path)]
+    codes = {u.id: each for u, each in zip(heard, together, strict=True)}
+    assert all(row["codes"] == codes[row["id"]].flatten().tolist() for row in rows)
+
+
+def test_one_recording_that_cannot_be_encoded_spoils_no_batch(kathleen):
+    class Picky(EncodecCodec):
+        """Takes no recording of more than 3 s."""
+
+        def encode(self, audio):
+            if audio.shape[1] > 3 * 24000:
+                raise InputError("too much")
+            return super().encode(audio)
+
+    codec = Picky(EncodecConfig(codebooks=2, codebook_size=16, filters=2, dimension=8, lstm=0))
+    heard = [hear(u, codec, Phonemes(), FILTERS) for u in read_corpus("kathleen", kathleen)[:8]]
+    coded = encode(heard, codec)
+    reasons = ["codec" if each.audio.shape[1] > 72000 else "" for each in heard]
+    assert [str(c) if isinstance(c, Unusable) else "" for c in coded] == reasons
+    assert 0 < reasons.count("codec") < 8
+
+
+def test_the_limit_takes_whole_speakers_and_a_higher_one_the_same_and_more(kathleen):
+    named = [(s, i) for s in range(20) for i in range(9)]
+    many = [Utterance(f"{s:02d}-{i}", f"s{s}", "text", Path("none")) for s, i in named]
+    before: set[str] = set()
+    for limit in (9, 20, 50, 180, 1000):
+        taken = sample(many, limit)
+        assert len(taken) == min(limit, 180) and before <= {u.id for u in taken}
+        assert taken == sorted(taken, key=lambda u: u.id)
+        before = {u.id for u in taken}
+        whole = [s for s in range(20) if sum(u.speaker == f"s{s}" for u in taken) == 9]
+        assert len(whole) == min(limit, 180) // 9
+    assert {u.speaker for u in sample(many, 18)} != {"s0", "s1"}  # not the first ids
+    assert sample(many, None) == many
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    assert commands.codec_device("cpu", 3) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert commands.codec_device("auto") == "cpu"
+    for name in ("cuda", "tpu"):
+        with pytest.raises(InputError, match=f"--device {name}"):
+            commands.codec_device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [commands.codec_device("auto", rank) for rank in (0, 5)] == ["cuda:0", "cuda:1"]
 
 
 @pytest.mark.parametrize(

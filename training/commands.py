@@ -32,6 +32,7 @@ def prepare(
     out: Path | None = None,
     limit: int | None = None,
     processes: int = 1,
+    device: str = "auto",
 ) -> None:
     """Makes the token files of one corpus.
 
@@ -42,6 +43,7 @@ def prepare(
         out: Token folder; the recipe's, if it has only one.
         limit: Only so many utterances, of whole speakers.
         processes: Processes on this machine, where torchrun or SLURM does not start them.
+        device: Where the codec runs: cpu, cuda, or auto for a GPU if there is one.
     """
     if recipe is None:
         corpora.get(corpus)
@@ -56,24 +58,31 @@ def prepare(
     out = out or Path(settings.data.tokens[0])
     rank, world = process_rank()
     if processes == 1:
-        _prepare(settings, corpus, root, out, limit, rank, world)
+        _prepare(settings, corpus, root, out, limit, device, rank, world)
         return
     if world > 1:
         raise InputError("either --processes or torchrun, not both")
     try:
         torch.multiprocessing.start_processes(  # type: ignore[attr-defined]
-            _prepare_part, (settings, corpus, root, out, limit, processes), nprocs=processes
+            _prepare_part, (settings, corpus, root, out, limit, device, processes), nprocs=processes
         )
     except ProcessExitedException as error:
         raise InputError(f"prepare stopped: {error}; give the command again to go on") from None
 
 
 def _prepare_part(
-    rank: int, recipe: Recipe, corpus: str, root: Path, out: Path, limit: int | None, world: int
+    rank: int,
+    recipe: Recipe,
+    corpus: str,
+    root: Path,
+    out: Path,
+    limit: int | None,
+    device: str,
+    world: int,
 ) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
     try:
-        _prepare(recipe, corpus, root, out, limit, rank, world)
+        _prepare(recipe, corpus, root, out, limit, device, rank, world)
     except SaysoError as error:
         _say(f"prepare {rank + 1}/{world}: {error}")
         sys.exit(1)
@@ -85,6 +94,7 @@ def _prepare(
     root: Path,
     out: Path,
     limit: int | None,
+    device: str,
     rank: int,
     world: int,
 ) -> None:
@@ -96,7 +106,7 @@ def _prepare(
                 f"{folder} is missing: make it with `sayso train {kind} --out {folder}`"
             )
     timbre = None if data.timbre is None else Path(data.timbre)
-    codec = load_codec(Path(recipe.codec.folder), timbre)
+    codec = load_codec(Path(recipe.codec.folder), timbre, codec_device(device, rank))
     tokenizer = load_tokenizer(Path(recipe.text.folder))
     if tokenizer.kind != recipe.text.kind:
         raise InputError(
@@ -132,6 +142,21 @@ def _prepare(
         f"prepare: {out / MANIFEST} is complete: {hours['train']:.2f} h, and "
         f"{hours['dev']:.2f} h of dev parts; left out: {left_out or 'nothing'}"
     )
+
+
+def codec_device(name: str, rank: int = 0) -> str:
+    """Where process number `rank` encodes: processes on one machine share its GPUs out.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return name
+    if name != "cuda" or not torch.cuda.is_available():
+        raise InputError(f"--device {name}: it is not there; cpu is, or give auto")
+    return f"cuda:{rank % torch.cuda.device_count()}"
 
 
 def check(folder: Path, corpus: str | None = None) -> None:

@@ -27,12 +27,11 @@ from sayso.model.codecs.base import Codec
 from sayso.model.errors import CorpusError, InputError
 from sayso.model.files import file_hash, replacing, write_json
 from sayso.model.text.forced_alignment import RATE, Aligner
-from sayso.model.text.normalization import normalise
 from sayso.model.text.tokenizers import Tokenizer
 
+from .encoding import Coded, Heard, encode, hear
 from .extras.align import align_tokens
-from .extras.augment import NEUTRAL, altered_row, altered_speaker
-from .layouts import DEVELOPMENT
+from .extras.augment import altered_row
 from .readers import LeftOut, Utterance, list_corpus
 from .shards import COPY, FORMAT, MANIFEST, PARTS, PLAN, SCHEMA
 from .speech import Filters, Unusable, read_speech
@@ -62,83 +61,58 @@ def _usable(utterances: Iterable[Utterance], rate: int, filters: Filters) -> Ite
 
 
 def make_rows(
-    utterance: Utterance,
-    corpus: str,
-    codec: Codec,
-    tokenizer: Tokenizer,
-    filters: Filters,
-    aligner: Aligner | None = None,
-    copies: int = 0,
-    own: Callable[[str], Any] = lambda speaker: None,
+    heard: Heard, coded: Coded, corpus: str, codec: Codec, tokenizer: Tokenizer, by: Aligner | None
 ) -> list[dict[str, Any]]:
-    """The row of an utterance and, if it may be trained on, those of its altered copies.
-
-    Args:
-        own: What `Codec.speaker` finds in a speaker's recordings.
+    """The row of an utterance and those of its altered copies.
 
     Raises:
-        Unusable: Text or audio cannot be used.
+        Unusable: It cannot be aligned with its text.
     """
-    try:
-        text = normalise(utterance.text)
-        text_ids = tokenizer.encode(text)
-    except InputError as error:
-        raise Unusable("text") from error
-    if not text_ids:
-        raise Unusable("text")
-    if min(text_ids) < 0 or max(text_ids) >= tokenizer.size:
-        raise Unusable("text id beyond the vocabulary")
-    copies = 0 if utterance.part == DEVELOPMENT else copies
-    try:
-        audio = read_speech(utterance.path, codec.sample_rate, filters)
-        speaker = own(utterance.speaker)
-        strength = 1.0 if speaker is None else NEUTRAL
-        others = [
-            altered_speaker(utterance.id, utterance.speaker, copy, strength)
-            for copy in range(1, 1 + copies)
-        ]
-        codes, *altered = codec.model_codes(audio, speaker, [edit for _, edit in others])
-    except InputError as error:
-        raise Unusable("codec") from error
-    if len(codes) != codec.codebooks:
-        raise Unusable("wrong number of codebooks")
-    if codes.shape[1] < 2:
-        raise Unusable("too short")
-    if int(codes.min()) < 0 or int(codes.max()) >= codec.codebook_size:
-        raise Unusable("code beyond the codebook")
     starts = np.zeros(0, np.int32)
-    if aligner is not None:
-        heard = soxr.resample(audio[0].numpy(), codec.sample_rate, RATE)
+    if by is not None:
+        audio = soxr.resample(heard.audio[0].numpy(), codec.sample_rate, RATE)
         try:
-            starts = align_tokens(heard, text_ids, tokenizer, codec.frame_rate, aligner)
+            starts = align_tokens(audio, heard.text_ids, tokenizer, codec.frame_rate, by)
         except InputError as error:
             raise Unusable("alignment") from error
     row = {
-        "id": utterance.id,
-        "speaker": utterance.speaker,
+        "id": heard.utterance.id,
+        "speaker": heard.utterance.speaker,
         "corpus": corpus,
-        "text": text,
-        "text_ids": text_ids,
+        "text": heard.text,
+        "text_ids": heard.text_ids,
         "starts": starts,
-        "codes": codes.flatten().to(torch.int16).numpy(),
-        "frames": codes.shape[1],
-        "part": utterance.part,
+        "codes": coded.codes.flatten().to(torch.int16).numpy(),
+        "frames": coded.codes.shape[1],
+        "part": heard.utterance.part,
     }
-    made = enumerate(zip(others, altered, strict=True), start=1)
-    return [row, *(altered_row(row, n, *other, new) for n, (other, new) in made)]
+    copies = enumerate(coded.copies, start=1)
+    return [row, *(altered_row(row, number, *copy) for number, copy in copies)]
 
 
 def _write_shard(
-    path: Path, utterances: list[Utterance], make: Callable[[Utterance], list[dict[str, Any]]]
+    path: Path,
+    utterances: list[Utterance],
+    read: Callable[[Utterance], Heard],
+    encode_all: Callable[[list[Heard]], list[Coded | Unusable]],
+    make: Callable[[Heard, Coded], list[dict[str, Any]]],
 ) -> None:
     """One shard and, before it, the list of what it left out."""
-    rows, left_out = [], []
+    heard, rows, reasons = [], [], {}
     for utterance in utterances:
         try:
-            rows += make(utterance)
+            heard.append(read(utterance))
         except Unusable as reason:
-            left_out.append({"id": utterance.id, "reason": str(reason)})
-    write_json(path.with_suffix(".json"), left_out)
+            reasons[utterance.id] = str(reason)
+    for each, coded in zip(heard, encode_all(heard), strict=True):
+        try:
+            if isinstance(coded, Unusable):
+                raise coded
+            rows += make(each, coded)
+        except Unusable as reason:
+            reasons[each.utterance.id] = str(reason)
+    left_out = [LeftOut(u.id, reasons[u.id]) for u in utterances if u.id in reasons]
+    write_json(path.with_suffix(".json"), [vars(each) for each in left_out])
     with replacing(path) as part:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, compression="zstd")
 
@@ -164,7 +138,8 @@ def prepare(
         corpus: Name on the list of consented corpora.
         root: The unpacked corpus.
         out: Folder of the shards and ``manifest.json``.
-        codec: Makes the codes; the identities of its parts go into the manifest.
+        codec: Makes the codes, on the device it lies on; the identities of its parts go into the
+            manifest.
         tokenizer: Makes the text ids; its identity goes into the manifest.
         filters: Lengths; the defaults of :class:`Filters` if None.
         shard_size: Utterances per shard.
@@ -235,8 +210,14 @@ def prepare(
     def own(speaker: str) -> Any:
         return codec.speaker(_usable(by_speaker[speaker], codec.sample_rate, filters))
 
-    def make(utterance: Utterance) -> list[dict[str, Any]]:
-        return make_rows(utterance, corpus, codec, tokenizer, filters, aligner, copies, own)
+    def read(utterance: Utterance) -> Heard:
+        return hear(utterance, codec, tokenizer, filters)
+
+    def encode_all(heard: list[Heard]) -> list[Coded | Unusable]:
+        return encode(heard, codec, copies, own)
+
+    def make(heard: Heard, coded: Coded) -> list[dict[str, Any]]:
+        return make_rows(heard, coded, corpus, codec, tokenizer, aligner)
 
     chunks = [utterances[i : i + shard_size] for i in range(0, len(utterances), shard_size)]
     paths = [out / f"shard-{index:05d}.parquet" for index in range(len(chunks))]
@@ -244,7 +225,7 @@ def prepare(
     mine = [index for index in range(len(chunks)) if index % world == rank]
     for done, index in enumerate(mine, start=1):
         if not paths[index].is_file():
-            _write_shard(paths[index], chunks[index], make)
+            _write_shard(paths[index], chunks[index], read, encode_all, make)
             made += 1
         frames += int(np.sum(pq.read_table(paths[index], columns=["frames"])["frames"]))
         if report is not None:

@@ -33,6 +33,9 @@ class Codec(nn.Module):
     """K of the codes that the model reads and says."""
     codebook_size: int
     """Entries of each of its codebooks: codes are 0 <= code < codebook_size."""
+    causal: bool = False
+    """Whether a frame's codes depend on nothing after it: recordings may be padded to be encoded
+    together."""
     edits: bool = False
     """Whether it can change speed, pitch and formants."""
 

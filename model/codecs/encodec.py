@@ -82,6 +82,7 @@ class EncodecCodec(Stored, Codec):
     """EnCodec: `EncodecCodec(config)` has random weights, `load` fills them."""
 
     config_class = EncodecConfig
+    causal = True
 
     def __init__(self, config: EncodecConfig):
         super().__init__()

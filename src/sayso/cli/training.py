@@ -82,13 +82,14 @@ def prepare(
         Path | None, typer.Option(help="Such as configs/tiny.yaml; else configs/CORPUS.yaml.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Token folder; the recipe's.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many utterances.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many, of whole speakers.")] = None,
     processes: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+    device: Annotated[str, typer.Option(help="Where the codec runs: cpu, cuda or auto.")] = "auto",
 ) -> None:
     """Make the token files of one corpus."""
     from sayso.training import commands
 
-    commands.prepare(corpus, root, recipe, out, limit, processes)
+    commands.prepare(corpus, root, recipe, out, limit, processes, device)
 
 
 @train.command("codec")
