@@ -1,4 +1,4 @@
-"""Which of several samples of a sentence to keep. VALL-E 2, 4.1.4, Eq. 23.
+"""Which of several samples of a sentence to keep. VALL-E 2, 4.1.3, Eq. 23.
 
 The paper takes the lexicographic argmax of [min(SIM, 0.3), 1 - WER]: of the samples that are the
 speaker for sure, the one with the fewest word errors. Its SIM is WavLM-TDNN's, ours Resemblyzer's,

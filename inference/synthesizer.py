@@ -69,11 +69,15 @@ def limit_seconds(text: str) -> float:
 class Synthesizer:
     """A model and a store, ready to speak for whoever the store's receipts allow."""
 
-    def __init__(self, model: Path = BUNDLED, store: Store | None = None):
+    def __init__(self, model: Path = BUNDLED, store: Store | None = None, device: str = "auto"):
         """Open a model folder and a store (the default one if none is given).
+
+        Args:
+            device: Of the language model: cpu, cuda, mps or auto, the fastest there is.
 
         Raises:
             CheckpointError: The model folder is incomplete or damaged.
+            InputError: There is no such device here.
             MarkError: The watermark or the signing authority cannot be used.
             StoreError: The store is unreadable.
         """
@@ -83,7 +87,7 @@ class Synthesizer:
         self.ca = ensure_ca(self.store.home / "ca")
         vouch(self.store)
         self.gate = Gate(self.store)
-        self.bundle: Bundle = load_bundle(model)
+        self.bundle: Bundle = load_bundle(model, device)
         self.ears: Ears | None = None  # loaded when samples are ranked
 
     def speak(
@@ -194,17 +198,16 @@ class Synthesizer:
         bundle = self.bundle
         prompt_ids = bundle.tokenizer.encode(normalise(grant.transcript))
         wanted = [text for text in texts for _ in range(samples)]
-        codes, first = bundle.generate(
+        codes, finished = bundle.model.generate(
             [prompt_ids + bundle.tokenizer.encode(piece) for piece in wanted],
             [bundle.codec.read(grant.codes)] * len(wanted),
             [self._most_frames(piece, grant) for piece in wanted],
             sampling,
-            torch.Generator().manual_seed(seed),
+            bundle.model.generator(seed),
             [len(prompt_ids)] * len(wanted),
         )
         whole = [
-            row if end and row.shape[1] else None
-            for row, end in zip(codes, first.finished, strict=True)
+            row if end and row.shape[1] else None for row, end in zip(codes, finished, strict=True)
         ]
         return [
             [row for row in whole[start : start + samples] if row is not None]
@@ -222,8 +225,7 @@ class Synthesizer:
 
     def _room(self, grant: Grant) -> int:
         """Frames that the model holds behind the prompt."""
-        config = self.bundle.ar.config
-        return max(config.max_frames - grant.codes.shape[1] - config.group_size, 0)
+        return max(self.bundle.model.room(grant.codes.shape[1]), 0)
 
     def _most_frames(self, piece: str, grant: Grant) -> int:
         """The length limit of one sentence, within what the model holds behind the prompt."""

@@ -1,7 +1,7 @@
-"""The autoregressive model with grouped code modeling (VALL-E 2, 3.1-3.2, Eq. 5-11).
+"""The autoregressive model with grouped code modeling (VALL-E 2, 3.1-3.3).
 
 Reads text || <eos>, <bos> || groups of G codes of codebook 0, and predicts the next group: its G
-codes independently of each other, given all earlier groups (Eq. 11). What the paper leaves open:
+codes independently of each other, given all earlier groups. What the paper leaves open:
 
 - <eos> is id `codebook_size`, one row more in the code table. It fills the whole last group, all G
   places, as the number of frames is made a multiple of G before (3.1). When sampling, the first
@@ -10,7 +10,10 @@ codes independently of each other, given all earlier groups (Eq. 11). What the p
   may end it" would end up to G times too often.
 - <bos> is one learned vector, as it has to stand where a whole group would.
 - A prompt is clipped at inference as utterances are in training: at its start, to a multiple of G.
-- No bias in the tied softmax, none in the group embedding (Eq. 6 is a plain matrix).
+- No bias in the tied softmax, none in the group embedding (the paper's is a plain matrix).
+
+The one seam for what the paper does not have is `extra`, added to the speech embeddings; nothing
+here makes one (`model/extras/`).
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .extras.alignment import FARTHEST, NONE, Pointer, ages, moves, to_groups
 from .transformer import (
     INIT_STD,
     Cache,
@@ -49,8 +51,6 @@ class ARConfig:
     """Text positions, <eos> included."""
     max_frames: int = 4096
     """Longest code sequence in frames, prompt included."""
-    alignment: bool = False
-    """Whether a pointer walks through the text (`model/extras/alignment.py`); not in VALL-E 2."""
 
     def __post_init__(self):
         if min(self.text_size, self.codebook_size, self.group_size, self.max_text) < 1:
@@ -68,8 +68,6 @@ class Loss(NamedTuple):
     """Sum of nats over the batch, scalar."""
     count: Tensor
     """Codes that were counted, scalar."""
-    aside: Tensor | None = None
-    """Nats of what is predicted beside codes, a sum to be added in training; not in the others."""
 
 
 def logits(hidden: Tensor, table: Tensor) -> Tensor:
@@ -114,8 +112,6 @@ class AR(nn.Module):
         self.code_position = positions(1 + config.max_frames // G, D)
         self.bos = nn.Parameter(torch.randn(D) * INIT_STD)
         self.transformer = Transformer(config.size, causal=True)
-        self.pointer = Pointer(D) if config.alignment else None
-        self.move = nn.Linear(D, FARTHEST + 1) if config.alignment else None
         self.group_embedding: nn.Linear | None = None
         self.group_prediction: nn.Linear | None = None
         if G > 1:
@@ -135,35 +131,27 @@ class AR(nn.Module):
         """(B, N * G) codes to (B, N, D), as groups number `first` (B,) and on; <bos> is 0."""
         B, T = codes.shape
         G, D = self.config.group_size, self.config.size.width
-        groups = self.code_embedding(codes).view(B, T // G, G * D)
+        groups = self.code_embedding(codes).view(B, T // G, G * D)  # Eq. 6
         if self.group_embedding is not None:
-            groups = self.group_embedding(groups)
+            groups = self.group_embedding(groups)  # Eq. 7
         number = first[:, None] + torch.arange(T // G, device=codes.device)
         return groups + self.code_position(number.clamp(max=self.code_position.num_embeddings - 1))
 
-    def guide(self, text: Tensor, text_lengths: Tensor, pointer: Tensor, age: Tensor) -> Tensor:
-        """What is said next, for pointers and their ages (B, N): (B, N, D).
+    def embed(
+        self, text: Tensor, text_lengths: Tensor, codes: Tensor, extra: Tensor | None = None
+    ) -> Tensor:
+        """Text || <eos>, <bos> || groups (Eq. 8): (B, S + 2 + N, D), right-padded.
 
         Raises:
-            ValueError: The model was built without `alignment`.
+            ValueError: The model's positions do not hold the text or the codes.
         """
-        if self.pointer is None:
-            raise ValueError("this model has no pointer: its config says alignment: false")
-        return self.pointer(text, text_lengths, self.text_embedding, pointer, age)
-
-    def embed_start(
-        self, text: Tensor, text_lengths: Tensor, codes: Tensor, guide: Tensor | None
-    ) -> Tensor:
-        """Text || <eos>, <bos> || groups: (B, S + 2 + N, D), right-padded."""
         if codes.shape[1] > self.config.max_frames:
             raise ValueError(f"{codes.shape[1]} frames, the model holds {self.config.max_frames}")
-        if (guide is None) == self.config.alignment:
-            raise ValueError(f"alignment is {self.config.alignment} in this model's config")
         x = embed_text(text, text_lengths, self.text_embedding, self.text_position)
         bos = (self.bos + self.code_position.weight[0]).expand(len(codes), 1, -1)
         groups = self.embed_groups(codes, torch.ones_like(text_lengths))
         speech = torch.cat([bos, groups], 1)
-        return join(x, text_lengths + 1, speech if guide is None else speech + guide)
+        return join(x, text_lengths + 1, speech if extra is None else speech + extra)
 
     def predict(self, hidden: Tensor) -> Tensor:
         """(..., D) to logits (..., G, V + 1) through the tied code table, in fp32."""
@@ -178,7 +166,7 @@ class AR(nn.Module):
         text_lengths: Tensor,
         codes: Tensor,
         lengths: Tensor,
-        guide: Tensor | None = None,
+        extra: Tensor | None = None,
     ) -> Tensor:
         """What is known before each group, and after the last: (B, N + 1, D).
 
@@ -186,11 +174,13 @@ class AR(nn.Module):
             text: (B, S) int64, right-padded beyond `text_lengths` (B,).
             codes: (B, N * G) int64 of codebook 0, right-padded beyond `lengths` (B,), which are
                 multiples of G.
-            guide: (B, N + 1, D) of `guide`, where each of the groups is in the text; only for
-                models with `alignment`.
+            extra: (B, N + 1, D), added to the embeddings of <bos> and the groups.
+
+        Raises:
+            ValueError: The model's positions do not hold the text or the codes.
         """
         G = self.config.group_size
-        x = self.embed_start(text, text_lengths, codes, guide)
+        x = self.embed(text, text_lengths, codes, extra)
         x = self.transformer(x, text_lengths + 2 + lengths // G)
         return part(x, text_lengths + 1, 1 + codes.shape[1] // G)
 
@@ -200,51 +190,36 @@ class AR(nn.Module):
         text_lengths: Tensor,
         codes: Tensor,
         lengths: Tensor,
-        guide: Tensor | None = None,
+        extra: Tensor | None = None,
     ) -> Tensor:
         """Logits for every group and the one after the last: (B, N + 1, G, codebook_size + 1).
 
-        Arguments as of `read`.
+        Arguments and errors as of `read`.
         """
-        return self.predict(self.read(text, text_lengths, codes, lengths, guide))
+        return self.predict(self.read(text, text_lengths, codes, lengths, extra))
 
-    def loss(
-        self,
-        text: Tensor,
-        text_lengths: Tensor,
-        codes: Tensor,
-        lengths: Tensor,
-        pointer: Tensor | None = None,
-    ) -> Loss:
-        """Mean nats per code (Eq. 8), <eos> included; utterances are clipped to whole groups here.
+    def loss(self, text: Tensor, text_lengths: Tensor, codes: Tensor, lengths: Tensor) -> Loss:
+        """Mean nats per code, <eos> included; utterances are clipped to whole groups here.
 
         Args:
             text: (B, S) int64, right-padded beyond `text_lengths` (B,).
             codes: (B, T) int64 of codebook 0, right-padded beyond `lengths` (B,).
-            pointer: (B, T) int64, where each frame is in the text; only for models with
-                `alignment`. The nats of its moves are the loss's `aside`.
+
+        Raises:
+            ValueError: The model's positions do not hold the text or the codes.
         """
+        codes, lengths = clip_to_groups(codes, lengths, self.config.group_size)
+        return self.code_loss(self.read(text, text_lengths, codes, lengths), codes, lengths)
+
+    def code_loss(self, hidden: Tensor, codes: Tensor, lengths: Tensor) -> Loss:
+        """Mean nats per code (Eq. 9-11) of what `read` made (B, N + 1, D) of whole groups."""
         G = self.config.group_size
-        guide = groups = None
-        if pointer is not None:
-            groups = to_groups(clip_to_groups(pointer, lengths, G)[0], G)
-        codes, lengths = clip_to_groups(codes, lengths, G)
         last = (lengths // G)[:, None]
         number = torch.arange(1 + codes.shape[1] // G, device=codes.device)[None]  # (1, N + 1)
-        if groups is not None:
-            # Behind the last group the text is said, and nothing is asked of the pointer.
-            groups = torch.where(number < last, F.pad(groups, (0, 1)), text_lengths[:, None])
-            guide = self.guide(text, text_lengths, groups, ages(groups))
-        hidden = self.read(text, text_lengths, codes, lengths, guide)
         targets = F.pad(codes, (0, G)).unflatten(1, (-1, G))  # (B, N + 1, G)
         targets = targets.masked_fill((number >= last)[..., None], self.eos_id)
         counted = (number <= last)[..., None].expand_as(targets)
-        loss = cross_entropy(self.predict(hidden), targets, counted)
-        if groups is None or self.move is None:
-            return loss
-        target = moves(groups)  # (B, N)
-        known = (target != NONE) & (number[:, :-1] < last)
-        return loss._replace(aside=cross_entropy(self.move(hidden[:, :-1]), target, known).summed)
+        return cross_entropy(self.predict(hidden), targets, counted)
 
     def prefill(
         self,
@@ -253,19 +228,24 @@ class AR(nn.Module):
         codes: Tensor,
         lengths: Tensor,
         cache: Cache,
-        guide: Tensor | None = None,
+        extra: Tensor | None = None,
     ) -> Tensor:
-        """Read text and prompt into an empty cache: what is known before the next group (B, D)."""
-        G = self.config.group_size
-        x = self.embed_start(text, text_lengths, codes, guide)
-        total = text_lengths + 2 + lengths // G
+        """Read text and prompt into an empty cache: what is known before the next group (B, D).
+
+        Arguments and errors as of `read`.
+        """
+        x = self.embed(text, text_lengths, codes, extra)
+        total = text_lengths + 2 + lengths // self.config.group_size
         x = self.transformer(x, total, cache)
         return part(x, total - 1, 1)[:, 0]
 
     def decode(
-        self, group: Tensor, number: Tensor, cache: Cache, guide: Tensor | None = None
+        self, group: Tensor, number: Tensor, cache: Cache, extra: Tensor | None = None
     ) -> Tensor:
-        """Read group `number` (B,), of codes (B, G): what is known before the next (B, D)."""
+        """Read group `number` (B,), of codes (B, G): what is known before the next (B, D).
+
+        `extra` (B, 1, D) is added to the group's embedding.
+        """
         x = self.embed_groups(group, number)
-        x = x if guide is None else x + guide
+        x = x if extra is None else x + extra
         return self.transformer(x, torch.ones_like(number), cache)[:, 0]

@@ -1,19 +1,23 @@
 """Inference: codebook 0 by the AR model, the others by the NAR model (VALL-E 2, 3.4).
 
-`generate_ar(..., cached=False)` re-reads everything at each step. It is the slow oracle that the
-fast path is tested against, token for token.
+Two seams for what the paper does not have: a `Steer` for the AR, a `Choose` for the NAR. Without
+them this is the paper's; nothing here makes one (`model/extras/`).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .ar import AR, clip_to_groups
-from .extras.alignment import NONE, allowed
 from .nar import NAR
-from .sampling import EMPTY, Sampling, guided, sample
-from .transformer import Cache
+from .sampling import EMPTY, Random, Sampling, sample
+from .transformer import Cache, join, part
+
+LOOK_EVERY = 16
+"""Steps between two looks at whether all rows have ended, where a look waits for the device."""
 
 
 class Codes(NamedTuple):
@@ -25,79 +29,56 @@ class Codes(NamedTuple):
     """(B,) frames."""
     finished: Tensor
     """(B,) bool: the model drew <eos> before its limit."""
-    pointer: Tensor | None = None
-    """(B, T) where each frame is in the text, for models with `alignment`."""
 
 
-class Walk(NamedTuple):
-    """Where the pointer of each row stands before a group is drawn."""
+class Steer(Protocol):
+    """What leads the AR beside its own codes; each row may be read R times, told otherwise."""
 
-    pointer: Tensor
-    """(B,)"""
-    age: Tensor
-    """(B,) groups for which it has stood there."""
-    stayed: Tensor
-    """(B,) the chance that a drawn pointer would have stood there for so long."""
+    def start(self, groups: Tensor) -> Tensor:
+        """Added to <bos> and the prompts' `groups` (B,), right-padded: (R * B, N + 1, D)."""
+        ...
+
+    def logits(self, logits: Tensor) -> Tensor:
+        """Of the model's (R * B, G, V + 1) those to draw a group from: (B, G, V + 1)."""
+        ...
+
+    def step(self, hidden: Tensor) -> Tensor:
+        """Added to the group just drawn, (R * B, 1, D), by what was known before it (R * B, D)."""
+        ...
+
+
+Choose = Callable[[Tensor, int], Tensor]
+"""The NAR's codes (B, T) of logits (B, T, V) of one level."""
 
 
 def sample_group(
-    logits: Tensor,
-    history: Tensor,
-    model: AR,
-    sampling: Sampling,
-    generator: torch.Generator,
-    early: Tensor | None = None,
+    logits: Tensor, history: Tensor, eos_id: int, sampling: Sampling, random: Random
 ) -> tuple[Tensor, Tensor]:
     """Draw one group from (B, G, V + 1) logits; returns codes (B, G) and whether it is <eos> (B,).
 
-    `history` is (B, window). The first place decides on <eos>, see `model/ar.py`; rows that are
-    `early` (B,) may not end.
+    `history` is (B, window). The first place decides on <eos>, see `model/ar.py`.
     """
-    if early is not None:
-        first_logits = logits[:, 0].clone()
-        first_logits[early, model.eos_id] = float("-inf")
-        logits = torch.cat([first_logits[:, None], logits[:, 1:]], 1)
-    first = sample(logits[:, 0], history, sampling, generator)
-    ended = first == model.eos_id
+    first = sample(logits[:, 0], history, sampling, random)
+    ended = first == eos_id
     group = [first.masked_fill(ended, 0)]
     for place in range(1, logits.shape[1]):
         history = torch.cat([history, group[-1][:, None]], 1)[:, 1:]
-        group.append(sample(logits[:, place], history, sampling, generator, exclude=model.eos_id))
+        group.append(sample(logits[:, place], history, sampling, random, exclude=eos_id))
     return torch.stack(group, 1), ended
 
 
 def last_codes(codes: Tensor, lengths: Tensor, window: int) -> Tensor:
     """The last `window` real codes of each row, the newest last: (B, window), EMPTY in front."""
-    padded = torch.cat([codes.new_full((len(codes), window), EMPTY), codes], 1)
-    index = lengths[:, None] + torch.arange(window, device=codes.device)
-    return padded.gather(1, index)
+    index = lengths[:, None] + torch.arange(-window, 0, device=codes.device)
+    found = F.pad(codes, (0, 1)).gather(1, index.clamp(min=0))  # padded: there may be no code
+    return torch.where(index < 0, EMPTY, found)
 
 
-def step_on(
-    walk: Walk,
-    hidden: Tensor,
-    lengths: Tensor,
-    model: AR,
-    sampling: Sampling,
-    generator: torch.Generator,
-) -> Walk:
-    """How far each pointer moves, from what is known before the group just drawn."""
-    assert model.move is not None
-    chances = allowed(model.move(hidden).float(), walk.pointer, lengths).softmax(-1)
-    stayed = walk.stayed * chances[:, 0]
-    if sampling.stay is None:
-        move = torch.multinomial(chances, 1, generator=generator)[:, 0]
-    else:
-        # Drawn lengths scatter widely around the likely ones, as each step is a draw of its own.
-        onward = chances[:, 1:]
-        goes = (stayed < sampling.stay) & (onward.sum(1) > 0)  # at the last token it stays
-        move = torch.where(goes, 1 + onward.argmax(1), 0)
-    moved = move > 0
-    return Walk(
-        walk.pointer + move,
-        torch.where(moved, 0, walk.age + 1),
-        torch.where(moved, torch.ones_like(stayed), stayed),
-    )
+def put(codes: Tensor, lengths: Tensor, group: Tensor, running: Tensor) -> Tensor:
+    """Write a group (B, G) into each running row of codes (B, T) behind its `lengths`."""
+    slots = lengths[:, None] + torch.arange(group.shape[1], device=codes.device)
+    slots = slots.clamp(max=codes.shape[1] - 1)  # of rows that are full and so not running
+    return codes.scatter(1, slots, torch.where(running[:, None], group, codes.gather(1, slots)))
 
 
 @torch.inference_mode()
@@ -109,9 +90,8 @@ def generate_ar(
     prompt_lengths: Tensor,
     limits: Tensor,
     sampling: Sampling,
-    generator: torch.Generator,
-    cached: bool = True,
-    said: Tensor | None = None,
+    random: Random,
+    steer: Steer | None = None,
 ) -> Codes:
     """Continue each prompt until <eos> or the row's limit.
 
@@ -120,126 +100,58 @@ def generate_ar(
         prompt: (B, T) int64 of codebook 0, right-padded beyond `prompt_lengths` (B,), which may be
             zero. Clipped at its start to whole groups.
         limits: (B,) most new frames, rounded up to whole groups.
-        generator: On the model's device.
-        cached: False re-reads the whole sequence at each step (the oracle).
-        said: (B,) text tokens that are the prompt's; needed by models with `alignment`, which
-            start to walk behind them and may not end before the last token.
+        random: On the model's device.
+        steer: Leads the model; none does in VALL-E 2.
 
     Raises:
-        ValueError: Text, prompt and limit are more than the model's positions hold, or `said` or
-            guidance is missing or not wanted.
+        ValueError: Text, prompt and limit are more than the model's positions hold.
     """
     G = model.config.group_size
     codes, lengths = clip_to_groups(prompt, prompt_lengths, G)
-    codes = codes[:, : int(lengths.max())]
     steps = -(-limits // G)  # (B,)
-    total = int((lengths + steps * G).max())
+    longest, most, total = (int(n.max()) for n in (lengths, steps, lengths + steps * G))
     if total > model.config.max_frames:
         raise ValueError(f"prompt and limit are {total} frames, {model.config.max_frames} fit")
-    if (said is None) == model.config.alignment:
-        raise ValueError(f"alignment is {model.config.alignment}: said must fit it")
-    if said is None and sampling.guidance:
-        raise ValueError(f"guidance {sampling.guidance} needs a model with alignment")
+    codes = codes[:, :longest]
+    extra = None if steer is None else steer.start(lengths // G)
+    R = 1 if extra is None else len(extra) // len(text)
 
-    B = len(text)
+    cache = Cache(
+        model.config.size, R * len(text), text.shape[1] + 2 + longest // G + most, model.bos
+    )
+    known = [each.repeat(R, 1) for each in (text, codes)]
+    sizes = [each.repeat(R) for each in (text_lengths, lengths)]
+    hidden = model.prefill(known[0], sizes[0], known[1], sizes[1], cache, extra)
+    codes = F.pad(codes, (0, most * G))
     start, new = lengths, torch.zeros_like(lengths)  # prompt frames, groups drawn so far
-    finished = torch.zeros(B, dtype=torch.bool, device=text.device)
-    capacity = text.shape[1] + 2 + codes.shape[1] // G + int(steps.max())
-    # With guidance every row is read twice, the second time without being told where it is.
-    times = 2 if sampling.guidance else 1
-    cache = Cache(model.config.size, times * B, capacity, model.bos) if cached else None
-    walk = guide = None
-    if said is not None:
-        walk = Walk(said, torch.zeros_like(said), torch.ones(B, device=said.device))
-        # Of <bos> and of every group read so far; the newest tells what the next group says.
-        guide = first_guide(model, text, text_lengths, lengths, walk)
-        guide = with_unaware(model, guide, times)
-    trail: list[Tensor] = []  # pointers of the groups drawn, each (B,)
-    hidden = None
-    while bool((~finished & (new < steps)).any()):
-        if cache is None or hidden is None:
-            state = [each.repeat(times, 1) for each in (text, codes)]
-            sizes = [each.repeat(times) for each in (text_lengths, lengths)]
-            if cache is None:
-                hidden = model.read(state[0], sizes[0], state[1], sizes[1], guide)
-                hidden = at_end(hidden, sizes[1] // G)
-            else:
-                hidden = model.prefill(state[0], sizes[0], state[1], sizes[1], cache, guide)
+    finished = torch.zeros_like(lengths, dtype=torch.bool)
+    look = 1 if text.device.type == "cpu" else LOOK_EVERY
+    for step in range(most):
         logits = model.predict(hidden)
-        if sampling.guidance:
-            logits = guided(logits[:B], logits[B:], sampling.guidance)
+        if steer is not None:
+            logits = steer.logits(logits)
         history = last_codes(codes, lengths, sampling.window)
-        early = None if walk is None else walk.pointer < text_lengths
-        group, ended = sample_group(logits, history, model, sampling, generator, early)
+        group, ended = sample_group(logits, history, model.eos_id, sampling, random)
         running = ~finished & (new < steps)
         finished = finished | (running & ended)
         running = running & ~ended
-        new = new + running
-        codes = put(codes, lengths, group, running)
-        latest = None
-        if walk is not None and guide is not None:
-            trail.append(walk.pointer)
-            walk = step_on(walk, hidden[:B], text_lengths, model, sampling, generator)
-            latest = model.guide(text, text_lengths, walk.pointer[:, None], walk.age[:, None])
-            latest = with_unaware(model, latest, times)
-            if cache is None:
-                place = (1 + lengths // G).repeat(times)
-                guide = put_guide(guide, place, latest, running.repeat(times))
-        if cache is not None:  # rows that have ended go on with a group that nobody reads
-            number = (1 + lengths // G).repeat(times)
-            hidden = model.decode(group.repeat(times, 1), number, cache, latest)
-        lengths = lengths + G * running
+        codes, new = put(codes, lengths, group, running), new + running
+        if steer is not None:
+            extra = steer.step(hidden)
+        number, lengths = 1 + lengths // G, lengths + G * running
+        if step + 1 == most or (step % look == 0 and not bool((running & (new < steps)).any())):
+            break
+        # Rows that have ended go on with a group that nobody reads.
+        hidden = model.decode(group.repeat(R, 1), number.repeat(R), cache, extra)
     frames = lengths - start
-    result = codes.new_zeros(B, int(frames.max()))
-    for row in range(B):
-        result[row, : int(frames[row])] = codes[row, int(start[row]) : int(lengths[row])]
-    pointer = None
-    if walk is not None:
-        pointer = torch.stack(trail, 1).repeat_interleave(G, 1)[:, : result.shape[1]]
-    return Codes(result, frames, finished, pointer)
+    return Codes(cut(codes, start, frames), frames, finished)
 
 
-def first_guide(
-    model: AR, text: Tensor, text_lengths: Tensor, lengths: Tensor, walk: Walk
-) -> Tensor:
-    """Guides of <bos> and the prompt's groups (B, N + 1, D): none but for the last of each row."""
-    groups = lengths // model.config.group_size
-    number = torch.arange(int(groups.max()) + 1, device=text.device)
-    pointer = torch.where(number == groups[:, None], walk.pointer[:, None], NONE)
-    return model.guide(text, text_lengths, pointer, torch.zeros_like(pointer))
-
-
-def with_unaware(model: AR, guide: Tensor, times: int) -> Tensor:
-    """For `times` 2, guides (B, N, D) and behind them as many that tell nothing: (2 * B, N, D)."""
-    if times == 1 or model.pointer is None:
-        return guide
-    return torch.cat([guide, model.pointer.none.expand_as(guide)])
-
-
-def put_guide(guide: Tensor, place: Tensor, latest: Tensor, running: Tensor) -> Tensor:
-    """Append `latest` (B, 1, D) to each running row of guides (B, N, D) at its `place` (B,)."""
-    if int(place.max()) >= guide.shape[1]:
-        guide = torch.cat([guide, torch.zeros_like(latest)], 1)
-    rows = running.nonzero()[:, 0]
-    guide = guide.clone()
-    guide[rows, place[rows]] = latest[rows, 0]
-    return guide
-
-
-def at_end(hidden: Tensor, groups: Tensor) -> Tensor:
-    """Of (B, N + 1, D) what is known behind each row's last group: (B, D)."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), groups]
-
-
-def put(codes: Tensor, lengths: Tensor, group: Tensor, running: Tensor) -> Tensor:
-    """Append a group (B, G) to each running row of codes (B, T) behind its `lengths`."""
-    G = group.shape[1]
-    if int(lengths.max()) + G > codes.shape[1]:
-        codes = torch.cat([codes, codes.new_zeros(len(codes), G)], 1)
-    slots = lengths[:, None] + torch.arange(G, device=codes.device)
-    slots = slots.clamp(max=codes.shape[1] - 1)
-    kept = codes.gather(1, slots)
-    return codes.scatter(1, slots, torch.where(running[:, None], group, kept))
+def cut(codes: Tensor, start: Tensor, frames: Tensor) -> Tensor:
+    """`frames` (B,) codes of each row (B, T) from `start` (B,), zeros behind: (B, T')."""
+    longest = int(frames.max())
+    kept = part(F.pad(codes, (0, longest))[..., None], start, longest)[..., 0]
+    return kept.masked_fill(torch.arange(longest, device=codes.device) >= frames[:, None], 0)
 
 
 @torch.inference_mode()
@@ -251,50 +163,33 @@ def generate_nar(
     prompt_lengths: Tensor,
     codes: Tensor,
     lengths: Tensor,
-    pointer: Tensor | None = None,
-    entries: Tensor | None = None,
+    extra: Tensor | None = None,
+    choose: Choose | None = None,
 ) -> Tensor:
-    """Fill codebooks 1..K-1, one pass each: the likeliest code, or with `expected` the middle one.
+    """Fill codebooks 1..K-1, one pass each, with the likeliest codes.
 
     Args:
         text: (B, S) int64, right-padded beyond `text_lengths` (B,).
         prompt: (B, K, T) int64, right-padded beyond `prompt_lengths` (B,).
         codes: (B, T') int64 of codebook 0, right-padded beyond `lengths` (B,).
-        pointer: (B, T') int64, where each new frame is in the text, for models with `alignment`.
-        entries: (K, V, features) of the codec, for models with `expected`.
+        extra: (B, longest prompt and codes, D), added to the frames; none is in VALL-E 2.
+        choose: Picks other codes than the likeliest; none does in VALL-E 2.
 
     Returns:
         (B, K, T') int64, zeros beyond `lengths`.
+
+    Raises:
+        ValueError: The model has another K, or its positions do not hold text, prompt and codes.
     """
-    B, K = prompt.shape[:2]
-    if (entries is not None) != model.config.expected:
-        raise ValueError(f"expected is {model.config.expected} in this model's config")
-    total = prompt_lengths + lengths
-    full = prompt.new_zeros(B, K, int(total.max()))
-    where = None if pointer is None else prompt.new_zeros(B, int(total.max()))
-    for row in range(B):
-        head, end = int(prompt_lengths[row]), int(total[row])
-        full[row, :, :head] = prompt[row, :, :head]
-        full[row, 0, head:end] = codes[row, : end - head]
-        if where is not None and pointer is not None:
-            where[row, head:end] = pointer[row, : end - head]
-    frame = torch.arange(full.shape[2], device=full.device)
-    target = (frame >= prompt_lengths[:, None]) & (frame < total[:, None])  # (B, T)
+    K, total = prompt.shape[1], prompt_lengths + lengths
+    others = codes.new_zeros(len(codes), K - 1, codes.shape[1])
+    target = torch.cat([codes[:, None], others], 1)
+    full = join(prompt.transpose(1, 2), prompt_lengths, target.transpose(1, 2)).transpose(1, 2)
+    full = full[..., : int(total.max())].contiguous()  # (B, K, longest)
     for level in range(1, K):
-        logits = model(text, text_lengths, full, total, prompt_lengths, level, where)
-        best = logits.argmax(-1) if entries is None else nearest_expected(logits, entries[level])
-        full[:, level] = torch.where(target, best, full[:, level])
-    result = prompt.new_zeros(B, K, codes.shape[1])
-    for row in range(B):
-        head, end = int(prompt_lengths[row]), int(total[row])
-        result[row, :, : end - head] = full[row, :, head:end]
-    return result
-
-
-def nearest_expected(logits: Tensor, entries: Tensor) -> Tensor:
-    """Of (B, T, V) logits over `entries` (V, features) the code (B, T) with the least mean error.
-
-    The mean squared error of an entry is its distance to the expected entry and a constant.
-    """
-    expected = logits.softmax(-1) @ entries  # (B, T, features)
-    return torch.cdist(expected, entries.expand(len(logits), -1, -1)).argmin(-1)
+        logits = model(text, text_lengths, full, total, prompt_lengths, level, extra)
+        best = logits.argmax(-1) if choose is None else choose(logits, level)
+        frame = torch.arange(full.shape[2], device=full.device)
+        full[:, level] = torch.where(frame < prompt_lengths[:, None], full[:, level], best)
+    said = [cut(full[:, level], prompt_lengths, lengths) for level in range(K)]
+    return F.pad(torch.stack(said, 1), (0, codes.shape[1] - said[0].shape[1]))

@@ -1,9 +1,12 @@
-"""The non-autoregressive model of codebooks 1..K-1 (VALL-E 2, 3.3, Eq. 12-17).
+"""The non-autoregressive model of codebooks 1..K-1 (VALL-E 2, 3.3).
 
 Reads text || <eos> || codes || <eos> || W_id[j] with full attention and predicts codebook j of
 every target frame at once. Prompt frames are the sum of all K code embeddings, target frames that
 of codebooks 0..j-1. What the paper leaves open: the <eos> behind the codes is a learned vector of
 the code sequence, and it and the code-ID token take the two code positions behind the last frame.
+
+The one seam for what the paper does not have is `extra`, added to the frames' embeddings; nothing
+here makes one (`model/extras/`).
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from .ar import Loss, cross_entropy, logits
-from .extras.alignment import NONE, Pointer, ages
 from .transformer import INIT_STD, Size, Transformer, embed_text, embedding, join, part, positions
 
 
@@ -31,14 +33,6 @@ class NARConfig:
     """Text positions, <eos> included."""
     max_frames: int = 4096
     """Longest code sequence in frames, prompt included."""
-    alignment: bool = False
-    """Whether frames know their place in the text (`extras/alignment.py`); not the paper's."""
-    expected: bool = False
-    """Whether the entry nearest to the expected one is taken, not the likeliest; not in VALL-E 2.
-
-    A model that is unsure gives many entries a little chance, and the likeliest of them is as far
-    from the truth as any: on the bundled model it doubled the error that it should have mended.
-    """
 
     def __post_init__(self):
         if min(self.text_size, self.codebook_size, self.max_text, self.max_frames) < 1:
@@ -61,7 +55,6 @@ class NAR(nn.Module):
         self.eos = nn.Parameter(torch.randn(D) * INIT_STD)
         self.level_embedding = embedding(K - 1, D)  # W_id
         self.transformer = Transformer(config.size, causal=False)
-        self.pointer = Pointer(D) if config.alignment else None
 
     def forward(
         self,
@@ -71,7 +64,7 @@ class NAR(nn.Module):
         lengths: Tensor,
         prompt_lengths: Tensor,
         level: int,
-        pointer: Tensor | None = None,
+        extra: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, V) of codebook `level` (1..K-1) at every frame.
 
@@ -80,8 +73,11 @@ class NAR(nn.Module):
             codes: (B, K, T) int64, right-padded beyond `lengths` (B,). Target frames are read in
                 codebooks 0..level-1 only.
             prompt_lengths: (B,) frames at the start that are the prompt, read in all codebooks.
-            pointer: (B, T) int64, where each frame is in the text, not read within prompts; only
-                for models with `alignment`.
+            extra: (B, T, D), added to the frames' embeddings.
+
+        Raises:
+            ValueError: There is no such level or K, or the model's positions do not hold the text
+                or the frames.
         """
         K, T = codes.shape[1:]
         if not 1 <= level < self.config.codebooks or K != self.config.codebooks:
@@ -92,21 +88,16 @@ class NAR(nn.Module):
 
         is_prompt = torch.arange(T, device=codes.device) < prompt_lengths[:, None]  # (B, T)
         frames = torch.zeros(*codes[:, 0].shape, x.shape[2], dtype=x.dtype, device=x.device)
-        for k, table in enumerate(self.code_embeddings):
+        for k, table in enumerate(self.code_embeddings):  # Eq. 12 the prompt, Eq. 13 the target
             embedded = table(codes[:, k])  # (B, T, D)
             frames = frames + (embedded if k < level else embedded * is_prompt[..., None])
-        if (pointer is not None) != self.config.alignment:
-            raise ValueError(f"alignment is {self.config.alignment} in this model's config")
-        if pointer is not None and self.pointer is not None:
-            pointer = pointer.masked_fill(is_prompt, NONE)
-            frames = frames + self.pointer(
-                text, text_lengths, self.text_embedding, pointer, ages(pointer)
-            )
+        if extra is not None:
+            frames = frames + extra
         tail = torch.stack([self.eos, self.level_embedding.weight[level - 1]])
         speech = join(frames, lengths, tail.expand(len(codes), -1, -1))
         speech = speech + self.code_position.weight[: T + 2]
 
-        x = join(x, text_lengths + 1, speech)
+        x = join(x, text_lengths + 1, speech)  # Eq. 14
         x = self.transformer(x, text_lengths + 1 + lengths + 2)
         table = self.code_embeddings[level]
         assert isinstance(table, nn.Embedding)
@@ -120,10 +111,14 @@ class NAR(nn.Module):
         lengths: Tensor,
         prompt_lengths: Tensor,
         level: int,
-        pointer: Tensor | None = None,
+        extra: Tensor | None = None,
     ) -> Loss:
-        """Mean nats per code of codebook `level` after the prompt (Eq. 17), as `forward`."""
-        predicted = self(text, text_lengths, codes, lengths, prompt_lengths, level, pointer)
+        """Mean nats per code of codebook `level` after the prompt (Eq. 15-17).
+
+        One level of the sum over them; training draws it anew for each step. Arguments and errors
+        as of `forward`.
+        """
+        predicted = self(text, text_lengths, codes, lengths, prompt_lengths, level, extra)
         frame = torch.arange(codes.shape[2], device=codes.device)
         counted = (frame >= prompt_lengths[:, None]) & (frame < lengths[:, None])
         return cross_entropy(predicted, codes[:, level], counted)

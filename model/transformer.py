@@ -51,7 +51,7 @@ class Cache:
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=like.device)  # (B,)
-        self.used = 0  # slots in use in the longest row
+        self.used = 0  # slots looked at: no row has more, and no device is asked how many it has
 
     def reserve(self, new: int) -> tuple[Tensor, Tensor]:
         """Place `new` tokens behind each row: their slots, and which slots each may look at."""
@@ -72,7 +72,6 @@ class Cache:
     def advance(self, lengths: Tensor) -> None:
         """Count `lengths` (B,) of the tokens just written; later ones (padding) get overwritten."""
         self.lengths = self.lengths + lengths
-        self.used = int(self.lengths.max())
 
 
 class Block(nn.Module):
@@ -162,7 +161,7 @@ def embedding(count: int, width: int) -> nn.Embedding:
 def embed_text(
     text: Tensor, lengths: Tensor, table: nn.Embedding, position: nn.Embedding
 ) -> Tensor:
-    """Text ids (B, S), right-padded beyond `lengths` (B,), and <eos> behind them: (B, S + 1, D).
+    """Text ids (B, S), right-padded beyond `lengths` (B,), and <eos> (Eq. 5): (B, S + 1, D).
 
     <eos> is the last row of `table`, behind the vocabulary.
     """

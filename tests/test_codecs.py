@@ -18,7 +18,6 @@ from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer, limit_seconds
 from sayso.model.ar import AR, ARConfig
 from sayso.model.bundle import load_bundle
-from sayso.model.checkpoint import save_module
 from sayso.model.codecs import load
 from sayso.model.codecs.base import Codec, Stored, check_audio, check_codes
 from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
@@ -27,6 +26,7 @@ from sayso.model.errors import CheckpointError, InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.text.tokenizers import Phonemes
 from sayso.model.transformer import Size
+from sayso.model.valle2 import Valle2
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("model", "training", "inference", "src/sayso", "benchmarks", "tools")
@@ -156,8 +156,7 @@ def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text.save(folder / "text")
     ar = ARConfig(text.size, codec.codebook_size, size=size)
     nar = NARConfig(text.size, codec.codebook_size, codec.codebooks, size=size)
-    save_module(folder / "ar", AR(ar), ar)
-    save_module(folder / "nar", NAR(nar), nar)
+    Valle2(AR(ar), NAR(nar)).save(folder)
     (folder / "card.json").write_text(json.dumps({"codec": {"identity": codec.identity}}))
     return folder
 
@@ -198,13 +197,13 @@ def test_a_new_codec_is_a_file_and_a_line(toy_is_known, toy_model: Path, tmp_pat
 
 def seconds(speaker: Synthesizer, prompt: Tensor, seed: int) -> float:
     """How long TEXT takes with a seed, 0 if it does not end: random models end by chance."""
-    bundle, generator = speaker.bundle, torch.Generator().manual_seed(seed)
+    bundle, random = speaker.bundle, speaker.bundle.model.generator(seed)
     before, said = (bundle.tokenizer.encode(text) for text in ("new codes", TEXT))
     limit = int(limit_seconds(TEXT) * bundle.codec.frame_rate)
-    codes, first = bundle.generate(
-        [before + said], [prompt], [limit], bundle.sampling, generator, [len(before)]
+    codes, finished = bundle.model.generate(
+        [before + said], [prompt], [limit], bundle.sampling, random, [len(before)]
     )
-    return float(first.finished[0]) * codes[0].shape[1] / bundle.codec.frame_rate
+    return finished[0] * codes[0].shape[1] / bundle.codec.frame_rate
 
 
 ENCODEC_ALONE = """

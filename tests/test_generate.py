@@ -1,8 +1,9 @@
-"""Decoding: the cached path equals the naive one, limits, prompts, seeds."""
+"""Decoding: the cached path equals the naive one, limits, prompts, seeds, batches, devices."""
 
 import pytest
 import torch
 
+from sayso.model.ar import clip_to_groups
 from sayso.model.generate import generate_ar, generate_nar, last_codes, sample_group
 from sayso.model.sampling import EMPTY, Sampling
 from test_models import make_ar, make_nar
@@ -20,34 +21,79 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@torch.inference_mode()
+def naive(
+    model, text, text_lengths, prompt, prompt_lengths, limits, sampling, generator, steer=None
+):
+    """The oracle: `generate_ar` without a cache, everything read anew at each step.
+
+    Returns each row's codes and whether it ended.
+    """
+    G = model.config.group_size
+    codes, lengths = clip_to_groups(prompt, prompt_lengths, G)
+    rows = [row[:length] for row, length in zip(codes, lengths.tolist(), strict=True)]
+    left, state = (-(-limits // G)).tolist(), ["running"] * len(rows)
+    told = [] if steer is None else list(steer.start(lengths // G))  # (N + 1, D) of each reading
+    R = max(1, len(told) // len(rows))
+    told = [each[: n // G + 1] for each, n in zip(told, lengths.tolist() * R, strict=False)]
+    while any(each == "running" and left[row] for row, each in enumerate(state)):
+        lengths = torch.tensor([len(row) for row in rows])
+        codes = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        extra = None if not told else torch.nn.utils.rnn.pad_sequence(told, batch_first=True)
+        hidden = model.read(
+            text.repeat(R, 1), text_lengths.repeat(R), codes.repeat(R, 1), lengths.repeat(R), extra
+        )
+        hidden = hidden[torch.arange(R * len(rows)), (lengths // G).repeat(R)]
+        logits = model.predict(hidden)
+        logits = logits if steer is None else steer.logits(logits)
+        history = last_codes(codes, lengths, sampling.window)
+        group, ended = sample_group(logits, history, model.eos_id, sampling, generator)
+        more = [] if steer is None else steer.step(hidden)
+        for row in range(len(rows)):
+            if state[row] != "running" or not left[row]:
+                continue
+            if ended[row]:
+                state[row] = "ended"
+                continue
+            left[row] -= 1
+            rows[row] = torch.cat([rows[row], group[row]])
+            for reading in range(row, len(told), len(rows)):
+                told[reading] = torch.cat([told[reading], more[reading]])
+    starts = (prompt_lengths // G * G).tolist()
+    return [row[n:] for row, n in zip(rows, starts, strict=True)], [x == "ended" for x in state]
+
+
+def assert_same(found, wanted):
+    """Codes of `generate_ar` and of `naive`."""
+    rows, ended = wanted
+    assert found.finished.tolist() == ended
+    assert found.lengths.tolist() == [len(row) for row in rows]
+    for row, codes in enumerate(rows):
+        assert found.codes[row, : len(codes)].tolist() == codes.tolist()
+        assert not found.codes[row, len(codes) :].any()
+
+
 @pytest.mark.parametrize("G", [1, 2, 4, 8])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("method", ["greedy", "ras", "random"])
 def test_cached_decoding_equals_naive_token_for_token(G, rows, method):
     model = make_ar(G)
-    fast = generate_ar(model, *inputs(rows), Sampling(method), seeded())
-    slow = generate_ar(model, *inputs(rows), Sampling(method), seeded(), cached=False)
-    assert torch.equal(fast.codes, slow.codes)
-    assert torch.equal(fast.lengths, slow.lengths)
-    assert torch.equal(fast.finished, slow.finished)
-    assert fast.codes.shape[1] > 0
+    found = generate_ar(model, *inputs(rows), Sampling(method), seeded())
+    assert_same(found, naive(model, *inputs(rows), Sampling(method), seeded()))
+    assert found.codes.shape[1] > 0
 
 
 @pytest.mark.parametrize("G", [1, 2, 4])
-def test_a_batch_of_unequal_rows_equals_each_row_alone(G):
-    model = make_ar(G)
-    together = generate_ar(model, *inputs(3), Sampling("greedy"), seeded())
+@pytest.mark.parametrize("method", ["greedy", "ras", "random"])
+def test_what_a_row_says_does_not_hang_on_who_shares_its_batch(G, method):
+    """Each row has its own generator; greedy needs none."""
+    model, how = make_ar(G), Sampling(method)
+    together = generate_ar(model, *inputs(3), how, [seeded(row) for row in range(3)])
     for row in range(3):
         text, text_lengths, prompt, prompt_lengths, limits = (x[row : row + 1] for x in inputs(3))
+        text, prompt = text[:, : int(text_lengths)], prompt[:, : int(prompt_lengths)]
         alone = generate_ar(
-            model,
-            text[:, : int(text_lengths)],
-            text_lengths,
-            prompt[:, : int(prompt_lengths)],
-            prompt_lengths,
-            limits,
-            Sampling("greedy"),
-            seeded(),
+            model, text, text_lengths, prompt, prompt_lengths, limits, how, [seeded(row)]
         )
         length = int(alone.lengths)
         assert together.lengths[row] == length
@@ -107,11 +153,11 @@ def test_the_first_place_of_a_group_decides_on_eos():
     logits[0, 1:, model.eos_id] = 50  # later places would all but surely draw <eos>
     logits[0, 0, model.eos_id] = -50
     empty = torch.full((1, 10), EMPTY)
-    codes, ended = sample_group(logits, empty, model, Sampling(), seeded())
+    codes, ended = sample_group(logits, empty, model.eos_id, Sampling(), seeded())
     assert not ended.item()
     assert (codes < model.eos_id).all()
     logits[0, 0, model.eos_id] = 50
-    codes, ended = sample_group(logits, empty, model, Sampling(), seeded())
+    codes, ended = sample_group(logits, empty, model.eos_id, Sampling(), seeded())
     assert ended.item()
     assert (codes < model.eos_id).all()  # what is fed on must have an embedding of a real code
 
@@ -123,7 +169,8 @@ def test_group_mates_count_as_history():
     logits[:, :, 5] = 5.0
     seen = torch.full((2000, 10), EMPTY)
     seen[:, -1] = 5  # r = .1 for the first place, .2 for the second
-    codes, _ = sample_group(logits, seen, model, Sampling(top_p=0.0, threshold=0.1), seeded())
+    how = Sampling(top_p=0.0, threshold=0.1)
+    codes, _ = sample_group(logits, seen, model.eos_id, how, seeded())
     assert (codes[:, 0] == 5).all()
     assert (codes[:, 1] != 5).any()
 

@@ -39,7 +39,7 @@ SILENT = {
 }
 SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),
-    *("--speed", "--pitch", "--formant", "--samples", "--model"),
+    *("--speed", "--pitch", "--formant", "--samples", "--model", "--device"),
 }
 DATA = re.compile(r"Tensor|ndarray|NDArray|Audio\b|bytes|Grant|Take\b|Features|Spoken")
 YIELDERS = {  # public functions that give sound, codes or bytes without being given any: why
@@ -69,7 +69,7 @@ MAKERS = {  # call -> the only files that may make it
     "store.grant": {"inference/gate.py"},
     "read_sealed": {"inference/store/store.py", "inference/store/checking.py"},
     "read_key": {"inference/store/sealed.py", "inference/store/checking.py"},
-    "bundle.generate": {"inference/synthesizer.py", "src/sayso/export.py"},
+    "model.generate": {"inference/synthesizer.py", "src/sayso/export.py"},
     "codec.speak": {"inference/synthesizer.py", "tools/classifier_clips.py"},
     "codec.hear": {"inference/synthesizer.py"},
     "codec.as_prompt": {"src/sayso/export.py", "src/sayso/listen.py"},

@@ -1,5 +1,7 @@
 """Sampling on hand-made logits: every branch of Algorithm 1."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,6 @@ from sayso.model.sampling import (
     EMPTY,
     Sampling,
     draw,
-    guided,
     nucleus,
     probabilities,
     repetition,
@@ -66,16 +67,24 @@ def test_draw_never_takes_an_impossible_code():
     assert draw(p, seeded()).unique().tolist() == [1]
 
 
-def test_guidance_by_hand():
-    aware, unaware = torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[0.7, 0.2, 0.1]])
-    found = probabilities(guided(aware.log(), unaware.log() + 5, 2.0))
-    wanted = aware**3 / unaware**2
-    assert torch.allclose(found, wanted / wanted.sum())
-    assert torch.allclose(probabilities(guided(aware.log(), unaware.log(), 0.0)), aware)
+def test_an_excluded_code_that_had_all_the_mass_leaves_the_others_as_they_were():
+    """200 nats above the rest its probability is 1 and the others' 0, in fp32."""
+    logits = torch.tensor([[200.0, 0.0, 0.0, math.log(2)]]).expand(4000, 4)
+    p = probabilities(without(logits, 0))
+    torch.testing.assert_close(p[0], torch.tensor([0.0, 0.25, 0.25, 0.5]))
+    history = torch.full((4000, 10), EMPTY)
+    for method in ("ras", "nucleus", "random", "greedy"):
+        codes = sample(logits, history, Sampling(method, top_p=1.0), seeded(), exclude=0)
+        assert 0 not in codes.tolist()
 
 
-def test_without_renormalises():
-    torch.testing.assert_close(without(P, 0), torch.tensor([[0.0, 0.6, 0.3, 0.1]]))
+def test_with_a_generator_for_each_row_no_row_moves_another():
+    p = P.expand(3, 4)
+    together = draw(p, [seeded(row) for row in range(3)])
+    alone = [draw(P, [seeded(row)])[0] for row in range(3)]
+    assert together.tolist() == torch.stack(alone).tolist()
+    with pytest.raises(ValueError, match="zip"):
+        draw(p, [seeded()])
 
 
 def test_repetition_counts_over_the_whole_window_also_at_the_start():
@@ -112,6 +121,15 @@ def test_ras_only_looks_at_its_window():
     far = [0] * 10 + [1] * 10
     assert shares(far, Sampling(top_p=0.5)).tolist() == [1, 0, 0, 0]
     assert shares(far, Sampling(top_p=0.5, window=20))[1] > 0
+
+
+def test_a_threshold_of_zero_is_the_papers_print_of_k_from_0():
+    """Sum over k = 0..K of c_t == c_(t-k), over K, above t_r .1: the term k = 0 is always a hit."""
+    history = torch.randint(0, 4, (500, 10), generator=seeded(5))
+    candidate = torch.randint(0, 4, (500,), generator=seeded(6))
+    printed = (1 + (history == candidate[:, None]).sum(1)) / 10 > 0.1
+    assert torch.equal(printed, repetition(candidate, history) > 0)
+    assert 0 < printed.sum() < 500
 
 
 def test_ras_with_a_zero_threshold_still_needs_one_repeat():

@@ -3,14 +3,18 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import sayso.inference.synthesizer as synthesizer_module
+from sayso.cli import app
 from sayso.inference.detection.detector import detect
 from sayso.inference.errors import MarkError, RefusedError
+from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer, check_destination, limit_seconds
 from sayso.model.bundle import BUNDLED, load_bundle
@@ -50,22 +54,44 @@ def test_what_leaves_carries_both_marks_and_stands_in_the_ledger(speaker, home, 
     assert found.manifest.ledger_id == spoken.ledger_id
     assert found.manifest.card_hash == speaker.bundle.card_hash
     assert unreleased(tmp_path / "home") == []
-    speaker.store.verify()
+    verify(speaker.store)
 
 
 def test_same_seed_same_codes_other_seed_other_codes():
     """Codes, not files: each file's watermark carries its own ledger id."""
-    bundle = load_bundle()
+    bundle = load_bundle(device="cpu")
     ids = bundle.tokenizer.encode(TEXT)
     prompt = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
+    how, model = bundle.sampling, bundle.model
     one, same, other = (
-        bundle.generate(
-            [ids], [prompt], [150], Sampling(), torch.Generator().manual_seed(seed), [0]
-        )[0]
+        model.generate([ids], [prompt], [150], how, model.generator(seed), [0]).codes
         for seed in (0, 0, 1)
     )
     assert torch.equal(one[0], same[0])
     assert one[0].shape != other[0].shape or not torch.equal(one[0], other[0])
+
+
+def test_one_field_of_the_cards_sampling_changes_and_the_rest_is_kept(monkeypatch, home, tmp_path):
+    """`--top-p` on the command line: the bundled card's window, threshold and extras stay."""
+    asked = {}
+
+    def speak(self, text, voice, out, purpose, user, seed, sampling, alteration, samples):
+        asked.update(sampling=sampling, bundle=self.bundle, device=self.bundle.model.device)
+        raise InputError("asked")
+
+    monkeypatch.setattr(Synthesizer, "speak", speak)
+    monkeypatch.setenv("SAYSO_HOME", str(home))
+    say = ["speak", "--voice", "nobody", "--text", TEXT, "--out", str(tmp_path / "no.wav")]
+    runner = CliRunner()
+    assert isinstance(runner.invoke(app, [*say, "--top-p", "0.5"]).exception, InputError)
+    own = asked["bundle"].sampling
+    assert own.top_p != 0.5 and own.threshold != Sampling().threshold
+    assert asked["sampling"] == replace(own, top_p=0.5)
+    assert asked["bundle"].model.extras.guidance > 0
+    assert isinstance(runner.invoke(app, [*say, "--device", "cpu"]).exception, InputError)
+    assert asked["sampling"] == own and asked["device"] == torch.device("cpu")
+    wrong = runner.invoke(app, [*say, "--top-p", "2"]).exception
+    assert isinstance(wrong, InputError) and "--top-p" in str(wrong)
 
 
 @pytest.mark.parametrize(
@@ -209,8 +235,9 @@ def test_parts_of_different_models_are_refused(tmp_path):
     shutil.copytree(BUNDLED, folder)
     config = folder / "ar" / "config.json"
     values = json.loads(config.read_text())
-    config.write_text(json.dumps(values | {"codebook_size": 512}))
-    with pytest.raises(CheckpointError):
+    values["ar"]["codebook_size"] = 512
+    config.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="does not fit"):
         load_bundle(folder)
 
 

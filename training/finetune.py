@@ -7,17 +7,18 @@ from typing import cast
 import torch
 from torch import nn
 
-from sayso.model.ar import AR, ARConfig
+from sayso.model.ar import AR
 from sayso.model.card import read_card
-from sayso.model.checkpoint import load_module
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
 from sayso.model.errors import InputError
-from sayso.model.nar import NAR, NARConfig
+from sayso.model.extras.alignment import AlignedAR
+from sayso.model.nar import NAR
 from sayso.model.transformer import INIT_STD
+from sayso.model.valle2 import AnyAR, AnyNAR, load_ar, load_nar, pure_ar, pure_nar
 
 
-def start_from(model: AR | NAR, folder: Path, identity: str, codec: Path) -> None:
+def start_from(model: AnyAR | AnyNAR, folder: Path, identity: str, codec: Path) -> None:
     """Copies the weights of a model folder (``RUN/ar`` or ``RUN/nar``) into a new model.
 
     If the codes of the new model are of another WORLD codec (of that `identity`, in the folder
@@ -36,37 +37,38 @@ def start_from(model: AR | NAR, folder: Path, identity: str, codec: Path) -> Non
             is not to be had or no WORLD codec.
     """
     trained_with = read_card(folder.parent)["codec"]["identity"]
-    if isinstance(model, AR):
-        source = load_module(folder, AR, ARConfig)
-        old, new = source.config.group_size, model.config.group_size
+    ours = _pure(model)
+    if isinstance(ours, AR):
+        source = load_ar(folder)
+        theirs = pure_ar(source)
+        old, new = theirs.config.group_size, ours.config.group_size
         if new % old and new != 1:
             raise InputError(
                 f"{folder} has group size {old}, good for 1 and multiples of {old}, not for {new}"
             )
-        theirs = replace(source.config, group_size=new)
+        config = replace(theirs.config, group_size=new)
     else:
-        source, old, new = load_module(folder, NAR, NARConfig), 1, 1
-        theirs = replace(source.config, expected=model.config.expected)  # no weights
-    ours = model.config
-    size = replace(theirs.size, dropout=ours.size.dropout)  # dropout has no weights
-    theirs = replace(theirs, size=size, max_text=ours.max_text, max_frames=ours.max_frames)
-    if theirs != ours:
-        raise InputError(f"{folder} is {theirs}; it cannot go into {ours}")
+        source = load_nar(folder)
+        theirs, old, new = pure_nar(source), 1, 1
+        config = theirs.config
+    size = replace(config.size, dropout=ours.config.size.dropout)  # dropout has no weights
+    lengths = {"max_text": ours.config.max_text, "max_frames": ours.config.max_frames}
+    if replace(config, size=size, **lengths) != ours.config or type(source) is not type(model):
+        raise InputError(f"{folder} is {source.config}; it cannot go into {model.config}")
     weights = source.state_dict()
-    own = model.state_dict()
     with torch.no_grad():
-        for name, value in own.items():
-            if name == "text_position.weight":
+        for name, value in model.state_dict().items():
+            if name.endswith("text_position.weight"):
                 _copy_positions(value, weights[name], 1, 1)
-            elif name == "code_position.weight":
+            elif name.endswith("code_position.weight"):
                 _copy_positions(value, weights[name], old, new)
             elif name in weights and value.shape == weights[name].shape:
                 value.copy_(weights[name])
-        if new > old and isinstance(model, AR) and isinstance(source, AR):
-            _join_groups(model, source)
+        if new > old and isinstance(ours, AR) and isinstance(theirs, AR):
+            _join_groups(ours, theirs)
     if trained_with != identity:
         old, new = folder.parent / "codec", codec
-        _carry_codes(model, codec_of(old, trained_with), codec_of(new, identity))
+        _carry_codes(ours, codec_of(old, trained_with), codec_of(new, identity))
 
 
 def codec_of(folder: Path, identity: str) -> Codec:
@@ -86,13 +88,17 @@ def _carry_codes(model: AR | NAR, old: Codec, new: Codec) -> None:
         table.weight[: len(chosen)] = table.weight[chosen]
 
 
+def _pure(model: AnyAR | AnyNAR) -> AR | NAR:
+    return pure_ar(model) if isinstance(model, AR | AlignedAR) else pure_nar(model)
+
+
 def _code_tables(model: AR | NAR) -> list[nn.Embedding]:
     tables = [model.code_embedding] if isinstance(model, AR) else list(model.code_embeddings)
     return cast(list[nn.Embedding], tables)
 
 
 @torch.no_grad()
-def start_from_codebooks(model: AR | NAR, codec: Codec, seed: int) -> None:
+def start_from_codebooks(model: AnyAR | AnyNAR, codec: Codec, seed: int) -> None:
     """Draws the code tables so that codes which sound alike start alike.
 
     The paper does not state the initialisation. Every codebook goes through one random matrix from
@@ -102,13 +108,14 @@ def start_from_codebooks(model: AR | NAR, codec: Codec, seed: int) -> None:
     Raises:
         InputError: The codec has other codebooks than the model.
     """
-    tables = _code_tables(model)
+    ours = _pure(model)
+    tables = _code_tables(ours)
     entries = codec.entries()[: len(tables)]  # (levels, codebook_size, features)
-    if entries.shape[:2] != (len(tables), model.config.codebook_size):
-        raise InputError(f"codebooks {tuple(entries.shape)} do not fit {model.config}")
+    if entries.shape[:2] != (len(tables), ours.config.codebook_size):
+        raise InputError(f"codebooks {tuple(entries.shape)} do not fit {ours.config}")
     entries = entries - entries.mean(1, keepdim=True)
     deviation = entries.pow(2).mean((1, 2)).sqrt().mean()
-    features, width = entries.shape[2], model.config.size.width
+    features, width = entries.shape[2], ours.config.size.width
     random = torch.Generator().manual_seed(seed)
     projection = torch.randn(features, width, generator=random) / features**0.5
     for table, book in zip(tables, entries, strict=True):

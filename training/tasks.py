@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from sayso.model.ar import AR, Loss, Size
+from sayso.model.extras.alignment import AlignedAR, AlignedLoss, AlignedNAR
 from sayso.model.nar import NAR
+from sayso.model.valle2 import AnyAR, AnyNAR, pure_ar, pure_nar
 
 from .data import Batch
 from .recipe import Optimisation
@@ -50,35 +52,42 @@ def shuffle_texts(batch: Batch) -> Batch:
 class ARTask(LightningModule):
     """The loss of codebook 0."""
 
-    def __init__(self, model: AR, settings: Optimisation):
+    def __init__(self, model: AnyAR, settings: Optimisation):
         super().__init__()
         self.model, self.settings = model, settings
+
+    @property
+    def pure(self) -> AR:
+        """The paper's model inside."""
+        return pure_ar(self.model)
 
     @property
     def levels(self) -> tuple[int, ...]:
         """Codebooks this task predicts."""
         return (0,)
 
-    def measure(self, batch: Batch, level: int) -> Loss:
+    def measure(self, batch: Batch, level: int) -> Loss | AlignedLoss:
         """The model's loss of one codebook on one batch."""
-        pointer = batch.pointer if self.model.config.alignment else None
-        return self.model.loss(
-            batch.text, batch.text_lengths, batch.codes[:, level], batch.lengths, pointer
-        )
+        given = batch.text, batch.text_lengths, batch.codes[:, level], batch.lengths
+        if isinstance(self.model, AlignedAR):
+            assert batch.pointer is not None  # else the run would not have begun
+            return self.model.loss(*given, batch.pointer)
+        return self.model.loss(*given)
 
-    def training_step(self, batch: Batch) -> tuple[Tensor, Loss]:
+    def training_step(self, batch: Batch) -> tuple[Tensor, Loss | AlignedLoss]:
         """This batch's part in the mean over all frames of the step, and the loss itself."""
         loss = self.measure(batch, 0)
-        aside = 0.0 if loss.aside is None else loss.aside
+        aside = loss.moves if isinstance(loss, AlignedLoss) else 0.0
         return (loss.summed + aside) / batch.step_frames, loss
 
     def flops(self, batch: Batch) -> float:
         """Floating-point operations of a training step on a batch, padding not counted."""
-        G, D = self.model.config.group_size, self.model.config.size.width
+        config = self.pure.config
+        G, D = config.group_size, config.size.width
         groups = batch.lengths // G
-        head = G * D * (self.model.config.codebook_size + 1) + (2 * G * D * D if G > 1 else 0)
+        head = G * D * (config.codebook_size + 1) + (2 * G * D * D if G > 1 else 0)
         tokens = batch.text_lengths + 2 + groups
-        return step_flops(self.model.config.size, tokens, True) + 6.0 * int(groups.sum()) * head
+        return step_flops(config.size, tokens, True) + 6.0 * int(groups.sum()) * head
 
     def validation_step(self, batch: Batch) -> Tensor:
         """Sums (levels, 4): nats, codes, nats more with shuffled texts, codes of these."""
@@ -92,26 +101,28 @@ class ARTask(LightningModule):
 class NARTask(LightningModule):
     """The loss of one codebook of 1..K-1, drawn per step."""
 
-    def __init__(self, model: NAR, settings: Optimisation):
+    def __init__(self, model: AnyNAR, settings: Optimisation):
         super().__init__()
         self.model, self.settings = model, settings
 
     @property
+    def pure(self) -> NAR:
+        """The paper's model inside."""
+        return pure_nar(self.model)
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """Codebooks this task predicts."""
-        return tuple(range(1, self.model.config.codebooks))
+        return tuple(range(1, self.pure.config.codebooks))
 
     def measure(self, batch: Batch, level: int) -> Loss:
         """The model's loss of one codebook on one batch."""
-        return self.model.loss(
-            batch.text,
-            batch.text_lengths,
-            batch.codes,
-            batch.lengths,
-            batch.prompt_lengths,
-            level,
-            batch.pointer if self.model.config.alignment else None,
-        )
+        text, prompt_lengths = (batch.text, batch.text_lengths), batch.prompt_lengths
+        given = *text, batch.codes, batch.lengths, prompt_lengths, level
+        if isinstance(self.model, AlignedNAR):
+            assert batch.pointer is not None
+            return self.model.loss(*given, batch.pointer)
+        return self.model.loss(*given)
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Loss]:
         """This batch's part in the mean over all targets of the step, and the loss itself."""
@@ -120,7 +131,7 @@ class NARTask(LightningModule):
 
     def flops(self, batch: Batch) -> float:
         """Floating-point operations of a training step on a batch, padding not counted."""
-        config = self.model.config
+        config = self.pure.config
         head = config.size.width * config.codebook_size
         tokens = batch.text_lengths + 3 + batch.lengths
         return step_flops(config.size, tokens, False) + 6.0 * int(batch.lengths.sum()) * head

@@ -14,11 +14,12 @@ from lightning.fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sayso.model.ar import AR, ARConfig
+from sayso.model.ar import ARConfig
 from sayso.model.checkpoint import save_module
 from sayso.model.corpora import verify
 from sayso.model.errors import InputError, SaysoError
-from sayso.model.nar import NAR, NARConfig
+from sayso.model.nar import NARConfig
+from sayso.model.valle2 import make_ar, make_nar
 
 from .card import write_card
 from .checkpoints import (
@@ -79,10 +80,9 @@ def train_ar(
         size=ar.size,
         max_text=ar.max_text,
         max_frames=ar.max_frames,
-        alignment=ar.alignment,
     )
     torch.manual_seed(ar.train.seed)  # of the initial weights
-    task = ARTask(AR(config), ar.train)
+    task = ARTask(make_ar(config, ar.alignment), ar.train)
     if ar.code_init == "codebooks":
         start_from_codebooks(
             task.model, codec_of(recipe.model_codec, tokens.codec["identity"]), ar.train.seed
@@ -109,11 +109,9 @@ def train_nar(
         size=nar.size,
         max_text=nar.max_text,
         max_frames=nar.max_frames,
-        alignment=nar.alignment,
-        expected=nar.expected,
     )
     torch.manual_seed(nar.train.seed)  # of the initial weights
-    task = NARTask(NAR(config), nar.train)
+    task = NARTask(make_nar(config, nar.alignment), nar.train)
     if nar.code_init == "codebooks":
         start_from_codebooks(
             task.model, codec_of(recipe.model_codec, tokens.codec["identity"]), nar.train.seed
@@ -134,10 +132,10 @@ def _train(
     hear: Hear | None,
 ) -> Path:
     """The loop; see :func:`train_ar`."""
-    run, config = Path(recipe.run), task.model.config
+    run, config = Path(recipe.run), task.pure.config
     folder = run / "checkpoints" / part
     made_from = {
-        "model": json.loads(json.dumps(asdict(config))),
+        "model": json.loads(json.dumps(asdict(task.model.config))),
         "corpora": tokens.corpora,
         "tokens": sorted(tokens.manifests.values()),
         "data": [settings.seed, settings.frames, recipe.data.join_seconds],
@@ -163,7 +161,7 @@ def _train(
             "no weights could be chosen. Set data.held_out_speakers, prepare the corpus's dev "
             "parts, or raise max_text, max_frames and frames"
         )
-    if config.alignment and not tokens.aligned:
+    if task.pure is not task.model and not tokens.aligned:
         raise InputError("alignment: true needs aligned tokens; prepare them with data.align: true")
     fabric = start_fabric(settings)
     first = fabric.is_global_zero
@@ -328,7 +326,9 @@ def _export(
     figures = {key: row[key] for key in ("step", "minutes")}
     figures |= {key: row.get(key) for key in ("validation_loss", "text_gain")}
     figures["new_voices"] = tokens.new_voices  # held out: speakers of whom nothing was trained on
-    figures["alignment"] = config.alignment  # not in VALL-E 2
+    figures["alignment"] = task.pure is not task.model  # not in VALL-E 2
+    if part == "nar":
+        figures["expected"] = recipe.nar.expected  # how it is asked; not in VALL-E 2
     figures["validation_per_codebook"] = list(row.get("validation_per_codebook", {}).values())
     start = recipe.ar.start_from if part == "ar" else recipe.nar.start_from
     write_card(run, recipe.name, part, tokens, figures, None if start is None else Path(start))

@@ -10,10 +10,16 @@ for how long it has stood there; and a prompt needs no pointer, so that none is 
 A pointer is 0 before the text, i at token i (counted from 1), and NONE where it is not known.
 """
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ar import AR, ARConfig, Loss, clip_to_groups, cross_entropy
+from ..nar import NAR, NARConfig
+from ..sampling import Random, draw
 from ..transformer import INIT_STD, embedding
 
 NONE = -1
@@ -78,3 +84,210 @@ def allowed(logits: Tensor, pointer: Tensor, lengths: Tensor) -> Tensor:
     move = torch.arange(logits.shape[1], device=logits.device)
     room = (lengths - pointer).clamp(min=0)[:, None]
     return logits.masked_fill(move > room, float("-inf"))
+
+
+@dataclass(frozen=True)
+class AlignedARConfig:
+    """All that is needed to build an `AlignedAR`."""
+
+    ar: ARConfig
+    """Of the model inside."""
+
+
+@dataclass(frozen=True)
+class AlignedNARConfig:
+    """All that is needed to build an `AlignedNAR`."""
+
+    nar: NARConfig
+    """Of the model inside."""
+
+
+class AlignedLoss(NamedTuple):
+    """A `Loss` of codes, and that of the pointer's moves."""
+
+    total: Tensor
+    """Mean nats per code, scalar, differentiable."""
+    summed: Tensor
+    """Sum of nats of codes over the batch, scalar."""
+    count: Tensor
+    """Codes that were counted, scalar."""
+    moves: Tensor
+    """Sum of nats of the pointer's moves, to be added in training; scalar, differentiable."""
+
+
+class AlignedAR(nn.Module):
+    """An AR model that reads where in the text each group is, and predicts where it goes next."""
+
+    def __init__(self, config: AlignedARConfig):
+        super().__init__()
+        self.config = config
+        self.ar = AR(config.ar)
+        self.pointer = Pointer(config.ar.size.width)
+        self.move = nn.Linear(config.ar.size.width, FARTHEST + 1)
+
+    def told(self, text: Tensor, text_lengths: Tensor, pointer: Tensor, age: Tensor) -> Tensor:
+        """What is said next, for pointers and their ages (B, N): (B, N, D), the AR's `extra`."""
+        return self.pointer(text, text_lengths, self.ar.text_embedding, pointer, age)
+
+    def loss(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        lengths: Tensor,
+        pointer: Tensor,
+    ) -> AlignedLoss:
+        """As `AR.loss`, and that of the moves, given where each frame is in the text.
+
+        Args:
+            text: (B, S) int64, right-padded beyond `text_lengths` (B,).
+            codes: (B, T) int64 of codebook 0, right-padded beyond `lengths` (B,).
+            pointer: (B, T) int64.
+
+        Raises:
+            ValueError: The model's positions do not hold the text or the codes.
+        """
+        G = self.config.ar.group_size
+        groups = to_groups(clip_to_groups(pointer, lengths, G)[0], G)
+        codes, lengths = clip_to_groups(codes, lengths, G)
+        last = (lengths // G)[:, None]
+        number = torch.arange(1 + codes.shape[1] // G, device=codes.device)[None]  # (1, N + 1)
+        # Behind the last group the text is said, and nothing is asked of the pointer.
+        groups = torch.where(number < last, F.pad(groups, (0, 1)), text_lengths[:, None])
+        extra = self.told(text, text_lengths, groups, ages(groups))
+        hidden = self.ar.read(text, text_lengths, codes, lengths, extra)
+        loss = self.ar.code_loss(hidden, codes, lengths)
+        target = moves(groups)  # (B, N)
+        known = (target != NONE) & (number[:, :-1] < last)
+        moved = cross_entropy(self.move(hidden[:, :-1]), target, known)
+        return AlignedLoss(loss.total, loss.summed, loss.count, moved.summed)
+
+
+class AlignedNAR(nn.Module):
+    """A NAR model that reads where in the text each frame behind the prompt is."""
+
+    def __init__(self, config: AlignedNARConfig):
+        super().__init__()
+        self.config = config
+        self.nar = NAR(config.nar)
+        self.pointer = Pointer(config.nar.size.width)
+
+    def told(
+        self, text: Tensor, text_lengths: Tensor, pointer: Tensor, prompt_lengths: Tensor
+    ) -> Tensor:
+        """What is said, for pointers (B, T) of prompt and speech: (B, T, D), the NAR's `extra`.
+
+        Pointers within prompts are not read.
+        """
+        frame = torch.arange(pointer.shape[1], device=pointer.device)
+        pointer = pointer.masked_fill(frame < prompt_lengths[:, None], NONE)
+        return self.pointer(text, text_lengths, self.nar.text_embedding, pointer, ages(pointer))
+
+    def loss(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        lengths: Tensor,
+        prompt_lengths: Tensor,
+        level: int,
+        pointer: Tensor,
+    ) -> Loss:
+        """As `NAR.loss`, given where each frame (B, T) is in the text; errors as there."""
+        extra = self.told(text, text_lengths, pointer, prompt_lengths)
+        return self.nar.loss(text, text_lengths, codes, lengths, prompt_lengths, level, extra)
+
+
+def guided(logits: Tensor, unaware: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans, arXiv:2207.12598) on logits (..., V).
+
+    `unaware` are the logits of the same model without what it should heed. Guidance 0 gives the
+    log probabilities of `logits`.
+    """
+    aware, unaware = logits.float().log_softmax(-1), unaware.float().log_softmax(-1)
+    return aware + guidance * (aware - unaware)
+
+
+class Walk:
+    """A `Steer`: the pointer of each row, from the end of the prompt's text to the last token.
+
+    No row may end before its last token.
+    """
+
+    def __init__(
+        self,
+        model: AlignedAR,
+        text: Tensor,
+        text_lengths: Tensor,
+        said: Tensor,
+        random: Random,
+        stay: float | None = None,
+        guidance: float = 0.0,
+    ):
+        """Stand behind the prompt's text.
+
+        Args:
+            text: (B, S) int64, the prompt's text and the new text, right-padded.
+            text_lengths: (B,)
+            said: (B,) tokens that are the prompt's.
+            random: On the model's device.
+            stay: The pointer moves on once the chance that a drawn one would have stayed for so
+                long is below this; 0.5 gives every phoneme its median length. None draws each move.
+            guidance: How much further the logits go away from what the model would say if it were
+                not told where it is in the text; each row is then read twice (`guided`).
+        """
+        self.model, self.random, self.stay, self.guidance = model, random, stay, guidance
+        self.text, self.text_lengths = text, text_lengths
+        self.pointer = said  # (B,)
+        self.age = torch.zeros_like(said)  # groups for which it has stood there
+        self.stayed = torch.ones_like(said, dtype=torch.float32)  # the chance of so long a stay
+        self.trail: list[Tensor] = []  # of the groups drawn, each (B,)
+
+    def _told(self, pointer: Tensor, age: Tensor) -> Tensor:
+        told = self.model.told(self.text, self.text_lengths, pointer, age)
+        if not self.guidance:
+            return told
+        return torch.cat([told, self.model.pointer.none.expand_as(told)])
+
+    def start(self, groups: Tensor) -> Tensor:
+        """As of `Steer`: nothing is known of <bos> and prompts but what their last says next."""
+        number = torch.arange(int(groups.max()) + 1, device=groups.device)
+        pointer = torch.where(number == groups[:, None], self.pointer[:, None], NONE)
+        return self._told(pointer, torch.zeros_like(pointer))
+
+    def logits(self, logits: Tensor) -> Tensor:
+        """As of `Steer`: guided, and without <eos> before the last token."""
+        B = len(self.text)
+        if self.guidance:
+            logits = guided(logits[:B], logits[B:], self.guidance)
+        early = self.pointer < self.text_lengths
+        logits = logits.clone()
+        logits[:, 0, self.model.ar.eos_id] = logits[:, 0, self.model.ar.eos_id].masked_fill(
+            early, -torch.inf
+        )
+        return logits
+
+    def step(self, hidden: Tensor) -> Tensor:
+        """As of `Steer`: move the pointer, by what was known before the group just drawn."""
+        self.trail.append(self.pointer)
+        hidden = hidden[: len(self.text)]
+        chances = allowed(self.model.move(hidden).float(), self.pointer, self.text_lengths)
+        chances = chances.softmax(-1)
+        stayed = self.stayed * chances[:, 0]
+        if self.stay is None:
+            move = draw(chances, self.random)
+        else:
+            # Drawn lengths scatter widely around the likely ones, as each step is its own draw.
+            onward = chances[:, 1:]
+            goes = (stayed < self.stay) & (onward.sum(1) > 0)  # at the last token it stays
+            move = torch.where(goes, 1 + onward.argmax(1), 0)
+        moved = move > 0
+        self.pointer = self.pointer + move
+        self.age = torch.where(moved, 0, self.age + 1)
+        self.stayed = torch.where(moved, torch.ones_like(stayed), stayed)
+        return self._told(self.pointer[:, None], self.age[:, None])
+
+    def frames(self, count: int) -> Tensor:
+        """Where each of the first `count` frames drawn was in the text: (B, count)."""
+        G = self.model.config.ar.group_size
+        return torch.stack(self.trail, 1).repeat_interleave(G, 1)[:, :count]

@@ -25,6 +25,7 @@ from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.files import file_hash
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import normalise
+from sayso.model.valle2 import Extras
 from sayso.training.fitting.residual import FITTED_ON
 
 PARTS = ("text", "codec", "ar", "nar")
@@ -43,9 +44,11 @@ def invent(bundle: Bundle, text: str, first_seed: int = 0) -> tuple[torch.Tensor
     nothing = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
     limit = int(limit_seconds(text) * bundle.codec.frame_rate)
     for seed in range(first_seed, first_seed + MOST_SEEDS):
-        generator = torch.Generator().manual_seed(seed)
-        codes, first = bundle.generate([ids], [nothing], [limit], bundle.sampling, generator, [0])
-        if bool(first.finished[0]) and codes[0].shape[1] >= bundle.codec.frame_rate:
+        random = bundle.model.generator(seed)
+        codes, finished = bundle.model.generate(
+            [ids], [nothing], [limit], bundle.sampling, random, [0]
+        )
+        if finished[0] and codes[0].shape[1] >= bundle.codec.frame_rate:
             return bundle.codec.as_prompt(codes[0]), seed
     raise UnfinishedError(f"no seed from {first_seed} to {seed} ended within {limit} frames")
 
@@ -109,14 +112,14 @@ def export(
     add_timbre(run, out, card)
     model_codec = run / "timbre" / "codec" if "timbre" in card else run / "codec"
     card["codec"] = {**card["codec"], "fitted_on": fitted_on(model_codec)}
-    sampling = Sampling(top_p=top_p, threshold=threshold, stay=stay, guidance=guidance)
-    card["sampling"] = asdict(sampling)
+    sampling, extras = Sampling(top_p=top_p, threshold=threshold), Extras(stay, guidance)
+    card["sampling"] = {**asdict(sampling), "stay": extras.stay, "guidance": extras.guidance}
     for part in ("ar", "nar"):
         weights = out / part / WEIGHTS
         save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
         card["models"][part] |= {"weights_sha256": file_hash(weights), "stored": "float16"}
     (out / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    bundle = load_bundle(out)
+    bundle = load_bundle(out, "cpu")  # every machine gives nobody the same voice
     codes, seed = invent(bundle, INVENTED, seed)
     folder = out / "voices" / VOICE
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,253 @@
+"""The language model: text ids and prompt codes in, codes out; the one place that names AR and NAR.
+
+Either may be the paper's or one with a pointer through the text (`model/extras/alignment.py`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .ar import AR, ARConfig
+from .checkpoint import load_module, read_config, save_module
+from .errors import CheckpointError, InputError
+from .extras.alignment import AlignedAR, AlignedARConfig, AlignedNAR, AlignedNARConfig, Walk
+from .extras.nearest import nearest_expected
+from .generate import Choose, generate_ar, generate_nar
+from .nar import NAR, NARConfig
+from .sampling import Random, Sampling
+from .transformer import join
+
+AnyAR = AR | AlignedAR
+AnyNAR = NAR | AlignedNAR
+
+
+@dataclass(frozen=True)
+class Extras:
+    """How a model with parts that VALL-E 2 does not have is asked; by default as the paper asks."""
+
+    stay: float | None = None
+    """With a pointer: it moves on once the chance that a drawn one would have stayed for so long is
+    below this; 0.5 gives every phoneme its median length. None draws each move."""
+    guidance: float = 0.0
+    """With a pointer: how much further the logits go away from what the model would say if it were
+    not told where it is in the text."""
+    expected: bool = False
+    """Whether the NAR's codes are the entries nearest to the expected ones, not the likeliest."""
+
+    def __post_init__(self):
+        if self.stay is not None and not 0 < self.stay < 1:
+            raise ValueError(f"stay {self.stay} is outside (0, 1)")
+        if not 0 <= self.guidance < float("inf"):
+            raise ValueError(f"guidance {self.guidance} is below 0 or not finite")
+
+
+class Speech(NamedTuple):
+    """What `Valle2.generate` made, on the CPU."""
+
+    codes: list[Tensor]
+    """B codes (K, T_b) int64, without the prompts'."""
+    finished: list[bool]
+    """Whether the model drew <eos> before the limit."""
+
+
+def make_ar(config: ARConfig, alignment: bool = False) -> AnyAR:
+    """A new AR model, with a pointer or, as the paper's, without."""
+    return AlignedAR(AlignedARConfig(config)) if alignment else AR(config)
+
+
+def make_nar(config: NARConfig, alignment: bool = False) -> AnyNAR:
+    """A new NAR model, with a pointer or, as the paper's, without."""
+    return AlignedNAR(AlignedNARConfig(config)) if alignment else NAR(config)
+
+
+def pure_ar(model: AnyAR) -> AR:
+    """The paper's AR model inside."""
+    return model.ar if isinstance(model, AlignedAR) else model
+
+
+def pure_nar(model: AnyNAR) -> NAR:
+    """The paper's NAR model inside."""
+    return model.nar if isinstance(model, AlignedNAR) else model
+
+
+def load_ar(folder: Path) -> AnyAR:
+    """The AR model of a folder, on the CPU in eval mode; CheckpointError where it is damaged."""
+    if "ar" in read_config(folder):
+        return load_module(folder, AlignedAR, AlignedARConfig)
+    return load_module(folder, AR, ARConfig)
+
+
+def load_nar(folder: Path) -> AnyNAR:
+    """The NAR model of a folder, on the CPU in eval mode; CheckpointError where it is damaged."""
+    if "nar" in read_config(folder):
+        return load_module(folder, AlignedNAR, AlignedNARConfig)
+    return load_module(folder, NAR, NARConfig)
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device of a name: cpu, cuda, mps, or auto for the fastest there is.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["cpu"] = True
+    if name == "auto":
+        return torch.device(next(kind for kind, here in there.items() if here))
+    if not there.get(name, False):
+        found = ", ".join(kind for kind, here in there.items() if here)
+        raise InputError(f"device {name!r} is not there: this machine has {found}; or give auto")
+    return torch.device(name)
+
+
+class Valle2:
+    """An AR and a NAR model of one training, ready to speak."""
+
+    def __init__(
+        self,
+        ar: AnyAR,
+        nar: AnyNAR,
+        extras: Extras = Extras(),
+        entries: Tensor | None = None,
+        device: str = "cpu",
+    ):
+        """Put both models on a device.
+
+        Args:
+            entries: (K, V, features) of the codec, for `extras.expected`.
+            device: As of `find_device`.
+
+        Raises:
+            CheckpointError: The models, or what they are asked by, do not belong together.
+            InputError: There is no such device here.
+        """
+        self.device = find_device(device)
+        self.ar, self.nar = ar.to(self.device).eval(), nar.to(self.device).eval()
+        self.extras = extras
+        self.choose: Choose | None = None
+        aligned = isinstance(ar, AlignedAR)
+        if isinstance(nar, AlignedNAR) and not aligned:
+            raise CheckpointError("the NAR reads a pointer, and the AR has none to give")
+        if (extras.guidance or extras.stay is not None) and not aligned:
+            raise CheckpointError(f"{extras} needs an AR with a pointer")
+        if extras.expected:
+            if entries is None:
+                raise CheckpointError(f"{extras} needs the codec's entries")
+            table = entries.to(self.device)
+            self.choose = lambda logits, level: nearest_expected(logits, table[level])
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        extras: Extras = Extras(),
+        entries: Tensor | None = None,
+        device: str = "auto",
+    ) -> "Valle2":
+        """Read `ar/` and `nar/` of a model folder; arguments and errors as of the class.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, or the models do not belong together.
+            InputError: There is no such device here.
+        """
+        return cls(load_ar(folder / "ar"), load_nar(folder / "nar"), extras, entries, device)
+
+    def save(self, folder: Path) -> None:
+        """Write `ar/` and `nar/` into a model folder."""
+        save_module(folder / "ar", self.ar, self.ar.config)
+        save_module(folder / "nar", self.nar, self.nar.config)
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Randomness on the model's device."""
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def room(self, prompt_frames: int) -> int:
+        """Most new frames behind a prompt of so many; negative where the prompt alone is too long.
+
+        As many as both models hold, whatever part of a group the prompt begins with.
+        """
+        ar, nar = pure_ar(self.ar).config, pure_nar(self.nar).config
+        return min(ar.max_frames, nar.max_frames) - prompt_frames - ar.group_size
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        text: list[list[int]],
+        prompts: list[Tensor],
+        limits: list[int],
+        sampling: Sampling,
+        random: Random,
+        said: list[int],
+    ) -> Speech:
+        """Speak a batch.
+
+        Args:
+            text: B lists of text ids, the prompt's transcript in front of the new text.
+            prompts: B codes (K, T_b) int64 of the codec the models were trained with; T_b may be 0.
+            limits: B most new frames.
+            random: On the model's device, as of `generator`. With one of its own for each row what
+                is said does not hang on who shares the batch.
+            said: B numbers of text ids that are the prompt's.
+
+        Raises:
+            InputError: Text or speech is longer than the models hold.
+        """
+        ar, nar = pure_ar(self.ar), pure_nar(self.nar)
+        tokens = max(len(ids) for ids in text) + 1  # <eos>
+        left = min(self.room(p.shape[1]) - most for p, most in zip(prompts, limits, strict=True))
+        for name, over in (
+            ("text tokens", tokens - min(ar.config.max_text, nar.config.max_text)),
+            ("frames of prompt and speech", -left),
+        ):
+            if over > 0:
+                raise InputError(
+                    f"{over} {name} more than this model holds: speak shorter sentences or enrol "
+                    "a shorter prompt"
+                )
+        here = self.device
+        ids = pad([torch.tensor(row, dtype=torch.long, device=here) for row in text])  # (B, S)
+        prompt = pad([codes.to(here).T for codes in prompts]).transpose(1, 2)  # (B, K, T)
+        text_lengths, prompt_lengths, most, heard = (
+            torch.tensor(numbers, device=here)
+            for numbers in (
+                [len(row) for row in text],
+                [codes.shape[1] for codes in prompts],
+                limits,
+                said,
+            )
+        )
+        walk = extra = None
+        if isinstance(self.ar, AlignedAR):
+            how = self.extras
+            walk = Walk(self.ar, ids, text_lengths, heard, random, how.stay, how.guidance)
+        first = generate_ar(
+            ar, ids, text_lengths, prompt[:, 0], prompt_lengths, most, sampling, random, walk
+        )
+        if isinstance(self.nar, AlignedNAR) and walk is not None:
+            before = torch.zeros_like(prompt[:, 0])  # a prompt's pointers are not read
+            where = walk.frames(first.codes.shape[1])
+            where = join(before[..., None], prompt_lengths, where[..., None])[..., 0]
+            where = where[:, : int((prompt_lengths + first.lengths).max())]
+            extra = self.nar.told(ids, text_lengths, where, prompt_lengths)
+        full = generate_nar(
+            nar,
+            ids,
+            text_lengths,
+            prompt,
+            prompt_lengths,
+            first.codes,
+            first.lengths,
+            extra,
+            self.choose,
+        ).cpu()
+        lengths = first.lengths.tolist()
+        rows = [row[:, :count] for row, count in zip(full, lengths, strict=True)]
+        return Speech(rows, first.finished.tolist())
+
+
+def pad(rows: list[Tensor]) -> Tensor:
+    """Stack (T_b, ...) tensors of unequal lengths, right-padded with zeros: (B, T, ...)."""
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
