@@ -12,16 +12,32 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sayso.model.codecs.fargan import CEPSTRA, DEEMPHASIS, HOP, FarganVocoder
-from sayso.model.codecs.fargan_codec import FarganCodec, FarganConfig, from_rows, to_rows
+from sayso.model.codecs.fargan_codec import (
+    FarganCodec,
+    FarganConfig,
+    alter,
+    from_rows,
+    to_rows,
+)
 from sayso.model.codecs.fargan_features import FarganFeatures
 from sayso.model.codecs.fargan_weights import WEIGHTS, load_arrays
 from sayso.model.codecs.load import load_codec
+from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.errors import CheckpointError, InputError
 from sayso.training.fitting.fargan import fit_fargan
 
 GOLDEN = load_file(Path(__file__).with_name("fargan_golden.safetensors"))
 FEATURES = GOLDEN["features"][None]  # (1, 120, 20)
 RECORDED, SAID = (GOLDEN[f"{side}_pcm16"][None] / 32768 for side in ("input", "output"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A step of 40 samples is too small to share, and threads that wait for it take the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +160,34 @@ def test_the_codec_is_saved_without_the_vocoder_and_named_with_it(codec, tmp_pat
 def test_too_little_speech_fits_no_codec():
     with pytest.raises(InputError, match="cannot fit"):
         fit_fargan([FEATURES[0]], FarganConfig(codebooks=1, codebook_size=64))
+
+
+def test_pitch_formants_and_speed_are_changed_in_the_features(vocoder, measure):
+    features = FEATURES[0]
+    voiced = features[:, CEPSTRA + 1] > 0.2
+    slow = alter(features, Alteration(speed=0.5))
+    assert len(slow) == 240
+    torch.testing.assert_close(slow[::2][voiced], features[voiced])
+
+    higher = measure(vocoder(alter(features, Alteration(pitch=3.0))[None]))[0]
+    steps = (higher - features)[voiced, CEPSTRA] * 12
+    assert 2.5 < float(steps.median()) < 3.5
+
+    def centre(rows: Tensor) -> float:
+        power = 10 ** (rows[voiced, :CEPSTRA] @ measure.cosines.t()).double()
+        return float((power @ torch.arange(18.0).double() / power.sum(1)).mean())
+
+    small = alter(features, Alteration(formant=1.2))
+    large = alter(features, Alteration(formant=0.8))
+    assert centre(large) < centre(features) < centre(small)
+    torch.testing.assert_close(small[:, CEPSTRA + 1], features[:, CEPSTRA + 1])
+
+
+def test_the_codec_hears_and_learns_edits(codec):
+    codes = codec.encode(RECORDED)[0]
+    assert codec.hear(codes, Alteration(speed=2.0)).shape == (60 * 320 // 2,)
+    edits = [Alteration(speed=1.1), Alteration(pitch=4.0)]
+    same, faster, higher = codec.model_codes(RECORDED, edits=edits)
+    assert torch.equal(same, codes)
+    assert faster.shape == (3, 55) and higher.shape == codes.shape
+    assert not torch.equal(higher, codes)

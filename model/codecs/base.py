@@ -97,7 +97,7 @@ class Codec(nn.Module):
         """InputError if an edit is asked for that this codec cannot do."""
         if edit is not None and not edit.neutral and not self.edits:
             raise InputError(
-                "speed, pitch and formants need a model with a WORLD codec; this one has "
+                "speed, pitch and formants need a codec that can edit, WORLD or FARGAN; this is "
                 f"{type(self).__name__}"
             )
 

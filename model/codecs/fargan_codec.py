@@ -5,6 +5,7 @@ vocoder is upstream's (`fargan`); the quantizer is fitted by `training.fitting.f
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch.nn import functional as F
 
 from .base import check_audio, check_codes, fingerprint
 from .fargan import CEPSTRA, FEATURES, HOP, SAMPLE_RATE, FarganVocoder
-from .fargan_features import FarganFeatures
+from .fargan_features import PEAKS, FarganFeatures, band_shapes, cosines
 from .fargan_weights import SHA256
 from .residual import ResidualQuantizer
+from .voice_edit import Alteration
 
 FRAMES = 2  # of 10 ms, per code
 WIDTH = FRAMES * FEATURES - 1  # D
@@ -78,10 +80,41 @@ def bridged(features: Tensor) -> Tensor:
     return features
 
 
+def alter(features: Tensor, by: Alteration) -> Tensor:
+    """The same words, otherwise said, within FARGAN's pitches: T frames become round(T / speed)."""
+    if by.neutral:
+        return features
+    rows = bridged(features).double().cpu().numpy()
+    rows[:, CEPSTRA] = (rows[:, CEPSTRA] + by.pitch / 12).clip(LOWEST, HIGHEST)
+    if by.formant != 1.0:
+        rows[:, :CEPSTRA] = warp(rows[:, :CEPSTRA], by.formant)
+    if by.speed != 1.0:
+        position = np.arange(max(1, round(len(rows) / by.speed))) * by.speed
+        frames = np.arange(len(rows))
+        rows = np.stack([np.interp(position, frames, column) for column in rows.T], 1)
+    return torch.from_numpy(rows).to(features)
+
+
+def warp(cepstra: np.ndarray, factor: float) -> np.ndarray:
+    """Cepstra (T, 18) with every resonance at `factor` times its frequency."""
+    width = band_shapes().sum(0)
+    width[[0, -1]] *= 2
+    tilt, basis = np.log10(width), cosines()  # wide bands hold more
+    heights = cepstra @ basis.T - tilt  # (T, 18 bands), decades
+    warped = [np.interp(np.array(PEAKS) / factor, PEAKS, row) for row in heights]
+    return (np.stack(warped) + tilt) @ basis
+
+
+def even(features: Tensor) -> Tensor:
+    """Features (T, 20), the last twice if T is odd: two make a row."""
+    return torch.cat([features, features[-1:]]) if len(features) % 2 else features
+
+
 class FarganCodec(ResidualQuantizer):
     """A codec over FARGAN's features; `training.fitting.fargan.fit_fargan` fits it."""
 
     config_class = FarganConfig
+    edits = True
 
     def __init__(self, config: FarganConfig):
         super().__init__(WIDTH, config.codebooks, config.codebook_size)
@@ -119,3 +152,15 @@ class FarganCodec(ResidualQuantizer):
         """Codes (B, k, T) -> audio (B, T * 320) float32; raises InputError."""
         check_codes(codes, self.codebooks, self.codebook_size)
         return self.vocoder(torch.stack([self.features(one) for one in codes])).cpu()
+
+    def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
+        """Codes (k, T) -> audio (samples,), edited; raises InputError."""
+        features = alter(self.features(prompt), edit or Alteration())
+        return self.vocoder(features[None])[0].cpu()
+
+    def model_codes(
+        self, audio: Tensor, speaker: None = None, edits: Sequence[Alteration] = ()
+    ) -> list[Tensor]:
+        """Codes (K, T) of audio (1, samples), then of its edited copies; raises InputError."""
+        features = self.analyse(audio)[0]
+        return [self.quantize(even(alter(features, edit))) for edit in (Alteration(), *edits)]

@@ -59,15 +59,11 @@ class FarganFeatures(nn.Module):
             kept[f"{name}_weight"] = gru_rows(matrix(arrays, f"pitchdnn.{name}", 192))
             kept[f"{name}_bias"] = gru_rows(bias(arrays, f"pitchdnn.{name}", 192))
         phase = (np.arange(WINDOW) + 0.5) * math.pi / WINDOW
-        places = np.arange(CEPSTRA)
-        cosines = np.cos(math.pi / CEPSTRA * (places[:, None] + 0.5) * places)
-        cosines *= np.where(places == 0, math.sqrt(1 / CEPSTRA), math.sqrt(2 / CEPSTRA))
-        bands = [np.interp(np.arange(WINDOW // 2 + 1), PEAKS, one) for one in np.eye(CEPSTRA)]
         ringing = np.asarray(lfilter(*LOWPASS, np.eye(1, TAPS)[0]))  # below 1e-11 at its end
         for name, values in (
             ("window", np.sin(math.pi / 2 * np.sin(phase) ** 2)),
-            ("bands", np.stack(bands, 1)[:-1]),  # (160 bins, 18): the last bin is in none
-            ("cosines", cosines),  # (band, cepstrum), orthonormal
+            ("bands", band_shapes()),
+            ("cosines", cosines()),
             ("ringing", ringing[None, None, ::-1].copy()),
         ):
             kept[name] = torch.from_numpy(values).float()
@@ -144,6 +140,18 @@ class FarganFeatures(nn.Module):
 
     def _dense(self, row: Tensor, name: str) -> Tensor:
         return F.linear(row, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"))
+
+
+def band_shapes() -> np.ndarray:
+    """The triangular bands over the power spectrum, (160 bins, 18); the last bin is in none."""
+    return np.stack([np.interp(np.arange(HOP), PEAKS, one) for one in np.eye(CEPSTRA)], 1)
+
+
+def cosines() -> np.ndarray:
+    """The orthonormal cosine transform from bands to cepstra, (18, 18)."""
+    places = np.arange(CEPSTRA)
+    waves = np.cos(math.pi / CEPSTRA * (places[:, None] + 0.5) * places)
+    return waves * np.where(places == 0, math.sqrt(1 / CEPSTRA), math.sqrt(2 / CEPSTRA))
 
 
 def levinson(auto: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Speed, pitch and formants: how a voice is edited, by codecs that can (`Codec.edits`).
 
 For the controls of `speak`, and in training for more speakers than there are recordings of. WORLD's
-parameters are these terms (IEICE Trans. 2016); EnCodec does not know them.
+and FARGAN's parameters are these terms; EnCodec does not know them.
 """
 
 import math
