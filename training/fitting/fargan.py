@@ -5,14 +5,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from sayso.model.codecs.fargan import CEPSTRA
 from sayso.model.codecs.fargan_codec import FarganCodec, FarganConfig, to_rows
 
 from .residual import fit_books, thinned
 
-PITCH, CORRELATION = 5.0, 2.0
-"""What an octave, and a correlation of 1, weigh beside a decade of one cepstrum. By how much noise
-on each lowers DistillMOS (docs/log.md), when pitch is smoothed after decoding."""
+CEPSTRUM = (1.0,) * 3 + (0.7,) * 4 + (0.8,) * 5 + (1.5,) * 6
+"""What a decade of each of the 18 cepstra weighs: by how much noise on it lowers DistillMOS
+(docs/log.md)."""
+PITCH, CORRELATION = 3.0, 1.5
+"""What an octave, and a correlation of 1, weigh beside them. Pitch would weigh five times as much
+if it were not smoothed after decoding."""
 
 
 def fit_fargan(
@@ -36,9 +38,8 @@ def fit_fargan(
     generator = torch.Generator().manual_seed(seed)
     rows = torch.cat([to_rows(features) for features in utterances])
     rows = thinned(rows, config.codebook_size, most_rows, generator)
-    scale = torch.ones(rows.shape[1])
-    scale[CEPSTRA : CEPSTRA + 2] = torch.tensor([PITCH, CORRELATION])
-    scale[-1] = CORRELATION  # of half the difference
+    # As `to_rows` has them: means of both frames, then half the differences, of pitch none.
+    scale = torch.tensor([*CEPSTRUM, PITCH, CORRELATION, *CEPSTRUM, CORRELATION])
     codec = FarganCodec(config)
     fit_books(codec, rows, scale, iterations, generator)
     return codec
