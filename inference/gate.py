@@ -1,12 +1,11 @@
 """The gate: all sound in a voice passes `authorise` before it is made and `release` after.
 
-`authorise` reads receipt, revocation and quota from the ledger each time; nothing is cached, so
-what one process revokes holds in every other from its next call. Its answer is a one-use grant that
-lives an hour. Grants, refusals and releases are all ledger rows. The order of the checks is the
-order below.
+`authorise` reads receipt, revocation and quota from the ledger each time, so that what one process
+revokes holds in every other from its next call. Its answer is a one-use grant that lives an hour
+and in this process: what is released was marked here, under it. Grants, refusals and releases are
+all ledger rows.
 """
 
-import contextlib
 import hashlib
 import os
 import secrets
@@ -16,21 +15,20 @@ from pathlib import Path
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from sayso.model.errors import InputError
+from sayso.model.errors import InputError, SaysoError
 
 from .consent.other_voices import bundled_folders, install_bundled_voice
-from .consent.receipt import ANY, MAX_NAME, Receipt, codes_digest
-from .consent.receipt import read as read_receipt
+from .consent.receipt import MAX_NAME, Receipt, codes_digest
 from .errors import RefusedError, StoreError
-from .provenance.c2pa import BESIDE, keep_manifest, sidecar_of
-from .store import keys, ledger
-from .store.recovery import recover, settle, staging_path
-from .store.store import Store, Voice
+from .finishing import Marked, finish
+from .permission import Asked, allowed, clean, short, signed_receipt
+from .provenance.c2pa import CA
+from .store import ledger, releases
+from .store.recovery import recover, silent, stuck
+from .store.store import Store
+from .watermark.ensemble import Marks
 
-GRANT_SECONDS = (
-    3600.0  # from authorise to release; an unused grant then no longer counts to the quota
-)
-MAX_TEXT = 1_000_000
+GRANT_SECONDS = 3600.0  # from authorise to release
 
 
 @dataclass(frozen=True)
@@ -69,14 +67,26 @@ class Output:
 
 
 class Gate:
-    """The one door to a voice. It keeps no state of its own: `store` is all there is."""
+    """The one door to a voice.
+
+    Attributes:
+        notes: What could not be finished or brought in when it opened, in sentences to show.
+    """
 
     def __init__(self, store: Store):
-        """Guard `store`: end what a killed process left in it, bring in the voices that ship."""
+        """Guard `store`: end what a killed process left in it, bring in the voices that ship.
+
+        Neither stops anybody: what fails is in `notes`, and a voice that is missing for it is
+        refused when it is asked for.
+        """
         self.store = store
-        recover(store)
-        for folder in bundled_folders():
-            install_bundled_voice(store, folder)
+        self.notes = recover(store)
+        self._marked: dict[str, str] = {}  # grant of this process -> what was marked under it
+        for folder in [] if store.read_only else bundled_folders():
+            try:
+                install_bundled_voice(store, folder)
+            except SaysoError as error:
+                self.notes.append(str(error))
 
     def authorise(
         self,
@@ -94,31 +104,29 @@ class Gate:
         that is to decode it; None asks for the prompt alone.
 
         Codes: text-unusable, voice-unknown, voice-revoked, receipt-signature, receipt-malformed,
-        receipt-mismatch, receipt-expired, scope-purpose, scope-user, scope-language, scope-alter,
+        receipt-mismatch, receipt-expired, scope-user, scope-purpose, scope-language, scope-alter,
         scope-text, codec-mismatch, quota-uses, quota-characters, prompt-changed. A store that
         cannot be trusted raises StoreError.
         """
-        asked = {"voice": _short(voice), "purpose": _short(purpose), "user": _short(user)}
-        salt = secrets.token_hex(32)
-        asked |= {
-            "language": _short(language),
+        asked = Asked(voice, purpose, user, text, language, altered, codec)
+        salt, grant_id = secrets.token_hex(32), f"g-{secrets.token_hex(16)}"
+        details = {"voice": short(voice), "purpose": short(purpose), "user": short(user)} | {
+            "language": short(language),
             "text_salt": salt,
-            "text_commitment": ledger.commit_to(salt, _clean(text)),
+            "text_commitment": ledger.commit_to(salt, clean(text)),
             "altered": altered,
+            "characters": len(text),
         }
-        grant_id = f"g-{secrets.token_hex(16)}"
         try:
             with self.store.transaction():
                 self.store.check()
-                found, receipt = self._allowed(voice, purpose, user, text, language, altered, codec)
-                details = asked | {"receipt_id": receipt.record_id, "characters": len(text)}
-                codes = _unpack_prompt(self.store.grant(found, grant_id, details), receipt)
+                found, receipt = allowed(self.store, asked)
+                data = self.store.grant(found, grant_id, details | {"receipt_id": found.record_id})
+                codes = _unpack_prompt(data, receipt)
         except RefusedError as refusal:
-            with self.store.transaction():
-                details = asked | {"code": refusal.code, "characters": len(text)}
-                self.store.append("refused", f"r-{secrets.token_hex(16)}", details)
+            self.store.log_refusal(details | {"code": refusal.code})
             raise
-        scope = receipt.scope
+        self._marked[grant_id] = ""
         return Grant(
             id=grant_id,
             voice=voice,
@@ -128,62 +136,93 @@ class Gate:
             text=text,
             codes=codes,
             transcript=receipt.transcript,
-            may_alter=scope.may_alter,
+            may_alter=receipt.scope.may_alter,
             codec=receipt.codec,
         )
 
-    def release(
-        self, grant: Grant, produced: Path, destination: Path, manifest: bytes = b""
-    ) -> str:
-        """Let one recording out: log it, then move it into place; whole or not at all.
+    def mark(
+        self,
+        grant: Grant,
+        audio: Tensor,
+        sample_rate: int,
+        name: str,
+        card_hash: str,
+        marks: Marks,
+        ca: CA,
+    ) -> Marked:
+        """Make the file that may be released under a grant, in memory; see `finishing.finish`.
+
+        Args:
+            audio: (samples,) float.
+            name: The file's name: its suffix is the format.
+        Raises:
+            RefusedError: grant-unknown: this process was not given it.
+            MarkError: A mark could not be made, or was not found in the result.
+        """
+        if grant.id not in self._marked:
+            raise RefusedError("grant-unknown", f"The grant {grant.id!r} is not this process's.")
+        suffix = Path(name).suffix
+        made = finish(audio, sample_rate, grant.id, suffix, name, card_hash, marks, ca)
+        self._marked[grant.id] = _digest(made)
+        return made
+
+    def release(self, grant: Grant, made: Marked, destination: Path) -> str:
+        """Let one recording out: log it, then put it into place; whole or not at all.
 
         Args:
             grant: From `authorise`; it is used up.
-            produced: The finished file, marks and all; it is gone afterwards.
-            destination: Where it goes; a file there is replaced.
-            manifest: Its C2PA manifest: kept in the store for a file that loses its own, and put
-                beside one that cannot hold it (`sidecar_of`).
+            made: From `mark`, under this grant; nothing else passes.
+            destination: Where it goes; a file there is replaced. A manifest that has no room
+                inside is put beside it; the store keeps one, too.
         Returns:
             The ledger id, which is `grant.id`.
         Raises:
-            RefusedError: grant-unknown, grant-used, grant-expired, voice-revoked, receipt-expired.
-            InputError: `produced` or the destination's folder cannot be used.
+            RefusedError: grant-unknown, grant-used, grant-expired, voice-revoked, receipt-expired,
+                audio-unmarked.
+            InputError: The destination cannot be used. If it went wrong after the file was logged,
+                it is kept sealed and delivered later.
         """
         destination = Path(os.path.abspath(destination))
-        if str(destination) != _clean(str(destination)):
-            raise InputError(f"The file name {_clean(str(destination))!r} is not UTF-8: rename it.")
-        staged = staging_path(destination, grant.id)
+        if str(destination) != clean(str(destination)):
+            raise InputError(f"The file name {clean(str(destination))!r} is not UTF-8: rename it.")
         with self.store.exclusive():
             with self.store.transaction():
                 self.store.check()
-                refused = self._usable(grant)
+                refused = self._unusable(grant, made)
                 if refused is None:
+                    releases.check_place(destination)
                     self.store.open_release(grant.id, destination)
             if refused is not None:
+                self.store.log_refusal(_named(grant) | {"code": refused.code, "grant": grant.id})
                 raise refused
+            details = _named(grant) | {
+                "path": str(destination),
+                "sha256": hashlib.sha256(made.audio).hexdigest(),
+                "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
+            }
             try:
-                digest = _stage(produced, staged)
-                if manifest:
-                    keep_manifest(self.store.home, grant.id, manifest)
-                    if destination.suffix.lower() in BESIDE:
-                        _write(sidecar_of(staged), manifest)
+                key = releases.begin(self.store, grant.id, made.audio, made.manifest)
                 with self.store.transaction():
-                    details = {
-                        "voice": grant.voice,
-                        "receipt_id": grant.receipt_id,
-                        "purpose": grant.purpose,
-                        "user": grant.user,
-                        "path": str(destination),
-                        "sha256": digest,
-                    }
-                    if manifest:
-                        details["manifest_sha256"] = hashlib.sha256(manifest).hexdigest()
-                    self.store.append("released", grant.id, details)
-            finally:  # the ledger decides which way it goes, here as after a crash
-                settle(self.store, grant.id, destination)
-            with contextlib.suppress(OSError):
-                produced.unlink()
+                    self.store.release_with(grant.id, key, details)
+            except BaseException:
+                if not self.store.entries("released", grant.id):
+                    releases.undo(self.store, grant.id, destination)
+                raise
+            self._marked.pop(grant.id)
+            try:
+                releases.deliver(self.store, grant.id)
+            except OSError as error:
+                raise InputError(stuck(self.store, grant.id, str(destination), error)) from None
         return grant.id
+
+    def give_back(self, grant: Grant) -> None:
+        """Give up a grant under which nothing was released: it counts to no quota any more."""
+        if self._marked.pop(grant.id, None) is None:
+            return
+        with self.store.transaction():
+            events = {entry.event for entry in self.store.entries(id=grant.id)}
+            if events == {"granted"}:
+                self.store.append("given-back", grant.id, {"voice": grant.voice})
 
     def revoke(self, voice: str, reason: str = "") -> list[Output]:
         """Withdraw a voice: from the next call in every process nothing more is spoken in it.
@@ -195,7 +234,8 @@ class Gate:
             Every output ever released in that voice.
         """
         self.store.check()
-        self.store.forget(voice, {"reason": _short(reason)})
+        self.store.forget(voice, {"reason": short(reason)})
+        self.notes += recover(self.store)  # what waited for its place is dropped
         return self.outputs(voice)
 
     def outputs(self, voice: str) -> list[Output]:
@@ -212,158 +252,53 @@ class Gate:
         found = self.store.voice(voice)
         if found is None:
             raise RefusedError("voice-unknown", f"No voice {voice[:MAX_NAME]!r} is enrolled here.")
-        return self._receipt(found)
+        return signed_receipt(self.store, found)
 
-    def _allowed(
-        self,
-        voice: str,
-        purpose: str,
-        user: str,
-        text: str,
-        language: str,
-        altered: bool,
-        codec: str | None,
-    ) -> tuple[Voice, Receipt]:
-        if not text.strip() or len(text) > MAX_TEXT or text != _clean(text):
-            raise RefusedError(
-                "text-unusable", f"A text of {len(text)} characters cannot be spoken."
-            )
-        found = self.store.voice(voice)
-        if found is None:
-            raise RefusedError(
-                "voice-unknown",
-                f"No voice {voice[:MAX_NAME]!r} is enrolled here: its speaker must enrol it first "
-                "(sayso enrol start).",
-            )
-        if found.revoked:
-            raise RefusedError(
-                "voice-revoked",
-                f"The voice {voice!r} was withdrawn by {found.revoked}: it is silent.",
-            )
-        receipt = self._receipt(found)
-        now, scope = self.store.now(), receipt.scope
-        if receipt.expired(now):
-            raise RefusedError(
-                "receipt-expired",
-                f"The receipt of {voice!r} holds from {receipt.issued} to {receipt.expires}, and "
-                f"it is {ledger.stamp(now)}: the speaker must enrol again.",
-            )
-        asked = (
-            ("purpose", purpose, scope.purposes),
-            ("user", user, scope.users),
-            ("language", language, scope.languages),
-        )
-        for name, value, allowed in asked:
-            if value not in allowed and (ANY not in allowed or not value.strip()):
-                raise RefusedError(
-                    f"scope-{name}",
-                    f"The receipt of {voice!r} allows the {name} {', '.join(allowed)}; "
-                    f"asked was {value[:MAX_NAME]!r}.",
-                )
-        if altered and not scope.may_alter:
-            raise RefusedError(
-                "scope-alter",
-                f"The receipt of {voice!r} does not allow its pitch or formants to be changed: "
-                "leave them, or let the speaker enrol with --may-alter.",
-            )
-        if scope.texts is not None and hashlib.sha256(text.encode()).hexdigest() not in scope.texts:
-            raise RefusedError(
-                "scope-text", f"The receipt of {voice!r} allows only the sentences of its corpus."
-            )
-        if codec is not None and codec != receipt.codec:
-            raise RefusedError(
-                "codec-mismatch",
-                f"Voice {voice!r} was enrolled with codec {receipt.codec[:12]}, this model has "
-                f"{codec[:12]}: enrol the voice with this model",
-            )
-        self._within_quota(receipt, len(text), now)
-        return found, receipt
-
-    def _receipt(self, found: Voice) -> Receipt:
-        """The signed receipt of a voice; a bundled issuer is believed for nobody's voices alone."""
-        issuer = found.issuer
-        if not issuer:
-            try:
-                issuer = self.store.public_keys()[keys.key_id(found.token)]
-            except (KeyError, keys.SignatureError):
-                raise RefusedError(
-                    "receipt-signature",
-                    f"The receipt of {found.voice!r} is not signed by this store.",
-                ) from None
-        receipt = read_receipt(found.token, keys.load_public(issuer))
-        if receipt.voice != found.voice or receipt.record_id != found.record_id:
-            raise RefusedError(
-                "receipt-mismatch", f"The receipt of {found.voice!r} is of another voice."
-            )
-        if found.issuer and receipt.basis != "synthetic":
-            raise RefusedError(
-                "receipt-signature", "A bundled issuer may vouch for synthetic voices only."
-            )
-        return receipt
-
-    def _within_quota(self, receipt: Receipt, characters: int, now: float) -> None:
-        scope = receipt.scope
-        if scope.max_uses is None and scope.max_characters is None:
-            return
-        events = self.store.entries(voice=receipt.voice)
-        released = {entry.id for entry in events if entry.event == "released"}
-        counted = [
-            entry.content["characters"]
-            for entry in events
-            if entry.event == "granted"
-            and entry.content["receipt_id"] == receipt.record_id
-            and (entry.id in released or now < ledger.seconds(entry.time) + GRANT_SECONDS)
-        ]
-        if scope.max_uses is not None and len(counted) >= scope.max_uses:
-            raise RefusedError(
-                "quota-uses",
-                f"All {scope.max_uses} uses of {receipt.voice!r} are taken: enrol again.",
-            )
-        if scope.max_characters is not None and sum(counted) + characters > scope.max_characters:
-            raise RefusedError(
-                "quota-characters",
-                f"{scope.max_characters - sum(counted)} of {scope.max_characters} characters of "
-                f"{receipt.voice!r} are left; the text has {characters}.",
-            )
-
-    def _usable(self, grant: Grant) -> RefusedError | None:
-        """Why a grant cannot be used now (logged as a refusal), or None."""
-        events = self.store.entries(id=grant.id)
-        given = next((entry for entry in events if entry.event == "granted"), None)
-        named = {"voice": grant.voice, "purpose": grant.purpose, "user": grant.user}
-        named["receipt_id"] = grant.receipt_id
-        found = self.store.voice(grant.voice)
+    def _unusable(self, grant: Grant, made: Marked) -> RefusedError | None:
+        """Why a grant cannot be used now, or None."""
+        rows = self.store.entries(id=grant.id)
+        given = next((entry for entry in rows if entry.event == "granted"), None)
         now = self.store.now()
+        if (
+            not grant.id
+            or given is None
+            or any(given.content[key] != value for key, value in _named(grant).items())
+            or ledger.commit_to(given.content["text_salt"], clean(grant.text))
+            != given.content["text_commitment"]
+        ):
+            return RefusedError("grant-unknown", f"The gate never gave the grant {grant.id!r}.")
+        if len(rows) > 1:
+            return RefusedError("grant-used", f"The grant {grant.id!r} was used: ask again.")
+        if now >= ledger.seconds(given.time) + GRANT_SECONDS:
+            return RefusedError(
+                "grant-expired", f"The grant {grant.id!r} is older than {GRANT_SECONDS:.0f} s."
+            )
+        if silent(self.store, grant.voice):
+            return RefusedError(
+                "voice-revoked", f"The voice {grant.voice!r} was withdrawn meanwhile."
+            )
+        found = self.store.voice(grant.voice)
+        assert found is not None
         try:
-            if (
-                not grant.id
-                or given is None
-                or any(given.content[key] != value for key, value in named.items())
-                or ledger.commit_to(given.content["text_salt"], _clean(grant.text))
-                != given.content["text_commitment"]
-            ):
-                raise RefusedError("grant-unknown", f"The gate never gave the grant {grant.id!r}.")
-            if any(entry.event == "released" for entry in events):
-                raise RefusedError("grant-used", f"The grant {grant.id!r} was used: ask again.")
-            if now >= ledger.seconds(given.time) + GRANT_SECONDS:
-                raise RefusedError(
-                    "grant-expired", f"The grant {grant.id!r} is older than {GRANT_SECONDS:.0f} s."
-                )
-            if found is None or found.revoked:
-                raise RefusedError(
-                    "voice-revoked", f"The voice {grant.voice!r} was withdrawn meanwhile."
-                )
-            receipt = self._receipt(found)
-            if receipt.record_id != grant.receipt_id or receipt.expired(now):
-                raise RefusedError(
-                    "receipt-expired", f"The receipt of {grant.voice!r} ended meanwhile."
-                )
+            receipt = signed_receipt(self.store, found)
         except RefusedError as refusal:
-            details = {name: _short(value) for name, value in named.items()}
-            details |= {"code": refusal.code, "grant": _short(grant.id)}
-            self.store.append("refused", f"r-{secrets.token_hex(16)}", details)
             return refusal
+        if receipt.record_id != grant.receipt_id or receipt.expired(now):
+            return RefusedError("receipt-expired", f"The receipt of {grant.voice!r} ended.")
+        if self._marked.get(grant.id) != _digest(made) or made.grant_id != grant.id:
+            return RefusedError(
+                "audio-unmarked", "This is not what this process marked under that grant."
+            )
         return None
+
+
+def _named(grant: Grant) -> dict[str, str]:
+    named = {"voice": grant.voice, "purpose": grant.purpose, "user": grant.user}
+    return {name: short(value) for name, value in named.items()} | {"receipt_id": grant.receipt_id}
+
+
+def _digest(made: Marked) -> str:
+    return hashlib.sha256(made.manifest + made.audio).hexdigest()
 
 
 def _unpack_prompt(data: bytes, receipt: Receipt) -> Tensor:
@@ -382,36 +317,3 @@ def _unpack_prompt(data: bytes, receipt: Receipt) -> Tensor:
             "prompt-changed", f"The prompt of {receipt.voice!r} is not the one in its receipt."
         )
     return codes
-
-
-def _clean(text: str) -> str:
-    """A text without what UTF-8 cannot write (file names and arguments may hold such)."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _short(name: str) -> str:
-    """A name as it is logged."""
-    return _clean(name[:MAX_NAME])
-
-
-def _stage(produced: Path, staged: Path) -> str:
-    """Copy a finished file beside its destination, through to the disk; returns its SHA-256."""
-    try:
-        data = produced.read_bytes()
-    except OSError as error:
-        raise InputError(f"{produced} cannot be read ({error.strerror}).") from None
-    _write(staged, data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        with open(path, "xb") as target:
-            target.write(data)
-            target.flush()
-            os.fsync(target.fileno())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): choose a folder that exists and may be "
-            "written to."
-        ) from None

@@ -5,6 +5,7 @@ carries both marks and stands in the ledger, or an error and no file.
 """
 
 import getpass
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import soxr
 import torch
 from torch import Tensor
 
-from sayso.model.audio import read_audio, write_audio
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.errors import InputError, UnfinishedError
@@ -20,16 +20,14 @@ from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import Piece, normalise, pieces
 
 from .consent.recording import RATE
-from .errors import MarkError
 from .gate import Gate, Grant
-from .provenance.c2pa import BESIDE, SIGNED, ensure_ca, read_manifest, sign
+from .provenance.c2pa import BESIDE, SIGNED, ensure_ca
 from .ranking import best
 from .recognisers import Ears, load_ears
 from .store.checking import vouch
+from .store.releases import check_place
 from .store.store import Store
 from .watermark.ensemble import load_marks
-from .watermark.perth import PERTH_RATE
-from .watermark.spread_spectrum import payload_of
 
 PAUSE_SECONDS = 0.25
 """Silence between sentences, where the text asks for no other."""
@@ -143,22 +141,18 @@ class Synthesizer:
             codec=self.bundle.codec.identity,
         )
         sampling = sampling or self.bundle.sampling
-        spoken = pieces(
-            text, int(self._room(grant) / self.bundle.codec.frame_rate * CHARACTERS_PER_SECOND)
-        )
-        audio = self._generate(spoken, grant, seed, sampling, alteration, samples)
-        marked = self.marks.embed(fit(audio), self.bundle.codec.sample_rate, grant.id)
-        with self.store.workspace() as folder:
-            plain, produced = folder / f"unsigned{out.suffix}", folder / f"signed{out.suffix}"
-            write_audio(plain, fit(marked), self.bundle.codec.sample_rate)
-            payload = payload_of(self.marks.keyed.key, grant.id) if self.marks.keyed else None
-            card = self.bundle.card_hash
-            manifest = sign(plain, produced, self.ca, grant.id, card, out.name, payload)
-            plain.unlink()
-            score = self._check(produced, grant)
-            ledger_id = self.gate.release(grant, produced, out, manifest)
+        try:
+            seconds = self._room(grant) / self.bundle.codec.frame_rate
+            spoken = pieces(text, int(seconds * CHARACTERS_PER_SECOND))
+            audio = self._generate(spoken, grant, seed, sampling, alteration, samples)
+            rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
+            made = self.gate.mark(grant, audio, rate, out.name, card, self.marks, self.ca)
+            ledger_id = self.gate.release(grant, made, out)
+        except BaseException:
+            self.gate.give_back(grant)
+            raise
         seconds = len(audio) / self.bundle.codec.sample_rate
-        return Spoken(out, ledger_id, seconds, score)
+        return Spoken(out, ledger_id, seconds, made.score)
 
     def _generate(
         self,
@@ -237,28 +231,15 @@ class Synthesizer:
             )
         return min(room, int(limit_seconds(piece) * rate))
 
-    def _check(self, produced: Path, grant: Grant) -> float:
-        """Read the finished file again; MarkError unless both marks are found in it."""
-        found = self.marks.demand(read_audio(produced, PERTH_RATE)[0], PERTH_RATE)
-        manifest = read_manifest(produced, self.ca)
-        if manifest.state != "trusted" or manifest.ledger_id != grant.id:
-            raise MarkError(
-                f"The result's C2PA manifest is {manifest.state} {list(manifest.reasons)}; nothing "
-                "was written"
-            )
-        return found.score
-
-
-def fit(audio: Tensor) -> Tensor:
-    """Turn (samples,) down to full scale if it is beyond: clipping would be heard."""
-    return audio / audio.abs().max().clamp(min=1.0)
-
 
 def check_destination(out: Path) -> None:
     """InputError unless `out` can become a signed audio file."""
     if out.suffix.lower() not in SIGNED + BESIDE:
         raise InputError(f"{out}: the suffix must be one of {', '.join(SIGNED + BESIDE)}")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder: give a file name")
-    if not out.resolve().parent.is_dir():
-        raise InputError(f"{out.resolve().parent} does not exist: make the folder first")
+    place = Path(os.path.abspath(out))
+    try:
+        if not place.parent.is_dir():
+            raise InputError(f"{place.parent} does not exist: make the folder first")
+        check_place(place)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}).") from None

@@ -5,6 +5,7 @@ does not know (M4A, AAC, WebM, video) goes through the `ffmpeg` program when the
 Resampling is soxr's.
 """
 
+import io
 import json
 import math
 import re
@@ -75,26 +76,26 @@ def read_audio(
     """
     path = Path(path)
     audio, rate = read_samples(path, min_seconds, max_seconds)  # (samples, channels)
-    if not len(audio):
-        raise InputError(f"{path} holds no audio samples; give a recording with sound in it.")
-    if not np.isfinite(audio).all():
-        raise InputError(
-            f"{path} holds samples that are not numbers (NaN or infinite); export it again."
-        )
-    mono = audio.mean(axis=1, dtype=np.float32)
-    levels = np.square(audio).mean(axis=0)
-    if np.square(mono).mean() < CANCELLED * levels.max():
-        mono = np.ascontiguousarray(audio[:, levels.argmax()])
-    peak = float(np.abs(mono).max())
-    if peak > LOUDEST_PEAK:
-        raise InputError(
-            f"{path} reaches {peak:.3g} where full scale is 1; export it as 16-bit PCM, "
-            "or divide its float samples by their full scale."
-        )
-    if peak < SILENT_PEAK and not allow_silence:
-        raise InputError(f"{path} is silent (peak {peak:.1e}); give a recording with sound in it.")
+    mono = _one_channel(audio, path, allow_silence)
     _check_length(path, len(mono) / rate, min_seconds, max_seconds)
     return torch.from_numpy(resample(mono, rate, sample_rate))[None]
+
+
+def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
+    """As `read_audio`, from a file in memory that libsndfile reads; `name` is for the errors.
+
+    Returns:
+        (1, samples) float32.
+    Raises:
+        InputError: It is no audio, silent, or holds NaN.
+    """
+    try:
+        audio, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{name} cannot be decoded: {error}") from None
+    return torch.from_numpy(resample(_one_channel(audio, Path(name), False), rate, sample_rate))[
+        None
+    ]
 
 
 def read_samples(
@@ -160,23 +161,52 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
     Raises:
         InputError: An unknown suffix, a rate the format does not have, or audio that is not finite.
     """
-    path = Path(path)
-    if path.suffix.lower() not in WRITABLE:
+    Path(path).write_bytes(encode_audio(audio, sample_rate, Path(path).suffix))
+
+
+def encode_audio(audio: Tensor, sample_rate: int, suffix: str) -> bytes:
+    """As `write_audio`, into a file in memory; InputError likewise."""
+    if suffix.lower() not in WRITABLE:
         known = ", ".join(WRITABLE)
-        raise InputError(f"Cannot write {path.suffix or 'a file without a suffix'}; use {known}.")
+        raise InputError(f"Cannot write {suffix or 'a file without a suffix'}; use {known}.")
     samples = audio.detach().cpu().to(torch.float32).reshape(-1).numpy()
     if not len(samples) or not np.isfinite(samples).all():
-        raise InputError(f"Will not write {path}: {len(samples)} samples, not all of them finite.")
-    format, subtype = WRITABLE[path.suffix.lower()]
+        raise InputError(f"Will not write {len(samples)} samples, not all of them finite.")
+    format, subtype = WRITABLE[suffix.lower()]
     rates = {"OPUS": OPUS_RATES, "MPEG_LAYER_III": MP3_RATES}.get(subtype)
     if rates and sample_rate not in rates:
         raise InputError(f"{subtype} has no rate of {sample_rate} Hz; use one of {rates}.")
     # libsndfile wraps floats above 1 in some subtypes instead of clipping them.
     samples = np.clip(samples, -1.0, 1.0)
     level = OPUS_LEVEL if subtype == "OPUS" else None
+    out = io.BytesIO()
     soundfile.write(
-        str(path), samples, sample_rate, format=format, subtype=subtype, compression_level=level
+        out, samples, sample_rate, format=format, subtype=subtype, compression_level=level
     )
+    return out.getvalue()
+
+
+def _one_channel(audio: np.ndarray, path: Path, allow_silence: bool) -> np.ndarray:
+    """(samples, channels) to (samples,), refused where it is no usable sound."""
+    if not len(audio):
+        raise InputError(f"{path} holds no audio samples; give a recording with sound in it.")
+    if not np.isfinite(audio).all():
+        raise InputError(
+            f"{path} holds samples that are not numbers (NaN or infinite); export it again."
+        )
+    mono = audio.mean(axis=1, dtype=np.float32)
+    levels = np.square(audio).mean(axis=0)
+    if np.square(mono).mean() < CANCELLED * levels.max():
+        mono = np.ascontiguousarray(audio[:, levels.argmax()])
+    peak = float(np.abs(mono).max())
+    if peak > LOUDEST_PEAK:
+        raise InputError(
+            f"{path} reaches {peak:.3g} where full scale is 1; export it as 16-bit PCM, "
+            "or divide its float samples by their full scale."
+        )
+    if peak < SILENT_PEAK and not allow_silence:
+        raise InputError(f"{path} is silent (peak {peak:.1e}); give a recording with sound in it.")
+    return mono
 
 
 def _check_file(path: Path) -> None:

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from .errors import InputError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 """What ships with the package; `model` is a folder (or a link) inside it."""
@@ -16,6 +19,28 @@ ASSETS = Path(__file__).parents[1] / "assets"
 def unique() -> str:
     """A name no other process has: two machines that share a disk may share process ids."""
     return uuid.uuid4().hex[:16]
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """All of a regular file: devices and pipes may have no end, whatever size they claim.
+
+    Args:
+        most: Bytes that are taken.
+    Raises:
+        InputError: It is missing, unreadable, no regular file, or larger.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path} is not a regular file: give one.")
+            data = file.read(most + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({why}).") from None
+    if len(data) > most:
+        raise InputError(f"{path} is larger than {most >> 20} MiB: give a shorter file.")
+    return data
 
 
 def file_hash(path: Path, kind: str = "sha256") -> str:

@@ -1,6 +1,7 @@
 """The gate: what it grants, what it refuses and why, and that release and revoke hold."""
 
 import hashlib
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,16 +9,19 @@ import pytest
 import torch
 
 from conftest import Clock
+from sayso.inference import gate as gate_module
 from sayso.inference.consent import other_voices
 from sayso.inference.consent.other_voices import pack_codes
 from sayso.inference.consent.receipt import Receipt, Scope, codes_digest, issue
 from sayso.inference.errors import RefusedError, StoreError
-from sayso.inference.gate import GRANT_SECONDS, Gate
+from sayso.inference.finishing import Marked
+from sayso.inference.gate import GRANT_SECONDS, Gate, Grant
 from sayso.inference.store import keys, ledger
 from sayso.inference.store.checking import verify
 from sayso.inference.store.export import export
-from sayso.inference.store.store import Store
+from sayso.inference.store.store import MOST_REFUSALS, Store
 from sayso.model.errors import CorpusError, InputError
+from sayso.model.files import ASSETS
 
 CODES = torch.arange(8 * 30).reshape(8, 30) % 1024
 pytestmark = pytest.mark.usefixtures("no_bundled_voice")
@@ -67,20 +71,21 @@ def refused(gate: Gate, voice="vera", purpose="research", user="ada", text="Hell
     return caught.value.code
 
 
-def wav(folder: Path, data: bytes = b"RIFF-some-audio") -> Path:
-    path = folder / "produced.wav"
-    path.write_bytes(data)
-    return path
+def release(gate: Gate, grant: Grant, out: Path, audio: bytes = b"RIFF-some-audio") -> str:
+    """As `Gate.mark` and then `Gate.release`, without the networks that mark."""
+    made = Marked(grant.id, audio, b"manifest of " + audio, 1.0)
+    if grant.id in gate._marked:
+        gate._marked[grant.id] = gate_module._digest(made)
+    return gate.release(grant, made, out)
 
 
 def test_grant_then_release(gate: Gate, tmp_path: Path):
     grant = gate.authorise("vera", "research", "ada", "Hello.")
     assert torch.equal(grant.codes, CODES) and grant.transcript == "I say so. apple"
     assert (grant.codec, grant.may_alter, grant.receipt_id) == ("codec", False, "c-vera")
-    produced, out = wav(tmp_path), tmp_path / "out.wav"
-    digest = hashlib.sha256(produced.read_bytes()).hexdigest()
-    assert gate.release(grant, produced, out) == grant.id
-    assert hashlib.sha256(out.read_bytes()).hexdigest() == digest and not produced.exists()
+    out, digest = tmp_path / "out.wav", hashlib.sha256(b"RIFF-some-audio").hexdigest()
+    assert release(gate, grant, out) == grant.id
+    assert out.read_bytes() == b"RIFF-some-audio"
     assert [(o.ledger_id, o.sha256, o.path) for o in gate.outputs("vera")] == [
         (grant.id, digest, str(out))
     ]
@@ -105,15 +110,19 @@ def test_every_refusal_has_its_code_and_its_row(gate: Gate, clock: Clock):
     verify(gate.store)
 
 
-def test_uses_run_out_but_unused_grants_come_back(gate: Gate, clock: Clock, tmp_path: Path):
-    gate.release(gate.authorise("vera", "research", "ada", "a"), wav(tmp_path), tmp_path / "1.wav")
-    gate.authorise("vera", "research", "ada", "b")
+def test_uses_run_out_and_only_grants_given_back_come_back(gate: Gate, clock, tmp_path: Path):
+    release(gate, gate.authorise("vera", "research", "ada", "a"), tmp_path / "1.wav")
+    second = gate.authorise("vera", "research", "ada", "b")
     gate.authorise("vera", "research", "ada", "c")
     assert refused(gate) == "quota-uses"
-    clock.now += GRANT_SECONDS
-    gate.authorise("vera", "research", "ada", "d")
-    gate.authorise("vera", "research", "ada", "e")
+    clock.now += GRANT_SECONDS  # whoever has a grant may have the audio: time gives nothing back
     assert refused(gate) == "quota-uses"
+    gate.give_back(second)
+    gate.give_back(second)  # once
+    gate.authorise("vera", "research", "ada", "d")
+    assert refused(gate) == "quota-uses"
+    with pytest.raises(RefusedError, match="grant-used"):
+        release(gate, second, tmp_path / "2.wav")
 
 
 def test_characters_add_up(gate: Gate):
@@ -136,30 +145,29 @@ def test_characters_add_up(gate: Gate):
 def test_a_forged_grant_is_refused(gate: Gate, tmp_path: Path, change: dict, code: str):
     grant = replace(gate.authorise("vera", "research", "ada", "Hello."), **change)
     with pytest.raises(RefusedError) as caught:
-        gate.release(grant, wav(tmp_path), tmp_path / "out.wav")
+        release(gate, grant, tmp_path / "out.wav")
     assert caught.value.code == code and not (tmp_path / "out.wav").exists()
     assert gate.store.entries()[-1].event == "refused"
 
 
 def test_a_grant_works_once_and_not_for_long(gate: Gate, clock: Clock, tmp_path: Path):
     grant = gate.authorise("vera", "research", "ada", "Hello.")
-    gate.release(grant, wav(tmp_path), tmp_path / "1.wav")
+    release(gate, grant, tmp_path / "1.wav")
     with pytest.raises(RefusedError, match="grant-used"):
-        gate.release(grant, wav(tmp_path), tmp_path / "2.wav")
+        release(gate, grant, tmp_path / "2.wav")
     late = gate.authorise("vera", "research", "ada", "Hello.")
     clock.now += GRANT_SECONDS
     with pytest.raises(RefusedError, match="grant-expired"):
-        gate.release(late, wav(tmp_path), tmp_path / "2.wav")
+        release(gate, late, tmp_path / "2.wav")
     assert not (tmp_path / "2.wav").exists()
 
 
 def test_release_to_a_missing_folder_leaves_nothing_and_can_be_repeated(gate: Gate, tmp_path: Path):
     grant = gate.authorise("vera", "research", "ada", "Hello.")
-    produced = wav(tmp_path)
     with pytest.raises(InputError, match="choose a folder"):
-        gate.release(grant, produced, tmp_path / "nowhere" / "out.wav")
-    assert produced.exists() and not gate.outputs("vera")
-    assert gate.release(grant, produced, tmp_path / "out.wav") == grant.id
+        release(gate, grant, tmp_path / "nowhere" / "out.wav")
+    assert not gate.outputs("vera") and not list((gate.store.home / "work").iterdir())
+    assert release(gate, grant, tmp_path / "out.wav") == grant.id
 
 
 def test_revocation_holds_at_once_in_another_open_store(gate: Gate, clock: Clock, tmp_path: Path):
@@ -167,7 +175,7 @@ def test_revocation_holds_at_once_in_another_open_store(gate: Gate, clock: Clock
     with Store.open(home) as second:
         other = Gate(second)
         grant = other.authorise("vera", "research", "ada", "Hello.")
-        other.release(grant, wav(tmp_path), tmp_path / "1.wav")
+        release(other, grant, tmp_path / "1.wav")
         pending = other.authorise("vera", "research", "ada", "Hello.")
         key_file = home / "keys" / "voices" / "c-vera.key"
         assert key_file.exists()
@@ -177,7 +185,7 @@ def test_revocation_holds_at_once_in_another_open_store(gate: Gate, clock: Clock
         assert second._database.execute("SELECT count(*) FROM sealed").fetchone() == (0,)
         assert refused(other) == "voice-revoked"
         with pytest.raises(RefusedError, match="voice-revoked"):
-            other.release(pending, wav(tmp_path), tmp_path / "2.wav")
+            release(other, pending, tmp_path / "2.wav")
         assert not (tmp_path / "2.wav").exists()
     assert gate.revoke("vera") == outputs  # twice is no error, and adds no row
     assert len(gate.store.entries("revoked")) == 1
@@ -188,8 +196,8 @@ def test_revocation_holds_at_once_in_another_open_store(gate: Gate, clock: Clock
 def test_a_file_name_that_cannot_be_logged_is_refused(gate: Gate, tmp_path: Path):
     grant = gate.authorise("vera", "research", "ada", "Hello.")
     with pytest.raises(InputError, match="not UTF-8"):
-        gate.release(grant, wav(tmp_path), tmp_path / "\udcff.wav")
-    assert gate.release(grant, wav(tmp_path), tmp_path / "é.wav") == grant.id
+        release(gate, grant, tmp_path / "\udcff.wav")
+    assert release(gate, grant, tmp_path / "é.wav") == grant.id
 
 
 def test_revoking_a_stranger_is_an_error(gate: Gate):
@@ -197,12 +205,14 @@ def test_revoking_a_stranger_is_an_error(gate: Gate):
         gate.revoke("eve")
 
 
-def test_receipt_of_a_foreign_key_is_refused(gate: Gate):
+def test_receipt_of_a_foreign_key_is_refused(gate: Gate, monkeypatch):
     other = keys.create_key(gate.store.home / "keys" / "voices", None)
     receipt = replace(gate.receipt("vera"), voice="eve", kid=keys.thumbprint(other.public_key()))
     gate.store.enrol("eve", "c-eve", issue(receipt, other), {"codes": pack_codes(CODES)})
     assert refused(gate, voice="eve") == "receipt-signature"
     issuer = keys.public_pem(other)  # a bundled issuer cannot vouch for a person either
+    digest = hashlib.sha256(issuer.encode()).hexdigest()
+    monkeypatch.setattr(other_voices, "ISSUERS", {digest})
     gate.store.enrol("mia", "c-mia", issue(receipt, other), {"codes": pack_codes(CODES)}, issuer)
     assert refused(gate, voice="mia") == "receipt-mismatch"
     person = replace(receipt, voice="mia", record_id="c-mia2")
@@ -228,10 +238,75 @@ def test_after_rotation_old_receipts_hold_and_the_old_key_is_gone(gate: Gate):
     verify(gate.store)
 
 
-def test_the_clock_may_not_run_back(gate: Gate, clock: Clock):
-    clock.now -= 86400
+def test_the_clock_may_not_run_back_but_revoking_never_asks_it(gate: Gate, clock: Clock):
+    clock.now += 3 * 3600
+    register(gate.store, "zoe")
+    clock.now -= 3 * 3600
     with pytest.raises(StoreError, match="set the clock right"):
         gate.authorise("vera", "research", "ada", "Hello.")
+    Gate(gate.store).revoke("vera")
+    assert gate.store.voice("vera").revoked  # type: ignore[union-attr]
+    clock.now += 3 * 3600
+    assert refused(gate) == "voice-revoked"
+    times = [entry.time for entry in gate.store.entries()]
+    assert times == sorted(times)
+
+
+def test_nothing_public_sets_the_clock():
+    assert list(inspect.signature(Store.open).parameters) == ["home"]
+
+
+def pin(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As a version that ships the voice in this folder."""
+    digest = hashlib.sha256((folder / "issuer.pem").read_bytes()).hexdigest()
+    monkeypatch.setattr(other_voices, "ISSUERS", {*other_voices.ISSUERS, digest})
+
+
+def test_every_voice_that_ships_has_its_issuer_in_the_code():
+    """After `sayso export` into the assets: put the hash of issuer.pem into ISSUERS."""
+    for issuer in (ASSETS).glob("*/voices/*/issuer.pem"):
+        assert other_voices.is_issuer(issuer.read_text()), issuer
+
+
+def test_a_stranger_is_not_taken_in_as_synthetic(store: Store, tmp_path: Path):
+    """With two public functions: a receipt of basis "synthetic", and its own issuer."""
+    folder = tmp_path / "eve"
+    made = other_voices.issue_bundled_voice(folder, CODES, "I am Eve.", "codec")
+    issuer, token = (folder / "issuer.pem").read_text(), (folder / "receipt.jws").read_text()
+    store.enrol("eve", made.record_id, token, {"codes": pack_codes(CODES)}, issuer)
+    assert refused(Gate(store), "eve", "a", "b") == "receipt-signature"
+
+
+def test_a_file_that_was_not_marked_here_is_not_released(gate: Gate, tmp_path: Path):
+    grant, other = (gate.authorise("vera", "research", "ada", "Hello.") for _ in range(2))
+    made = Marked(grant.id, b"somebody's recording", b"", 1.0)
+    gate._marked[other.id] = gate_module._digest(replace(made, grant_id=other.id))
+    for given in (made, replace(made, grant_id=other.id)):
+        with pytest.raises(RefusedError, match="audio-unmarked"):
+            gate.release(grant, given, tmp_path / "out.wav")
+    with Store.open(gate.store.home) as second, pytest.raises(RefusedError, match="unmarked"):
+        release(Gate(second), grant, tmp_path / "out.wav")  # another process's grant
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_refusal_does_not_say_what_would_be_allowed(gate: Gate):
+    for asked in (("research", "bob"), ("ads", "ada"), ("ads", "bob")):
+        with pytest.raises(RefusedError) as caught:
+            gate.authorise("vera", *asked, "Hello.")
+        said = str(caught.value)
+        assert not any(word in said for word in {"research", "ada"} - set(asked))
+    assert caught.value.code == "scope-user"  # who may not use it learns nothing of purposes
+
+
+def test_refusals_do_not_fill_the_ledger(gate: Gate, clock: Clock):
+    rows = len(gate.store.entries())
+    for _ in range(MOST_REFUSALS + 20):
+        with pytest.raises(RefusedError):
+            gate.authorise("eve", "research", "ada", "Hello.")
+    assert len(gate.store.entries()) == rows + MOST_REFUSALS
+    assert "more" in gate.store.entries()[-1].content
+    clock.now += 3601
+    assert refused(gate, voice="eve") == "voice-unknown"
 
 
 def test_the_bundled_voice_installs_once_and_stays_revoked(
@@ -242,6 +317,9 @@ def test_the_bundled_voice_installs_once_and_stays_revoked(
     with pytest.raises(RefusedError, match="issuer-unknown"):
         other_voices.install_bundled_voice(store, folder)  # not the package's own
     monkeypatch.setattr(other_voices, "ASSETS", tmp_path / "assets")
+    with pytest.raises(RefusedError, match="issuer-unknown"):
+        other_voices.install_bundled_voice(store, folder)  # there, but not of this version
+    pin(monkeypatch, folder)
     for _ in range(2):
         assert other_voices.install_bundled_voice(store, folder) == "nobody"
     assert len(store.entries("enrolled", voice="nobody")) == 1
@@ -251,6 +329,7 @@ def test_the_bundled_voice_installs_once_and_stays_revoked(
     other_voices.issue_bundled_voice(
         folder, CODES, "Made up anew.", "codec"
     )  # a new release of Sayso
+    pin(monkeypatch, folder)
     other_voices.install_bundled_voice(store, folder)
     assert gate.authorise("nobody", "a", "b", "Hello.").transcript == "Made up anew."
     verify(store)

@@ -13,6 +13,7 @@ from sayso.model.card import CARD, read_card
 from sayso.model.codecs.load import load_codec
 from sayso.model.corpora import Corpus
 from sayso.model.errors import InputError, SaysoError
+from sayso.model.printable import printable
 from sayso.model.text.tokenizers import load_tokenizer
 
 from .bar import Bar
@@ -205,4 +206,4 @@ def _check_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)

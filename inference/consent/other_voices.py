@@ -27,9 +27,17 @@ from ..store import keys, ledger
 from ..store.store import Store
 from .receipt import ANY, Receipt, Scope, codes_digest, issue, read
 
+ISSUERS = {  # SHA-256 of the issuer.pem of each voice that ships, or did
+    "350601a7bd64cd0f2fd32f88e7ee03fbfe8ac42cc05b9e8cb91a5940c9d10e72",  # nobody of mini
+}
 CENTURY = 100 * 365.25 * 86400.0  # seconds; nobody's consent does not run out
 OWN = "sentences of that corpus"
 RELEASED = "the sentences listed: its speaker released it for open text to speech"
+
+
+def is_issuer(pem: str) -> bool:
+    """Whether a public key (PEM) signed a voice that ships with Sayso."""
+    return hashlib.sha256(pem.encode()).hexdigest() in ISSUERS
 
 
 def pack_codes(codes: Tensor) -> bytes:
@@ -107,6 +115,10 @@ def install_bundled_voice(store: Store, folder: Path) -> str:
         raise StoreError(
             f"The bundled voice in {folder} cannot be read ({error}): reinstall."
         ) from None
+    if not is_issuer(issuer):
+        raise RefusedError(
+            "issuer-unknown", f"The issuer of {folder} is not one of this version: reinstall."
+        )
     receipt = read(token, keys.load_public(issuer, str(folder / "issuer.pem")))
     if receipt.basis != "synthetic" or receipt.voice != folder.name:
         raise RefusedError("receipt-mismatch", f"{folder} holds no receipt of a synthetic voice.")

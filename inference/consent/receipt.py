@@ -16,6 +16,8 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from torch import Tensor
 
+from sayso.model.files import read_regular
+
 from ..errors import RefusedError, StoreError
 from ..store import keys
 from ..store.ledger import seconds
@@ -223,14 +225,14 @@ def verify_receipt(path: Path, public: str) -> Receipt:
     known offline: ask the controller, or look for the record in the controller's ledger.
 
     Args:
-        public: One or more keys, as `sayso receipt key` prints them: an issuer changes its key.
+        public: One or more keys, as `sayso receipt key` prints them: an issuer changes its key, and
+            what a key signed outside of its time is not good.
+    Raises:
+        RefusedError: receipt-signature, receipt-malformed.
+        InputError: The file cannot be read, or is larger than a receipt can be.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RefusedError("receipt-malformed", f"{path} is too large to be a receipt.")
-        token = path.read_bytes().decode("ascii").removesuffix("\n")
-    except OSError as error:
-        raise StoreError(f"The receipt {path} cannot be read ({error.strerror}).") from None
+        token = read_regular(path, MAX_BYTES).decode("ascii").removesuffix("\n")
     except UnicodeDecodeError:
         raise RefusedError("receipt-signature", f"{path} is not a receipt: not ASCII.") from None
     known = keys.load_publics(public)
@@ -238,7 +240,15 @@ def verify_receipt(path: Path, public: str) -> Receipt:
         kid = keys.key_id(token)
     except keys.SignatureError as error:
         raise RefusedError("receipt-signature", f"The receipt is not good: {error}.") from None
-    return read(token, known.get(kid, next(iter(known.values()))))
+    by = known.get(kid, next(iter(known.values())))
+    receipt = read(token, by.key)
+    if not keys.within(receipt.issued, by.span):
+        raise RefusedError(
+            "receipt-signature",
+            f"The receipt is of {receipt.issued}, and its key was in use from {by.span[0]} to "
+            f"{by.span[1]}: whoever signed it may have stolen the key.",
+        )
+    return receipt
 
 
 def kantara(receipt: Receipt) -> dict:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
+from sayso.model.printable import printable
 
 from .classifier import Likeness
 from .detector import Detection, Detector
@@ -98,7 +99,9 @@ def table(results: Sequence[Result]) -> Table:
         out.add_column(column, overflow="fold")
     for result in results:
         if isinstance(result, Unread):
-            out.add_row(shown(result.path), "", "", "", "[red]not read[/]", escape(result.reason))
+            out.add_row(
+                shown(result.path), "", "", "", "[red]not read[/]", escape(printable(result.reason))
+            )
             continue
         found = result.found
         best = max(found.traces, key=lambda trace: trace.score)
@@ -108,7 +111,7 @@ def table(results: Sequence[Result]) -> Table:
             "no key" if found.keyed is None else _cell(found.keyed.present, found.keyed.score),
             where_in_words(result) if best.present else "",
             STATES[result.manifest.state],
-            escape(ledger_row(result)),
+            escape(printable(ledger_row(result))),
             likeness_in_words(result.likeness),
         )
     return out
@@ -132,7 +135,7 @@ def likeness_in_words(likeness: Likeness) -> str:
 
 def shown(path: Path) -> str:
     """A file's name for a terminal, whatever characters, or none, it is made of."""
-    return escape(str(path).encode("utf-8", "replace").decode())
+    return escape(printable(path))
 
 
 def where_in_words(result: Detection) -> str:

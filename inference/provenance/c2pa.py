@@ -5,16 +5,13 @@ root a good signature is "valid", not "trusted": anybody can make an authority, 
 says that the file is ours.
 """
 
-import contextlib
 import dataclasses
+import io
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import c2pa
 
@@ -28,6 +25,7 @@ __all__ = [  # the authority's names belong to this interface
     "CA",
     "Anchor",
     "Manifest",
+    "check_manifest",
     "ensure_ca",
     "export_ca",
     "keep_manifest",
@@ -37,6 +35,7 @@ __all__ = [  # the authority's names belong to this interface
     "recall_manifest",
     "sidecar_of",
     "sign",
+    "sign_audio",
 ]
 
 State = Literal["trusted", "valid", "invalid", "none"]
@@ -82,6 +81,41 @@ class Manifest:
     reasons: tuple[str, ...] = ()
 
 
+def sign_audio(
+    audio: bytes,
+    suffix: str,
+    ca: CA,
+    ledger_id: str,
+    card_hash: str,
+    title: str,
+    payload: int | None = None,
+) -> tuple[bytes, bytes]:
+    """Signs a file in memory; the audio data stay as they are, bit for bit.
+
+    Args:
+        suffix: Of the file's name, one of `SIGNED` or `BESIDE`.
+        payload: The keyed mark's bits, stated in the manifest as its soft binding.
+    Returns:
+        The file with our manifest in it, and the manifest itself (see `keep_manifest`). Ogg and
+        Opus have no place for a manifest: the file is as it was, the manifest goes beside it.
+    Raises:
+        MarkError: The file cannot be signed.
+    """
+    suffix = suffix.lower()
+    if suffix not in SIGNED + BESIDE:
+        raise MarkError(f"Cannot sign {suffix} files; use {', '.join(SIGNED + BESIDE)}.")
+    definition = manifest_definition(ledger_id, card_hash, title, TYPES[suffix], payload)
+    target = io.BytesIO()
+    try:
+        with _signer(ca) as signer, c2pa.Builder(json.dumps(definition)) as builder:
+            if suffix in BESIDE:
+                builder.set_no_embed()
+            manifest = builder.sign(signer, TYPES[suffix], io.BytesIO(audio), target)
+    except (c2pa.C2paError, OSError) as error:
+        raise MarkError(f"{title} could not be signed: {error}") from error
+    return audio if suffix in BESIDE else target.getvalue(), manifest
+
+
 def sign(
     audio_file: Path,
     out_file: Path,
@@ -91,49 +125,26 @@ def sign(
     title: str,
     payload: int | None = None,
 ) -> bytes:
-    """Writes `audio_file` with our manifest in it to `out_file`, whole or not at all.
+    """`sign_audio` from file to file, whole or not at all; a manifest beside it is written first.
 
-    The audio data stay as they are, bit for bit. Ogg and Opus have no place for a manifest: theirs
-    goes into a second file, `sidecar_of(out_file)`, which is written first.
-
-    Args:
-        out_file: With the same suffix, one of `SIGNED` or `BESIDE`.
-        payload: The keyed mark's bits, stated in the manifest as its soft binding.
     Returns:
-        The manifest itself, see `keep_manifest`.
+        The manifest.
     Raises:
         MarkError: The file cannot be signed.
     """
     audio_file, out_file = Path(audio_file), Path(out_file)
     suffix = audio_file.suffix.lower()
-    if suffix not in SIGNED + BESIDE or out_file.suffix.lower() != suffix:
-        known = ", ".join(SIGNED + BESIDE)
-        raise MarkError(
-            f"Cannot sign {audio_file.name} as {out_file.name}: one suffix, of {known}."
-        )
-    definition = manifest_definition(ledger_id, card_hash, title, TYPES[suffix], payload)
-    # Beside the destination, so that the last step is one atomic rename.
-    handle, name = tempfile.mkstemp(suffix=suffix, prefix=".signing-", dir=out_file.parent)
-    os.close(handle)
+    if out_file.suffix.lower() != suffix:
+        raise MarkError(f"Cannot sign {audio_file.name} as {out_file.name}: give one suffix.")
     try:
-        with (
-            _signer(ca) as signer,
-            c2pa.Builder(json.dumps(definition)) as builder,
-            audio_file.open("rb") as source,
-            open(name, "w+b") as target,
-        ):
-            if suffix in BESIDE:
-                builder.set_no_embed()
-            manifest = builder.sign(signer, TYPES[suffix], source, target)
+        signed, manifest = sign_audio(
+            audio_file.read_bytes(), suffix, ca, ledger_id, card_hash, title, payload
+        )
         if suffix in BESIDE:
-            shutil.copyfile(audio_file, name)
             replace_file(sidecar_of(out_file), manifest, 0o644)
-        os.replace(name, out_file)
-    except (c2pa.C2paError, OSError) as error:
+        replace_file(out_file, signed, 0o644)
+    except OSError as error:
         raise MarkError(f"{audio_file.name} could not be signed: {error}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
     return manifest
 
 
@@ -147,17 +158,27 @@ def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    suffix = path.suffix.lower()
-    if suffix not in TYPES:
-        return Manifest("none", reasons=(f"C2PA has no form for {suffix or 'this'} files",))
-    sidecar = None
+    suffix, sidecar = path.suffix.lower(), None
     try:
         if suffix in BESIDE:
             if not sidecar_of(path).is_file():
                 return Manifest("none", reasons=(f"no {sidecar_of(path).name} beside it",))
             sidecar = sidecar_of(path).read_bytes()
-        with _context(ca) as context, path.open("rb") as file:
-            reader = c2pa.Reader.try_create(TYPES[suffix], file, sidecar, context=context)
+        with path.open("rb") as file:
+            return check_manifest(file, suffix, sidecar, ca)
+    except OSError as error:
+        return Manifest("invalid", reasons=(str(error),))
+
+
+def check_manifest(
+    audio: BinaryIO, suffix: str, sidecar: bytes | None, ca: Anchor | None
+) -> Manifest:
+    """The manifest inside an open file, or the one given, checked against a root if given."""
+    if suffix not in TYPES:
+        return Manifest("none", reasons=(f"C2PA has no form for {suffix or 'this'} files",))
+    try:
+        with _context(ca) as context:
+            reader = c2pa.Reader.try_create(TYPES[suffix], audio, sidecar, context=context)
             if reader is None:
                 return Manifest("none")
             with reader:

@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -31,8 +31,9 @@ CLOCK_SLACK = 300.0  # seconds the clock may step back before the ledger says no
 class Book:
     """An open ledger and its keys; `Store` is one that has voices, too."""
 
-    def __init__(self, home: Path, connection: sqlite3.Connection):
+    def __init__(self, home: Path, connection: sqlite3.Connection, read_only: bool = False):
         self.home = home
+        self.read_only = read_only
         self._database = connection
         self._lock = FileLock(home / "lock", timeout=LOCK_SECONDS)
         self._signing: Ed25519PrivateKey | None = None
@@ -45,7 +46,8 @@ class Book:
     def open(cls, home: Path | None = None) -> Self:
         """Open the store, creating it on first use.
 
-        What a killed process left is finished or undone by `recovery.recover`, as the gate does.
+        What a killed process left is finished or undone by `recovery.recover`, as the gate does. A
+        folder that can only be read opens for reading.
 
         Args:
             home: The folder; None is SAYSO_HOME, else the platform's user data folder.
@@ -53,6 +55,9 @@ class Book:
             StoreError: Naming the file that is unreadable, changed or missing, and the remedy.
         """
         home = default_home() if home is None else home
+        if (home / FILE).is_file() and not os.access(home, os.W_OK):  # a backup, a mount
+            store = cls(home, database.connect(home / FILE, writable=False), read_only=True)
+            return store._opened(lambda: store.check())
         try:
             for folder in (home, home / "keys", home / "keys" / "voices", home / "work"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,19 +71,24 @@ class Book:
             if fresh and (home / "ledger.head").exists():
                 raise StoreError(f"{home / FILE} is missing, and it was there. {RESTORE}")
             store = cls(home, database.connect(home / FILE))
-            try:
-                with store._readable():
-                    tables = store._database.execute("SELECT count(*) FROM sqlite_master")
-                    if tables.fetchone()[0] == 0:
-                        if (home / "ledger.head").exists():
-                            raise StoreError(f"{home / FILE} is empty. {RESTORE}")
-                        store._create()
-                store.check()
-                store.signing_key()
-            except BaseException:
-                store.close()
-                raise
-        return store
+            return store._opened(store._begin)
+
+    def _opened(self, check: Callable[[], object]) -> Self:
+        try:
+            check()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        with self._readable():
+            tables = self._database.execute("SELECT count(*) FROM sqlite_master")
+            if tables.fetchone()[0] == 0:
+                if (self.home / "ledger.head").exists():
+                    raise StoreError(f"{self.home / FILE} is empty. {RESTORE}")
+                self._create()
+        self.check()
 
     def close(self) -> None:
         """Close the database; the last one out folds the write-ahead log into it."""
@@ -156,6 +166,8 @@ class Book:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """The lock for steps that touch files as well as the database; may be taken twice."""
+        if self.read_only:
+            raise StoreError(f"The store {self.home} can only be read: nothing can be logged.")
         with database.locked(self._lock):
             yield
 
@@ -164,9 +176,8 @@ class Book:
 
         Its time is never before the last row's: whoever judges by the time asks `now`.
         """
-        self._head = ledger.append(
-            self._database, self.signing_key(), event, id, content, max(_wall(), self._last_time())
-        )
+        key, time = self.signing_key(), self._time()
+        self._head = ledger.append(self._database, key, event, id, content, time)
 
     def entries(self, event: str = "", id: str = "", voice: str = "") -> list[Entry]:
         """Events with their details, oldest first, of one kind, one id and one voice (or any).
@@ -258,6 +269,10 @@ class Book:
         """Seconds since this machine started, asleep or awake."""
         return _since_boot()
 
+    def _time(self) -> float:
+        """The clock's time, or the last row's if that is later."""
+        return max(_wall(), self._last_time())
+
     def _last_time(self) -> float:
         last = self._database.execute("SELECT time FROM ledger ORDER BY seq DESC LIMIT 1")
         return ledger.seconds(last.fetchone()[0])
@@ -283,18 +298,9 @@ class Book:
         """PEM of every key this store ever signed with, by kid, oldest first."""
         return {kid: keys.public_pem(key) for kid, key in self._checked().public.items()}
 
-    def rotate_key(self) -> str:
-        """Bring in a new signing key and destroy the old one; old receipts stay verifiable."""
-        with self.exclusive():
-            old = keys.thumbprint(self.signing_key().public_key())
-            fresh = keys.create_key(self.home / "keys", keys.next_passphrase())
-            kid = keys.thumbprint(fresh.public_key())
-            with self.transaction():
-                content = {"kid": kid, "public": keys.public_pem(fresh), "leaves": old}
-                self.append("key-rotated", kid, content)
-                self._signing = fresh  # it may be locked with another passphrase than the old one
-            keys.destroy(self.home / "keys" / f"{old}.pem")
-        return kid
+    def key_spans(self) -> dict[str, tuple[str, str]]:
+        """From when to when each key signed, by kid; the end is "" for the one that does now."""
+        return dict(self._checked().spans)
 
 
 def default_home() -> Path:

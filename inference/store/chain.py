@@ -34,6 +34,7 @@ class Chain:
         public: Every key that the ledger brought in, by its kid.
         spans: From when to when each key signed; the last one's end is "".
         signers: Kids that signed a row; the key of a last rotation has not yet.
+        signed_by: The kid that signed the last row that was followed.
     """
 
     def __init__(self, name: str, signatures: bool = False):
@@ -43,6 +44,7 @@ class Chain:
         self.public: dict[str, Ed25519PublicKey] = {}
         self.spans: dict[str, tuple[str, str]] = {}
         self.signers: set[str] = set()
+        self.signed_by = ""
         self._signer = ""
         self._head: Head | None = None
 
@@ -85,7 +87,8 @@ class Chain:
             if row.event in KEY_EVENTS:
                 self._bring_in(row, opening, where)
             last = (row, by or self._signer, where)
-            self.signers.add(last[1])
+            self.signed_by = last[1]
+            self.signers.add(self.signed_by)
             if self.signatures:
                 self._head = self._signed_head(*last)
             yield each

@@ -15,7 +15,7 @@ from .book import check_saved_head
 from .chain import Chain
 from .database import FILE, RESTORE
 from .ledger import Head
-from .store import Store
+from .store import RELEASE_KEY, Store
 
 LEAF = "ca/leaf.pem"
 KEPT = ("marks/weave.key", "ca/root.pem", "ca/root.key", LEAF)
@@ -47,8 +47,9 @@ def verify(store: Store, old: str | None = None) -> Head:
             for kind in voice.sealed:
                 sealed.read_sealed(store._database, store.home, voice, kind)
                 expected.add((voice.record_id, kind))
+        waiting = _check_journal(store)
         found = set(store._database.execute("SELECT record, kind FROM sealed"))
-        if found != expected:
+        if found - waiting != expected:
             raise StoreError(f"{path}: it holds sealed data of no voice. {RESTORE}")
         _check_files(store)
     return chain.head
@@ -97,12 +98,28 @@ def _check_rows(store: Store) -> Chain:
     return chain
 
 
+def _check_journal(store: Store) -> set[tuple[str, str]]:
+    """The sealed rows that files on their way out may have; each such file has its grant."""
+    waiting = store.journal()
+    for grant_id, destination in waiting:
+        released = store.entries("released", grant_id)
+        named = {entry.content["path"] for entry in released} or {destination}
+        if not store.entries("granted", grant_id) or named != {destination}:
+            raise StoreError(
+                f"{store.home / FILE}: the journal of releases was changed ({grant_id[:40]!r}). "
+                f"{RESTORE}"
+            )
+    return {(grant_id, RELEASE_KEY) for grant_id, _ in waiting}
+
+
 def _check_files(store: Store) -> None:
     """That the files beside the database are those that the ledger knows."""
     kept = store.entries("file-kept")
     expected = {store.home / entry.content["file"]: entry.content["sha256"] for entry in kept}
+    absent = {grant_id for grant_id, _ in store.journal()}
+    absent |= {entry.id for entry in store.entries("release-dropped")}
     for entry in store.entries("released"):
-        if "manifest_sha256" in entry.content:
+        if "manifest_sha256" in entry.content and entry.id not in absent:
             expected[kept_path(store.home, entry.id)] = entry.content["manifest_sha256"]
     for path, digest in expected.items():
         try:

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+from sayso.model.files import read_regular
 
 from ..errors import StoreError
 from . import keys
@@ -11,6 +14,7 @@ from .checking import verify
 from .ledger import KEY_EVENTS, Head, Row
 from .store import Store
 
+MOST_BYTES = 2**31
 FORMAT = {"format": "sayso-ledger/1"}
 
 
@@ -40,36 +44,48 @@ def write_export(rows: Iterable[tuple[Row, tuple[str, str]]], path: Path) -> int
     return len(lines) - 1
 
 
-def verify_export(path: Path, public: str | None = None, old: str | None = None) -> Head:
+@dataclass(frozen=True)
+class Checked:
+    """What an exported ledger proves.
+
+    Attributes:
+        signers: Kids of the given keys that signed rows of it; none if no key was given.
+    """
+
+    head: Head
+    signers: frozenset[str]
+
+
+def verify_export(path: Path, public: str | None = None, old: str | None = None) -> Checked:
     """Check an exported ledger with nothing but the file: chain, signatures, growth.
 
     Args:
         public: PEM of the ledger's keys, one or more, of which one must have signed a row: that a
-            row names a key proves nothing, a forger can name it too. Without it the file vouches
-            only for itself.
+            row names a key proves nothing, a forger can name it too. Where their times are given,
+            they must have been in use then. Without it the file vouches only for itself.
         old: An earlier signed head (compact JWS): the ledger must have only grown since.
-    Returns:
-        The last head. Raises StoreError naming the row that is wrong.
+    Raises:
+        StoreError: Naming the row that is wrong.
+        InputError: `path` cannot be read.
     """
     name = path.name
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}).") from None
+    lines = read_regular(path, MOST_BYTES).split(b"\n")
     if lines[0] != keys.canonical(FORMAT) or lines[-1] != b"":
         raise StoreError(f"{name} is not a whole ledger export.")
+    known = {} if public is None else keys.load_publics(public)
     chain = Chain(name, signatures=True)
-    for _ in chain.follow(_parse(lines[1:-1], name)):
-        pass
-    head = chain.head
-    if public is not None and not chain.signers & set(keys.load_publics(public)):
+    for row, _ in chain.follow(_parse(lines[1:-1], name)):
+        by = known.get(chain.signed_by)
+        if by is not None and not keys.within(row.time, by.span):
+            raise StoreError(f"{name}: row {row.seq} was signed by a key not in use then.")
+    if public is not None and not chain.signers & set(known):
         raise StoreError(
             f"{name} was not signed by the given public key. (If the key is fresh, it has signed "
             "no row yet: give the keys before it, too.)"
         )
     if old is not None:
         chain.check_growth(old, name)
-    return head
+    return Checked(chain.head, frozenset(chain.signers & set(known)))
 
 
 def _parse(lines: list[bytes], name: str) -> Iterator[Opened]:
@@ -79,10 +95,14 @@ def _parse(lines: list[bytes], name: str) -> Iterator[Opened]:
             if keys.canonical(fields) != line:
                 raise ValueError
             opening = fields.pop("opening", None)
-            row = Row(**fields)
-            shown = (opening["salt"], opening["content"]) if opening else None
-            if shown:
-                bytes.fromhex(shown[0])
-        except (ValueError, TypeError, KeyError, AttributeError):
+            row, shown = Row(**fields), None
+            if (row.event in KEY_EVENTS) != (opening is not None):
+                raise ValueError
+            if opening is not None:
+                shown = (opening["salt"], opening["content"])
+                # One spelling only: hex reads capitals, and a dictionary more than it is asked for.
+                if bytes.fromhex(shown[0]).hex() != shown[0] or len(opening) != 2:
+                    raise ValueError
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise StoreError(f"{name}: row {number} cannot be read: it was changed.") from None
         yield row, shown

@@ -2,7 +2,8 @@
 
 A key is one file, `<kid>.pem` (PKCS#8, mode 0600), encrypted when SAYSO_PASSPHRASE is set. The kid
 is the thumbprint of the public key, so a file that was swapped or damaged cannot pass for the right
-one. The JWS algorithm is EdDSA over Ed25519 under the name that RFC 9864 gives it: `Ed25519`.
+one. The JWS algorithm is EdDSA over Ed25519, named `EdDSA` (RFC 8037), as common libraries verify
+it; `Ed25519`, its name in RFC 9864 and in what earlier versions signed, is read as well.
 """
 
 import base64
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -21,20 +23,41 @@ from sayso.model.files import create_file, sync_folder
 
 from ..errors import StoreError
 
-ALGORITHM = "Ed25519"
+ALGORITHM, ALSO_READ = "EdDSA", "Ed25519"
 COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
+BLOCK = re.compile(
+    r"(?:Valid: (?P<start>[0-9T:.Z-]{24}) to (?P<end>[0-9T:.Z-]{24}|further notice)\n)?"
+    r"(?P<pem>-----BEGIN PUBLIC KEY-----\n.*?-----END PUBLIC KEY-----\n)",
+    re.S,
+)
+
+
+@dataclass(frozen=True)
+class Public:
+    """A public key, and from when to when it signs; "" is not known, or not ended."""
+
+    key: Ed25519PublicKey
+    span: tuple[str, str] = ("", "")
+
+
 class Registry(jws.JWSRegistry):
-    """One algorithm; and payloads as long as the receipt of a corpus with many sentences.
+    """One algorithm under two names; and payloads as long as the receipt of a large corpus.
 
     joserfc signs more than the 128,000 bytes it would read again.
     """
 
     max_payload_length = 16 * 2**20
 
+    def get_alg(self, name: str):
+        """As joserfc, which warns whoever runs a verb that RFC 9864 renames `EdDSA`."""
+        if name not in (ALGORITHM, ALSO_READ):
+            return super().get_alg(name)  # which refuses it
+        return self.algorithms[name]
 
-REGISTRY = Registry(algorithms=[ALGORITHM])
+
+REGISTRY = Registry(algorithms=[ALGORITHM, ALSO_READ])
 
 
 class SignatureError(Exception):
@@ -84,13 +107,27 @@ def load_public(pem: str, name: str = "public key") -> Ed25519PublicKey:
     return key
 
 
-def load_publics(text: str, name: str = "public key") -> dict[str, Ed25519PublicKey]:
-    """Read one or more public keys (`sayso receipt key` prints all of a store) by their kids."""
-    blocks = re.findall(r"-----BEGIN PUBLIC KEY-----\n.*?-----END PUBLIC KEY-----\n", text, re.S)
-    if "".join(blocks) != text or len(blocks) < 2:  # then it is one key, or none
-        blocks = [text]
-    found = [load_public(block, name) for block in blocks]
-    return {thumbprint(key): key for key in found}
+def dated_pem(pem: str, span: tuple[str, str]) -> str:
+    """A public key with the times between which it signs (RFC 7468 lets text stand before it)."""
+    return f"Valid: {span[0]} to {span[1] or 'further notice'}\n{pem}"
+
+
+def load_publics(text: str, name: str = "public key") -> dict[str, Public]:
+    """Read one or more public keys, as `sayso receipt key` prints them, by their kids.
+
+    Raises:
+        StoreError: The text holds anything but keys, and before each, perhaps, its times.
+    """
+    blocks = list(BLOCK.finditer(text))
+    if not blocks or "".join(block[0] for block in blocks) != text:  # then it is one key, or none
+        key = load_public(text, name)
+        return {thumbprint(key): Public(key)}
+    found = {}
+    for block in blocks:
+        key = load_public(block["pem"], name)
+        end = block["end"] or ""
+        found[thumbprint(key)] = Public(key, (block["start"] or "", "" if " " in end else end))
+    return found
 
 
 def create_key(folder: Path, secret: bytes | None) -> Ed25519PrivateKey:
@@ -160,6 +197,14 @@ def _is_canonical_pem(pem: bytes, key: Ed25519PrivateKey, encrypted: bool) -> bo
     return pem == b"\n".join(
         [b"-----BEGIN " + label + b"-----", *lines, b"-----END " + label + b"-----", b""]
     )
+
+
+def within(time: str, span: tuple[str, str]) -> bool:
+    """Whether a time (`ledger.stamp`) lies in a key's: from the first, before the second, "" open.
+
+    A receipt may be dated a little before the row that brought its key in: both are of one moment.
+    """
+    return span[0] <= time and (not span[1] or time <= span[1])
 
 
 def sign(payload: bytes, key: Ed25519PrivateKey, kind: str) -> str:

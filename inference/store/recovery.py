@@ -1,62 +1,106 @@
-"""What killed processes left in a store is finished or undone."""
+"""What killed processes left in a store is finished or undone, and never stops anybody.
 
-import os
+What cannot be done now is told once, noted in the ledger, and tried again at the next opening.
+"""
+
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sayso.model.files import sync_folder
+from sayso.model.errors import SaysoError
 
-from ..provenance.c2pa import kept_path, sidecar_of
 from . import keys, sealed
+from .releases import deliver, undo
 from .store import Store
 
 
-def recover(store: Store) -> None:
-    """Finish or undo what killed processes left."""
-    with store.exclusive():
-        kept = {voice.record_id for voice in store.voices() if not voice.revoked}
-        for path in sealed.key_path(store.home, "").parent.glob("*.key"):
-            if path.stem not in kept:
-                keys.destroy(path)
-        for path in store.home.glob(".ledger.head.*"):  # heads that were not put in place
-            path.unlink()
-        kid = store.last_key()
-        for path in (store.home / "keys").glob("*.pem"):
-            if path.stem != kid:
-                keys.destroy(path)
-        for grant_id, destination in store.journal():
-            settle(store, grant_id, Path(destination))
-        for folder in (store.home / "work").glob("*"):
-            lock = FileLock(folder.with_suffix(".lock"), timeout=0)
-            try:
-                with lock:
-                    shutil.rmtree(folder, ignore_errors=True)
-            except Timeout:
-                continue  # a living process works there
-            folder.with_suffix(".lock").unlink(missing_ok=True)
+def recover(store: Store) -> list[str]:
+    """Finish or undo what killed processes left.
+
+    Returns:
+        What could not be done, each in a sentence; a file on its way out is named once.
+    """
+    if store.read_only:
+        return []
+    notes: list[str] = []
+    steps: list[Callable[[Store], Iterator[str]]] = [_keys, _releases, _work]
+    try:
+        with store.exclusive():
+            for step in steps:
+                try:
+                    notes += step(store)
+                except OSError as error:
+                    notes.append(f"The store cannot be tidied up: {error}.")
+    except SaysoError as error:
+        notes.append(f"The store cannot be tidied up: {error}")
+    return notes
 
 
-def settle(store: Store, grant_id: str, destination: Path) -> None:
-    """End one journalled release: moved into place if the ledger has it, else undone."""
-    staged = staging_path(destination, grant_id)
-    pairs = ((sidecar_of(staged), sidecar_of(destination)), (staged, destination))
-    if store.entries("released", grant_id):
-        for source, target in pairs:
-            if source.exists():
-                os.replace(source, target)
-                sync_folder(target.parent)
-    else:
-        for source, _ in pairs:
-            source.unlink(missing_ok=True)
-        kept = kept_path(store.home, grant_id)
-        for path in (kept, *kept.parent.glob(f".{kept.name}.*")):
-            path.unlink(missing_ok=True)
+def stuck(store: Store, grant_id: str, path: str, why: Exception) -> str:
+    """Note once in the ledger that a released file waits; what to tell, "" if it was told."""
+    if store.entries("release-stuck", grant_id):
+        return ""
     with store.transaction():
-        store.close_release(grant_id)
+        store.append("release-stuck", grant_id, {"path": path, "why": str(why)})
+    return (
+        f"{path} cannot be written ({why}). It was released, and is kept sealed until it can be: "
+        "mend its folder, and any use of Sayso puts it there."
+    )
 
 
-def staging_path(destination: Path, grant_id: str) -> Path:
-    """Where a release waits until the ledger has it: beside its destination, on the same disk."""
-    return destination.with_name(f".sayso-{grant_id}.part")
+def _keys(store: Store) -> Iterator[str]:
+    kept = {voice.record_id for voice in store.voices() if not voice.revoked}
+    for path in sealed.key_path(store.home, "").parent.glob("*.key"):
+        if path.stem not in kept:
+            keys.destroy(path)
+    for path in store.home.glob(".ledger.head.*"):  # heads that were not put in place
+        path.unlink()
+    kid = store.last_key()
+    for path in (store.home / "keys").glob("*.pem"):
+        if path.stem != kid:
+            keys.destroy(path)
+    yield from ()
+
+
+def _releases(store: Store) -> Iterator[str]:
+    for grant_id, destination in store.journal():
+        released = store.entries("released", grant_id)
+        try:
+            if not store.entries("granted", grant_id):
+                yield f"The journal of releases names {grant_id[:40]!r}, which was never granted."
+            elif not released:
+                undo(store, grant_id, Path(destination))
+            elif silent(store, released[-1].content["voice"]):
+                with store.transaction():
+                    store.append("release-dropped", grant_id, {"path": destination})
+                undo(store, grant_id, Path(destination))
+            else:
+                deliver(store, grant_id)
+        except (OSError, SaysoError) as error:
+            if note := stuck(store, grant_id, destination, error):
+                yield note
+
+
+def silent(store: Store, voice: str) -> bool:
+    """Whether a voice was revoked, or is none."""
+    found = store.voice(voice)
+    return found is None or bool(found.revoked)
+
+
+def _work(store: Store) -> Iterator[str]:
+    waiting = {grant_id for grant_id, _ in store.journal()}
+    for path in (store.home / "work").glob("*"):
+        if path.suffix == ".sealed":
+            if path.stem not in waiting:
+                path.unlink(missing_ok=True)
+            continue
+        lock = FileLock(path.with_suffix(".lock"), timeout=0)
+        try:
+            with lock:
+                shutil.rmtree(path, ignore_errors=True)
+        except Timeout:
+            continue  # a living process works there
+        path.with_suffix(".lock").unlink(missing_ok=True)
+    yield from ()

@@ -26,13 +26,50 @@ from filelock import FileLock
 from sayso.model.files import create_file
 
 from ..errors import StoreError
-from . import keys, sealed
+from . import keys, ledger, sealed
 from .book import Book
 from .sealed import Voice
+
+RELEASE_KEY = "release-key"
+MOST_REFUSALS = 100  # logged in an hour
 
 
 class Store(Book):
     """An open store. Use one per thread and open it anew after a fork; `close` it or use `with`."""
+
+    def rotate_key(self) -> str:
+        """Bring in a new signing key and destroy the old one; old receipts stay verifiable."""
+        with self.exclusive():
+            old = keys.thumbprint(self.signing_key().public_key())
+            fresh = keys.create_key(self.home / "keys", keys.next_passphrase())
+            kid = keys.thumbprint(fresh.public_key())
+            with self.transaction():
+                content = {"kid": kid, "public": keys.public_pem(fresh), "leaves": old}
+                self.append("key-rotated", kid, content)
+                self._signing = fresh  # it may be locked with another passphrase than the old one
+            keys.destroy(self.home / "keys" / f"{old}.pem")
+        return kid
+
+    def log_refusal(self, content: dict, event: str = "refused") -> None:
+        """Add a refusal in a transaction of its own; past `MOST_REFUSALS` an hour none is added.
+
+        The last one that is says so. Else whoever is refused could fill the ledger.
+        """
+        with self.transaction():
+            if self._within_an_hour(event, MOST_REFUSALS):
+                return
+            if self._within_an_hour(event, MOST_REFUSALS - 1):
+                content = content | {"more": "not logged for up to an hour"}
+            self.append(event, f"{event[0]}-{secrets.token_hex(16)}", content)
+
+    def _within_an_hour(self, event: str, count: int) -> bool:
+        """Whether the last `count` events of a kind are all of the last hour."""
+        chain = self._checked()
+        found = self._index.find(event, "", "")
+        if len(found) < count:
+            return False
+        first = ledger.seconds(self._entry(found[-count], chain).time)
+        return self._time() - first < 3600.0
 
     def voice(self, voice: str) -> Voice | None:
         """The voice's last enrolment and whether it was revoked; None if it was never enrolled."""
@@ -112,9 +149,23 @@ class Store(Book):
         values = (grant_id, str(destination))
         self._database.execute("INSERT INTO journal VALUES (?, ?)", values)
 
+    def release_with(self, grant_id: str, key: bytes, details: dict) -> None:
+        """Log, inside a `transaction`, that a file leaves, with the key that opens it."""
+        self.append("released", grant_id, details)
+        self._database.execute("INSERT INTO sealed VALUES (?, ?, ?)", (grant_id, RELEASE_KEY, key))
+
+    def release_key(self, grant_id: str) -> bytes:
+        """The key of a released file on its way out, or nothing."""
+        with self._readable():
+            found = self._database.execute(
+                "SELECT data FROM sealed WHERE record = ? AND kind = ?", (grant_id, RELEASE_KEY)
+            ).fetchone()
+        return found[0] if found else b""
+
     def close_release(self, grant_id: str) -> None:
         """Note, inside a `transaction`, that it has arrived, or does not go out."""
         self._database.execute("DELETE FROM journal WHERE grant_id = ?", (grant_id,))
+        self._drop_sealed(grant_id)
 
     def journal(self) -> list[tuple[str, str]]:
         """Grant and destination of each file on its way out."""

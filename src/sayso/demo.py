@@ -9,6 +9,7 @@ from sayso.inference.errors import MarkError, RefusedError
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
+from sayso.model.printable import printable
 
 SENTENCE = "The speaker said so, and so I may speak."
 STRANGER = "somebody"
@@ -39,17 +40,21 @@ def run(out: Path) -> None:
     audio_file, picture = out / "nobody.wav", out / "nobody.png"
     synthesizer = Synthesizer()
     spoken = synthesizer.speak(SENTENCE, "nobody", audio_file, purpose="demo")
-    print(f"said    {SENTENCE!r} in the voice of nobody: {audio_file}, {spoken.seconds:.2f} s")
+    print(
+        printable(
+            f"said    {SENTENCE!r} in the voice of nobody: {audio_file}, {spoken.seconds:.2f} s"
+        )
+    )
     spectrogram(audio_file, picture)
-    print(f"drew    {picture}")
+    print(printable(f"drew    {picture}"))
     found = detect(audio_file, synthesizer.store.home)
-    print(f"found   watermark {found.score:.2f}, C2PA {found.manifest.state}")
+    print(printable(f"found   watermark {found.score:.2f}, C2PA {found.manifest.state}"))
     if not (found.present and found.manifest.state == "trusted"):
         raise MarkError(f"{audio_file} does not carry both marks: {found.to_json()}")
-    print(f"        ledger id {found.manifest.ledger_id}")
+    print(printable(f"        ledger id {found.manifest.ledger_id}"))
     try:
         synthesizer.speak(SENTENCE, STRANGER, out / "refused.wav", purpose="demo")
     except RefusedError as error:
-        print(f"refused {STRANGER!r}: {error}")
+        print(printable(f"refused {STRANGER!r}: {error}"))
     else:
         raise RuntimeError("a voice without a receipt spoke")

@@ -23,6 +23,7 @@ from sayso.model.codecs.load import load_codec
 from sayso.model.corpora import verify
 from sayso.model.errors import CheckpointError, UnfinishedError
 from sayso.model.files import file_hash
+from sayso.model.printable import printable
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import normalise
 from sayso.model.valle2 import Extras
@@ -125,4 +126,7 @@ def export(
     shutil.rmtree(folder, ignore_errors=True)
     issue_bundled_voice(folder, codes, normalise(INVENTED), bundle.codec.identity)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"{out}: {size / 1e6:.1f} MB; {VOICE}: {codes.shape[1]} frames, seed {seed}")
+    print(
+        printable(f"{out}: {size / 1e6:.1f} MB; {VOICE}: {codes.shape[1]} frames, seed {seed}"),
+        f"issuer {file_hash(folder / 'issuer.pem')}",
+    )

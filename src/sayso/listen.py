@@ -17,6 +17,7 @@ from sayso.inference.synthesizer import Synthesizer
 from sayso.model import corpora
 from sayso.model.card import CARD
 from sayso.model.errors import CheckpointError, InputError, SaysoError
+from sayso.model.printable import printable
 from sayso.training.recipe import Recipe
 from sayso.training.tokens import VALIDATION, open_tokens
 
@@ -92,7 +93,7 @@ def listener(recipe: Recipe):
         try:
             return listen(recipe, step)
         except (InputError, CheckpointError, SaysoError) as error:
-            print(f"no sample at step {step}: {error}", flush=True)
+            print(printable(f"no sample at step {step}: {error}"), flush=True)
             return {}
 
     return hear

@@ -12,6 +12,7 @@ from sayso.inference.errors import RefusedError
 from sayso.model.errors import SaysoError
 
 from . import consent, ledger, speech, training
+from .files import say
 
 app = typer.Typer(help="VALL-E 2 that speaks only on the speaker's say-so.", no_args_is_help=True)
 for part in (speech, consent, ledger, training):
@@ -23,14 +24,14 @@ def main() -> NoReturn:
     try:
         app()
     except RefusedError as error:
-        print(f"sayso: refused: {error}", file=sys.stderr)
+        say(f"sayso: refused: {error}", error=True)
         sys.exit(3)
     except SaysoError as error:
-        print(f"sayso: error: {error}", file=sys.stderr)
+        say(f"sayso: error: {error}", error=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("lightning", "pyarrow"):
             raise
-        print(f"sayso: error: {error.name} is missing: pip install 'sayso[train]'", file=sys.stderr)
+        say(f"sayso: error: {error.name} is missing: pip install 'sayso[train]'", error=True)
         sys.exit(1)
     sys.exit(0)

@@ -1,7 +1,5 @@
 """`sayso enrol | voices | revoke | receipt`: who may be spoken as, and until when."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +7,7 @@ import typer
 
 from sayso.inference.errors import RefusedError
 
-from .files import check_folder, read_text
+from .files import check_folder, read_text, say, say_json
 
 app = typer.Typer()
 enrol = typer.Typer(help="Ask a person for their consent, and check it.", no_args_is_help=True)
@@ -26,12 +24,14 @@ def voices() -> None:
 
     with Store.open() as store:
         gate = Gate(store)  # which brings in the voices that ship
+        for note in gate.notes:
+            say(note, error=True)
         for voice in store.voices():
             if voice.revoked:
-                print(f"{voice.voice}: withdrawn")
+                say(f"{voice.voice}: withdrawn")
                 continue
             held = gate.receipt(voice.voice)
-            print(
+            say(
                 f"{voice.voice}: {held.basis}, {held.issued} to {held.expires}, "
                 f"for {', '.join(held.scope.purposes)}"
             )
@@ -47,12 +47,15 @@ def revoke(
     from sayso.inference.store.store import Store
 
     with Store.open() as store:
+        gate = Gate(store)
         if store.voice(voice) is None:
             raise RefusedError("voice-unknown", f"No voice {voice!r} is enrolled here.")
-        made = Gate(store).revoke(voice, reason)
-    print(f"{voice} is withdrawn. {len(made)} recordings were made in this voice:")
+        made = gate.revoke(voice, reason)
+    for note in gate.notes:
+        say(note, error=True)
+    say(f"{voice} is withdrawn. {len(made)} recordings were made in this voice:")
     for output in made:
-        print(
+        say(
             f"  {output.time} {output.path} for {output.purpose} by {output.user} "
             f"[{output.ledger_id}] sha256 {output.sha256}"
         )
@@ -80,8 +83,11 @@ def enrol_start(
         session = start_enrolment(
             store, speaker, tuple(purpose), days, users, controller, characters, uses, may_alter
         )
-    print(f"session {session.id}\nrecord before {session.expires}, aloud:\n\n  {session.text}\n")
-    print(f"then: sayso enrol finish --session {session.id} --consent RECORDING.wav")
+    for line in (f"session {session.id}", f"record before {session.expires}, aloud:", ""):
+        say(line)
+    say(f"  {session.text}")
+    say()
+    say(f"then: sayso enrol finish --session {session.id} --consent RECORDING.wav")
 
 
 @enrol.command("record")
@@ -92,9 +98,9 @@ def enrol_record(
     """Record with this machine's microphone (needs the `mic` extra)."""
     from sayso.inference.consent.microphone import record
 
-    print(f"listening for {seconds:g} s: read aloud what `sayso enrol start` showed")
+    say(f"listening for {seconds:g} s: read aloud what `sayso enrol start` showed")
     record(out, seconds)
-    print(out)
+    say(out)
 
 
 @enrol.command("finish")
@@ -118,11 +124,11 @@ def enrol_finish(
     with Store.open() as store:
         taken = finish_enrolment(store, session, consent, codec, prompt, prompt_text)
     for check in taken.receipt.checks:
-        print(f"  {check.name}: {check.score} (limit {check.limit}) {check.note}")
+        say(f"  {check.name}: {check.score} (limit {check.limit}) {check.note}")
     if receipt_to is not None:
         receipt_to.write_text(taken.token)
-        print(f"receipt: {receipt_to}")
-    print(f"voice {taken.voice}, until {taken.receipt.expires}")
+        say(f"receipt: {receipt_to}")
+    say(f"voice {taken.voice}, until {taken.receipt.expires}")
 
 
 @receipt.command("verify")
@@ -133,20 +139,24 @@ def receipt_verify(
         bool, typer.Option("--kantara", help="Show it as a Kantara Consent Receipt 1.1.")
     ] = False,
 ) -> None:
-    """Check a receipt offline, with the public key alone; no file says if it was withdrawn."""
+    """Check a receipt offline, with the public keys alone; no file says if it was withdrawn.
+
+    Exits 6 for a good receipt that is not valid now.
+    """
     import time
 
     from sayso.inference.consent.receipt import kantara, verify_receipt
 
     found = verify_receipt(path, read_text(key))
-    shown = kantara(found) if as_kantara else found.payload()
-    print(json.dumps(shown, indent=2, ensure_ascii=False))
-    now = "not valid at this time" if found.expired(time.time()) else "valid at this time"
-    print(
-        f"signature good; {now} ({found.issued} to {found.expires}); whether it was withdrawn, "
-        "only its store knows",
-        file=sys.stderr,
+    say_json(kantara(found) if as_kantara else found.payload())
+    over = found.expired(time.time())
+    say(
+        f"signature good; {'not ' if over else ''}valid at this time ({found.issued} to "
+        f"{found.expires}); whether it was withdrawn, only its store knows",
+        error=True,
     )
+    if over:
+        raise typer.Exit(6)
 
 
 @receipt.command("export")
@@ -164,14 +174,17 @@ def receipt_export(
         found = store.voice(voice)
     assert found is not None
     out.write_text(found.token)
-    print(f"{out}: receipt {found.record_id} of {voice}")
+    say(f"{out}: receipt {found.record_id} of {voice}")
 
 
 @receipt.command("key")
 def receipt_key() -> None:
     """Print this store's public keys, for others to check receipts and ledger with."""
+    from sayso.inference.store.keys import dated_pem
     from sayso.inference.store.store import Store
 
     with Store.open() as store:
-        for pem in store.public_keys().values():
-            print(pem, end="")
+        spans = store.key_spans()
+        for kid, pem in store.public_keys().items():
+            for line in dated_pem(pem, spans[kid]).splitlines():
+                say(line)

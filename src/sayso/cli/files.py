@@ -1,8 +1,14 @@
-"""Small files that verbs read and write."""
+"""What verbs read, write and print."""
 
+import json
+import sys
 from pathlib import Path
 
 from sayso.model.errors import InputError
+from sayso.model.files import read_regular
+from sayso.model.printable import printable
+
+MOST_TEXT = 16 * 2**20  # bytes
 
 
 def check_folder(path: Path) -> None:
@@ -14,6 +20,17 @@ def check_folder(path: Path) -> None:
 def read_text(path: Path) -> str:
     """A small text file; InputError if it cannot be read."""
     try:
-        return path.read_text("ascii")
-    except (OSError, UnicodeError) as error:
+        return read_regular(path, MOST_TEXT).decode("ascii")
+    except UnicodeError as error:
         raise InputError(f"{path} cannot be read: {error}") from None
+
+
+def say(line: object = "", error: bool = False) -> None:
+    """Print one line; whatever names in it hold, it stays one line and moves no cursor."""
+    print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON, indented."""
+    for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"):
+        say(line)

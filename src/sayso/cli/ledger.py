@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .files import read_text
+from .files import read_text, say
 
 app = typer.Typer()
 ledger = typer.Typer(
@@ -29,7 +29,7 @@ def ledger_verify(
 
     with Store.open() as store:
         found = verify(store, None if head is None else read_text(head).strip())
-    print(f"good: {found.size} rows, last {found.hash}")
+    say(f"good: {found.size} rows, last {found.hash}")
 
 
 @ledger.command("head")
@@ -38,7 +38,7 @@ def ledger_head() -> None:
     from sayso.inference.store.store import Store
 
     with Store.open() as store:
-        print(store.head())
+        say(store.head())
 
 
 @ledger.command("export")
@@ -48,7 +48,7 @@ def ledger_export(out: Annotated[Path, typer.Argument(help="File to write.")]) -
     from sayso.inference.store.store import Store
 
     with Store.open() as store:
-        print(f"{out}: {export(store, out)} rows")
+        say(f"{out}: {export(store, out)} rows")
 
 
 @ledger.command("check")
@@ -59,12 +59,16 @@ def ledger_check(
         Path | None, typer.Option(help="An older head it must have grown from.")
     ] = None,
 ) -> None:
-    """Check an exported ledger; needs no store."""
+    """Check an exported ledger; needs no store. Exits 7 if no key says whose it is."""
     from sayso.inference.store.export import verify_export
 
     public, old = (None if file is None else read_text(file) for file in (key, head))
     found = verify_export(path, public, old.strip() if old else None)
-    print(f"good: {found.size} rows, last {found.hash}")
+    rows = f"{found.head.size} rows, last {found.head.hash}"
+    if public is None:
+        say(f"whole in itself, but anybody may have made it: give --key. {rows}")
+        raise typer.Exit(7)
+    say(f"good: {rows}, signed by {', '.join(sorted(found.signers))}")
 
 
 @ca.command("export")
@@ -74,7 +78,7 @@ def ca_export(out: Annotated[Path, typer.Argument(help="PEM file to write.")]) -
     from sayso.inference.store.store import Store
 
     with Store.open() as store:
-        print(f"{out}: sha256 {export_ca(store.home / 'ca', out)}")
+        say(f"{out}: sha256 {export_ca(store.home / 'ca', out)}")
 
 
 @keys.command("rotate")
@@ -86,4 +90,4 @@ def keys_rotate() -> None:
     from sayso.inference.store.store import Store
 
     with Store.open() as store:
-        print(f"signing with {store.rotate_key()}")
+        say(f"signing with {store.rotate_key()}")

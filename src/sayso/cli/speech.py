@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .files import say
+
 app = typer.Typer()
 
 # Each verb imports what it needs: `sayso --help` must not wait for torch.
@@ -43,6 +45,8 @@ def speak(
 
     alteration = Alteration(speed, pitch, formant)
     synthesizer = Synthesizer(model or BUNDLED, device=device)
+    for note in synthesizer.gate.notes:
+        say(note, error=True)
     sampling = synthesizer.bundle.sampling
     if top_p is not None:  # of what the model's card says this changes nothing else
         try:
@@ -50,7 +54,7 @@ def speak(
         except ValueError as error:
             raise InputError(f"--top-p: {error}") from None
     spoken = synthesizer.speak(text, voice, out, purpose, user, seed, sampling, alteration, samples)
-    print(
+    say(
         f"{spoken.path}: {spoken.seconds:.2f} s, watermark found ({spoken.watermark_score:.2f}), "
         f"C2PA signed, ledger {spoken.ledger_id}"
     )

@@ -1,6 +1,5 @@
 """`sayso corpora | prepare | train | codec | export`: from corpora to a model folder."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,8 @@ import typer
 
 from sayso.inference.errors import RefusedError
 from sayso.model.errors import InputError
+
+from .files import say, say_json
 
 if TYPE_CHECKING:
     from sayso.training.held_out import HeldOut
@@ -40,9 +41,9 @@ def corpora_list() -> None:
 
     allowed, refused = read_list()
     for corpus in allowed.values():
-        print(f"{corpus.name}: {corpus.licence}; {', '.join(corpus.uses)}; {corpus.url}")
+        say(f"{corpus.name}: {corpus.licence}; {', '.join(corpus.uses)}; {corpus.url}")
     for name, entry in refused.items():
-        print(f"{name}: refused: {entry.reason}")
+        say(f"{name}: refused: {entry.reason}")
 
 
 @corpora.command("show")
@@ -56,7 +57,7 @@ def corpora_show(corpus: Annotated[str, typer.Argument(help="Name of a corpus.")
     found = allowed.get(corpus) or refused.get(corpus)
     if found is None:
         raise RefusedError("corpus-unknown", f"{corpus!r} is not on the list of corpora.")
-    print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+    say_json(asdict(found))
 
 
 @corpora.command("check")
@@ -122,12 +123,12 @@ def train_codec(
         from sayso.training.fitting.encodec import read_codec_recipe, train_codec
 
         made = train_codec(read_codec_recipe(config), parse_roots(root), out)
-        print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
+        say(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
         return
     roots = parse_roots(root)
     rule = parse_rule(roots, held_out or [], held_out_speakers or [])
-    codec = fit_codec(kind, roots, out, rule, codebooks, print)
-    print(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
+    codec = fit_codec(kind, roots, out, rule, codebooks, say)
+    say(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
 
 
 @codec.command("published")
@@ -139,7 +140,7 @@ def codec_published(
     from sayso.model.codecs.encodec import published_codec
 
     made = published_codec(out, decoder)
-    print(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
+    say(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
 
 
 @train.command("timbre")
@@ -160,8 +161,8 @@ def train_timbre(
 
     roots = parse_roots(root)
     rule = parse_rule(roots, held_out or [], held_out_speakers or [])
-    model = fit_timbres(roots, out, pivot, share, rule, codebooks=codebooks, report=print)
-    print(f"{out}: 2 x {model.config.classes} classes of sounds; {codebooks} codebooks")
+    model = fit_timbres(roots, out, pivot, share, rule, codebooks=codebooks, report=say)
+    say(f"{out}: 2 x {model.config.classes} classes of sounds; {codebooks} codebooks")
 
 
 @train.command("text")
@@ -178,7 +179,7 @@ def train_text(
 
     tokenizer = fit_text(parse_roots(root), size) if root else Phonemes()
     tokenizer.save(out)
-    print(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
+    say(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
 
 
 @train.command("ar")
@@ -222,7 +223,7 @@ def train_share(
     from sayso.training.card import share
 
     share(run, nar_of)
-    print(f"{run / 'nar'}: from {nar_of}")
+    say(f"{run / 'nar'}: from {nar_of}")
 
 
 def parse_roots(pairs: list[str]) -> dict[str, Path]:

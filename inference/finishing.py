@@ -1,0 +1,70 @@
+"""From speech to a file that may leave: marked, encoded, signed, and looked at again, in memory.
+
+Nothing of it touches a disk: what is not released yet can be found nowhere, and what was looked at
+is what is released, byte for byte.
+"""
+
+import io
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sayso.model.audio import decode_audio, encode_audio
+
+from .errors import MarkError
+from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio
+from .watermark.ensemble import Marks
+from .watermark.perth import PERTH_RATE
+from .watermark.spread_spectrum import payload_of
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A finished file in memory.
+
+    Attributes:
+        audio: The file's bytes.
+        manifest: Its C2PA manifest, which is also inside `audio` where the format has room.
+        score: What the watermark detector says of it, 0 to 1.
+    """
+
+    grant_id: str
+    audio: bytes
+    manifest: bytes
+    score: float
+
+
+def finish(
+    audio: Tensor,
+    sample_rate: int,
+    grant_id: str,
+    suffix: str,
+    title: str,
+    card_hash: str,
+    marks: Marks,
+    ca: CA,
+) -> Marked:
+    """Put both marks on speech (samples,) and find them again in the finished file.
+
+    Raises:
+        MarkError: A mark could not be made, or was not found in the result.
+        InputError: The format does not have this rate.
+    """
+    marked = fit(marks.embed(fit(audio), sample_rate, grant_id))
+    payload = payload_of(marks.keyed.key, grant_id) if marks.keyed else None
+    plain = encode_audio(marked, sample_rate, suffix)
+    signed, manifest = sign_audio(plain, suffix, ca, grant_id, card_hash, title, payload)
+    found = marks.demand(decode_audio(signed, PERTH_RATE, title)[0], PERTH_RATE)
+    beside = manifest if suffix.lower() in BESIDE else None
+    stated = check_manifest(io.BytesIO(signed), suffix.lower(), beside, ca)
+    if stated.state != "trusted" or stated.ledger_id != grant_id:
+        raise MarkError(
+            f"The result's C2PA manifest is {stated.state} {list(stated.reasons)}; nothing was "
+            "written"
+        )
+    return Marked(grant_id, signed, manifest, found.score)
+
+
+def fit(audio: Tensor) -> Tensor:
+    """Turn (samples,) down to full scale if it is beyond: clipping would be heard."""
+    return audio / audio.abs().max().clamp(min=1.0)

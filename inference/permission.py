@@ -1,0 +1,155 @@
+"""What a voice's receipt allows: the checks of `Gate.authorise`, in the order below."""
+
+import hashlib
+from dataclasses import dataclass
+
+from .consent.other_voices import is_issuer
+from .consent.receipt import ANY, MAX_NAME, Receipt
+from .consent.receipt import read as read_receipt
+from .errors import RefusedError
+from .store import keys, ledger
+from .store.sealed import Voice
+from .store.store import Store
+
+MAX_TEXT = 1_000_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What somebody wants to have said.
+
+    Args:
+        altered: Whether with another pitch or other formants.
+        codec: Identity of the codec that is to decode it; None asks for the prompt alone.
+    """
+
+    voice: str
+    purpose: str
+    user: str
+    text: str
+    language: str = "en"
+    altered: bool = False
+    codec: str | None = None
+
+
+def allowed(store: Store, asked: Asked) -> tuple[Voice, Receipt]:
+    """The voice and its receipt, if that allows what is asked.
+
+    Raises:
+        RefusedError: With the code of the first check that failed. Which users, purposes and
+            languages would have been allowed is not said: that is for the speaker to tell.
+        StoreError: The store cannot be trusted.
+    """
+    text, name = asked.text, asked.voice[:MAX_NAME]
+    if not text.strip() or len(text) > MAX_TEXT or text != clean(text):
+        raise RefusedError("text-unusable", f"A text of {len(text)} characters cannot be spoken.")
+    found = store.voice(asked.voice)
+    if found is None:
+        raise RefusedError(
+            "voice-unknown",
+            f"No voice {name!r} is enrolled here: its speaker must enrol it first "
+            "(sayso enrol start).",
+        )
+    if found.revoked:
+        raise RefusedError(
+            "voice-revoked", f"The voice {name!r} was withdrawn by {found.revoked}: it is silent."
+        )
+    receipt = signed_receipt(store, found)
+    now, scope = store.now(), receipt.scope
+    if receipt.expired(now):
+        raise RefusedError(
+            "receipt-expired",
+            f"The receipt of {name!r} holds from {receipt.issued} to {receipt.expires}, and it is "
+            f"{ledger.stamp(now)}: the speaker must enrol again.",
+        )
+    for what, value, given in (
+        ("user", asked.user, scope.users),
+        ("purpose", asked.purpose, scope.purposes),
+        ("language", asked.language, scope.languages),
+    ):
+        if value not in given and (ANY not in given or not value.strip()):
+            raise RefusedError(
+                f"scope-{what}",
+                f"The receipt of {name!r} does not allow the {what} {value[:MAX_NAME]!r}: ask "
+                "its speaker what it does allow.",
+            )
+    if asked.altered and not scope.may_alter:
+        raise RefusedError(
+            "scope-alter",
+            f"The receipt of {name!r} does not allow its pitch or formants to be changed: leave "
+            "them, or let the speaker enrol with --may-alter.",
+        )
+    if scope.texts is not None and hashlib.sha256(text.encode()).hexdigest() not in scope.texts:
+        raise RefusedError(
+            "scope-text", f"The receipt of {name!r} allows only the sentences of its corpus."
+        )
+    if asked.codec is not None and asked.codec != receipt.codec:
+        raise RefusedError(
+            "codec-mismatch",
+            f"Voice {name!r} was enrolled with codec {receipt.codec[:12]}, this model has "
+            f"{asked.codec[:12]}: enrol the voice with this model",
+        )
+    _within_quota(store, receipt, len(text))
+    return found, receipt
+
+
+def signed_receipt(store: Store, found: Voice) -> Receipt:
+    """The receipt of a voice, signed by a key of this store while that key was in use.
+
+    A bundled issuer is believed for nobody's voices alone, and only one that ships with Sayso.
+
+    Raises:
+        RefusedError: receipt-signature, receipt-malformed, receipt-mismatch.
+    """
+    name, span = found.voice, ("", "")
+    if found.issuer:
+        public = found.issuer
+        if not is_issuer(public):
+            raise RefusedError(
+                "receipt-signature", f"The issuer of {name!r} does not ship with Sayso."
+            )
+    else:
+        try:
+            kid = keys.key_id(found.token)
+            public, span = store.public_keys()[kid], store.key_spans()[kid]
+        except (KeyError, keys.SignatureError):
+            raise RefusedError(
+                "receipt-signature", f"The receipt of {name!r} is not signed by this store."
+            ) from None
+    receipt = read_receipt(found.token, keys.load_public(public))
+    if not keys.within(receipt.issued, span):
+        raise RefusedError(
+            "receipt-signature", f"The receipt of {name!r} was signed by a key not in use then."
+        )
+    if receipt.voice != found.voice or receipt.record_id != found.record_id:
+        raise RefusedError("receipt-mismatch", f"The receipt of {name!r} is of another voice.")
+    if found.issuer and receipt.basis != "synthetic":
+        raise RefusedError(
+            "receipt-signature", "A bundled issuer may vouch for synthetic voices only."
+        )
+    return receipt
+
+
+def _within_quota(store: Store, receipt: Receipt, characters: int) -> None:
+    """Grants count from when they are given until they are given back, released or not."""
+    scope, (uses, spoken) = receipt.scope, store.used(receipt.record_id)
+    if scope.max_uses is not None and uses >= scope.max_uses:
+        raise RefusedError(
+            "quota-uses", f"All {scope.max_uses} uses of {receipt.voice!r} are taken: enrol again."
+        )
+    if scope.max_characters is not None and spoken + characters > scope.max_characters:
+        raise RefusedError(
+            "quota-characters",
+            f"{max(scope.max_characters - spoken, 0)} of {scope.max_characters} characters of "
+            f"{receipt.voice!r} are left; the text has {characters}.",
+        )
+
+
+def clean(text: str) -> str:
+    """A text without what UTF-8 cannot write (file names and arguments may hold such)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def short(name: str) -> str:
+    """A name as it is logged."""
+    return clean(name[:MAX_NAME])
