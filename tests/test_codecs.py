@@ -17,7 +17,7 @@ from sayso.inference.errors import RefusedError
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer, limit_seconds
 from sayso.model.ar import AR, ARConfig
-from sayso.model.bundle import load_bundle
+from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs import load
 from sayso.model.codecs.base import Codec, Stored, check_audio, check_codes
 from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
@@ -237,3 +237,23 @@ def test_a_model_with_encodec_needs_no_pyworld(toy_model: Path, tmp_path: Path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "torch.Size([800])" in done.stdout
     assert "pyworld (vocoder) cannot be imported" in done.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", ["encodec", "timbre"])
+def test_a_codec_on_a_gpu_says_what_it_says_on_a_cpu(kind: str, tmp_path: Path):
+    """But for ties: most codes are equal, and equal codes sound alike."""
+    folder, timbre = BUNDLED / "codec", BUNDLED / "timbre"
+    if kind == "encodec":
+        folder, timbre = tmp_path, None
+        EncodecCodec(EncodecConfig(filters=4, dimension=16)).save(folder)
+    here, there = (load.load_codec(folder, timbre, device) for device in ("cpu", "cuda"))
+    prompt = here.encode(torch.randn(1, 48_000) / 10)[0]
+    assert there.encode(torch.randn(1, 48_000).cuda()).device.type == "cpu"
+    codes = here.read(prompt)
+    assert (there.read(prompt.cuda()) == codes).float().mean() > 0.95
+    torch.testing.assert_close(
+        there.speak(codes.cuda(), prompt), here.speak(codes, prompt), atol=1e-3, rtol=1e-2
+    )
+    assert here.identity == there.identity

@@ -11,7 +11,7 @@ import torch
 from encodec.model import EncodecModel
 from vocos import Vocos
 
-from sayso.model.codecs.encodec import PRETRAINED, EncodecCodec, EncodecConfig
+from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig, published_codec
 from sayso.model.codecs.load import load_codec
 from sayso.model.codecs.vocos import VocosDecoder
 from sayso.model.errors import CheckpointError
@@ -173,13 +173,21 @@ def test_missing_or_out_of_reach_is_said_so(tmp_path, monkeypatch):
         VocosDecoder.load(tmp_path, "0" * 64, 8, 1024)
 
 
-def test_a_codec_whose_weights_hash_was_never_written_down_is_refused(
-    package, tmp_path, monkeypatch
-):
-    """One made by an earlier version: its config names Vocos, but not which."""
-    config = {"kind": "encodec", "source": PRETRAINED, "decoder": "vocos"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+def test_the_weights_found_first_are_the_only_ones_ever_read(package, tmp_path, monkeypatch):
     real = EncodecModel.encodec_model_24khz(pretrained=False)
     monkeypatch.setattr("sayso.model.codecs.encodec.pretrained_encodec", lambda folder: real)
+    sha256 = write(tmp_path / "vocos", package)
+    made = published_codec(tmp_path, "vocos")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["vocos_sha256"] == sha256
+    assert load_codec(tmp_path).identity == made.identity
+    other = copy.deepcopy(package)
+    other.feature_extractor.codebook_weights.data *= 1.1
+    write(tmp_path / "vocos", other)
+    with pytest.raises(CheckpointError, match="fetch it anew"):
+        load_codec(tmp_path)
+    # One made by an earlier version names Vocos, but not which.
+    del config["vocos_sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="sayso codec published"):
         load_codec(tmp_path)

@@ -254,6 +254,7 @@ class TimbreCodec(Codec):
 
     def _measured(self, prompt: Tensor) -> tuple[Features, Timbre]:
         """A prompt's features and timbre, kept: it is read once and heard in every take."""
+        prompt = prompt.cpu()
         if self._last is None or not torch.equal(self._last[0], prompt):
             heard = self.prompts.features(prompt)
             self._last = prompt.clone(), heard, self.timbre.measure(heard)
