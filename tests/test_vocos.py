@@ -181,9 +181,7 @@ def test_the_weights_found_first_are_the_only_ones_ever_read(package, tmp_path, 
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["vocos_sha256"] == sha256
     assert load_codec(tmp_path).identity == made.identity
-    other = copy.deepcopy(package)
-    other.feature_extractor.codebook_weights.data *= 1.1
-    write(tmp_path / "vocos", other)
+    write(tmp_path / "vocos", package, without="head.out.bias")
     with pytest.raises(CheckpointError, match="fetch it anew"):
         load_codec(tmp_path)
     # One made by an earlier version names Vocos, but not which.
