@@ -64,8 +64,27 @@ def issue_bundled_voice(
     """
     key = Ed25519PrivateKey.generate()
     now = time.time() // 86400 * 86400  # from the day's start, for clocks that are a little behind
-    voice = folder.name
-    receipt = Receipt(
+    kid = keys.thumbprint(key.public_key())
+    receipt = _synthetic(folder.name, codes, transcript, codec_identity, kid, source, now)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prompt.safetensors").write_bytes(pack_codes(codes))
+    (folder / "receipt.jws").write_text(issue(receipt, key))
+    (folder / "issuer.pem").write_text(keys.public_pem(key))
+    return receipt
+
+
+def _synthetic(
+    voice: str,
+    codes: Tensor,
+    transcript: str,
+    codec_identity: str,
+    kid: str,
+    source: str,
+    now: float,
+    anchor: dict | None = None,
+) -> Receipt:
+    """The receipt of a voice that is no person's: for any purpose and user."""
+    return Receipt(
         record_id=f"c-{secrets.token_hex(16)}",
         voice=voice,
         basis="synthetic",
@@ -78,13 +97,28 @@ def issue_bundled_voice(
         expires=ledger.stamp(now + CENTURY),
         codes_sha256=codes_digest(codes.long()),
         codec=codec_identity,
-        kid=keys.thumbprint(key.public_key()),
+        kid=kid,
+        anchor=anchor,
         source={"made": source},
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "prompt.safetensors").write_bytes(pack_codes(codes))
-    (folder / "receipt.jws").write_text(issue(receipt, key))
-    (folder / "issuer.pem").write_text(keys.public_pem(key))
+
+
+def issue_own_voice(
+    store: Store, voice: str, codes: Tensor, transcript: str, codec_identity: str, source: str
+) -> Receipt:
+    """Register a prompt that a model on this machine made up, signed by this store.
+
+    That no person's speech went into it is the caller's word: `Synthesizer` makes it itself.
+
+    Args:
+        codes: The prompt, (K, T) int64.
+        transcript: What the prompt says.
+        source: Which model made it, and how.
+    """
+    key = store.signing_key()
+    kid, anchor = keys.thumbprint(key.public_key()), vars(store.check())
+    receipt = _synthetic(voice, codes, transcript, codec_identity, kid, source, store.now(), anchor)
+    store.enrol(voice, receipt.record_id, issue(receipt, key), {"codes": pack_codes(codes)})
     return receipt
 
 
