@@ -21,6 +21,7 @@ from sayso.model.text.normalization import Piece, normalise, pieces
 
 from .consent.recording import RATE
 from .gate import Gate, Grant
+from .nobody import INVENTED, NOBODY, own_nobody
 from .provenance.c2pa import BESIDE, SIGNED, ensure_ca
 from .ranking import best
 from .recognisers import Ears, load_ears
@@ -105,7 +106,8 @@ class Synthesizer:
         .ogg and .opus cannot hold a manifest: theirs is written beside them, `OUT.c2pa`.
 
         Args:
-            voice: Id of a voice in the store; "nobody" is bundled.
+            voice: Id of a voice in the store; "nobody" is bundled, and made up by a model of one's
+                own when it is first asked for.
             purpose: What the speech is for; the voice's receipt must allow it.
             user: Who asks; the login name if None.
             seed: Of the random draws; the same seed, text and voice give the same codes.
@@ -132,6 +134,8 @@ class Synthesizer:
             self.ears = load_ears()
         self.bundle.codec.check_edit(alteration)
         user = user if user is not None else getpass.getuser()
+        if voice == NOBODY:
+            voice = own_nobody(self.gate, self.bundle, limit_seconds(INVENTED))
         grant = self.gate.authorise(
             voice,
             purpose,

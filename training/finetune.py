@@ -1,21 +1,69 @@
-"""Start a model from the weights of another, or its code tables from the codec's codebooks."""
+"""What training begins with: random weights, those of another model, or the codec's codebooks."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
-from sayso.model.ar import AR
+from sayso.model.ar import AR, ARConfig
 from sayso.model.card import read_card
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
 from sayso.model.errors import InputError
 from sayso.model.extras.alignment import AlignedAR
-from sayso.model.nar import NAR
+from sayso.model.nar import NAR, NARConfig
 from sayso.model.transformer import INIT_STD
-from sayso.model.valle2 import AnyAR, AnyNAR, load_ar, load_nar, pure_ar, pure_nar
+from sayso.model.valle2 import (
+    AnyAR,
+    AnyNAR,
+    load_ar,
+    load_nar,
+    make_ar,
+    make_nar,
+    pure_ar,
+    pure_nar,
+)
+
+from .recipe import Recipe
+from .tasks import ARTask, NARTask
+from .tokens import Tokens
+
+Part = Literal["ar", "nar"]
+
+
+def new_task(recipe: Recipe, part: Part, tokens: Tokens) -> ARTask | NARTask:
+    """A model of random weights that some token files can train, as a recipe wants it."""
+    text_size, codebook_size = tokens.tokenizer["size"], tokens.codec["codebook_size"]
+    if part == "ar":
+        ar = recipe.ar
+        config = ARConfig(
+            text_size, codebook_size, ar.group_size, ar.size, ar.max_text, ar.max_frames
+        )
+        return ARTask(make_ar(config, ar.alignment), ar.train)
+    nar, books = recipe.nar, tokens.codec["codebooks"]
+    wanted = NARConfig(text_size, codebook_size, books, nar.size, nar.max_text, nar.max_frames)
+    return NARTask(make_nar(wanted, nar.alignment), nar.train)
+
+
+def begin(recipe: Recipe, part: Part, tokens: Tokens) -> ARTask | NARTask:
+    """A model as training begins with it: random, of the codec's codebooks, or fine-tuned.
+
+    Raises:
+        CheckpointError: `start_from` is not a model, or its run has no card.
+        CorpusError: Its card names a corpus that is not listed.
+        InputError: Its weights or the codec's codebooks do not fit.
+    """
+    own, identity = recipe.ar if part == "ar" else recipe.nar, tokens.codec["identity"]
+    torch.manual_seed(own.train.seed)  # of the initial weights
+    task = new_task(recipe, part, tokens)
+    if own.code_init == "codebooks":
+        codec = codec_of(recipe.model_codec, identity)
+        start_from_codebooks(task.model, codec, own.train.seed)
+    if own.start_from is not None:
+        start_from(task.model, Path(own.start_from), identity, recipe.model_codec)
+    return task
 
 
 def start_from(model: AnyAR | AnyNAR, folder: Path, identity: str, codec: Path) -> None:

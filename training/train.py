@@ -14,12 +14,9 @@ from lightning.fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sayso.model.ar import ARConfig
 from sayso.model.checkpoint import save_module
 from sayso.model.corpora import verify
 from sayso.model.errors import InputError, SaysoError
-from sayso.model.nar import NARConfig
-from sayso.model.valle2 import make_ar, make_nar
 
 from .card import write_card
 from .checkpoints import (
@@ -36,7 +33,7 @@ from .checkpoints import (
 from .clock import Clock
 from .data import Batch, Batches, ahead
 from .distributed import start_fabric
-from .finetune import codec_of, start_from, start_from_codebooks
+from .finetune import Part, begin
 from .log import Log
 from .recipe import Optimisation, Recipe
 from .stopping import Stop
@@ -70,26 +67,7 @@ def train_ar(
         CheckpointError: The last checkpoint cannot be written.
         DivergedError: The loss stayed non-finite.
     """
-    data = recipe.data
-    tokens = open_tokens([Path(each) for each in data.tokens], data.corpora, data.held_out)
-    ar = recipe.ar
-    config = ARConfig(
-        text_size=tokens.tokenizer["size"],
-        codebook_size=tokens.codec["codebook_size"],
-        group_size=ar.group_size,
-        size=ar.size,
-        max_text=ar.max_text,
-        max_frames=ar.max_frames,
-    )
-    torch.manual_seed(ar.train.seed)  # of the initial weights
-    task = ARTask(make_ar(config, ar.alignment), ar.train)
-    if ar.code_init == "codebooks":
-        start_from_codebooks(
-            task.model, codec_of(recipe.model_codec, tokens.codec["identity"]), ar.train.seed
-        )
-    if ar.start_from is not None:
-        start_from(task.model, Path(ar.start_from), tokens.codec["identity"], recipe.model_codec)
-    return _train(recipe, "ar", tokens, task, ar.train, resume, report, hear)
+    return _train(recipe, "ar", recipe.ar.train, resume, report, hear)
 
 
 def train_nar(
@@ -99,39 +77,21 @@ def train_nar(
 
     Arguments and errors as :func:`train_ar`.
     """
-    data = recipe.data
-    tokens = open_tokens([Path(each) for each in data.tokens], data.corpora, data.held_out)
-    nar = recipe.nar
-    config = NARConfig(
-        text_size=tokens.tokenizer["size"],
-        codebook_size=tokens.codec["codebook_size"],
-        codebooks=tokens.codec["codebooks"],
-        size=nar.size,
-        max_text=nar.max_text,
-        max_frames=nar.max_frames,
-    )
-    torch.manual_seed(nar.train.seed)  # of the initial weights
-    task = NARTask(make_nar(config, nar.alignment), nar.train)
-    if nar.code_init == "codebooks":
-        start_from_codebooks(
-            task.model, codec_of(recipe.model_codec, tokens.codec["identity"]), nar.train.seed
-        )
-    if nar.start_from is not None:
-        start_from(task.model, Path(nar.start_from), tokens.codec["identity"], recipe.model_codec)
-    return _train(recipe, "nar", tokens, task, nar.train, resume, report, hear)
+    return _train(recipe, "nar", recipe.nar.train, resume, report, hear)
 
 
 def _train(
     recipe: Recipe,
-    part: str,
-    tokens: Tokens,
-    task: ARTask | NARTask,
+    part: Part,
     settings: Optimisation,
     resume: bool,
     report: Report,
     hear: Hear | None,
 ) -> Path:
     """The loop; see :func:`train_ar`."""
+    data = recipe.data
+    tokens = open_tokens([Path(each) for each in data.tokens], data.corpora, data.held_out)
+    task = begin(recipe, part, tokens)
     run, config = Path(recipe.run), task.pure.config
     folder = run / "checkpoints" / part
     made_from = {

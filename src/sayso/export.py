@@ -10,19 +10,19 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from sayso.inference.consent.other_voices import issue_bundled_voice
+from sayso.inference.nobody import INVENTED, NOBODY, invent
 from sayso.inference.synthesizer import limit_seconds
-from sayso.model.bundle import Bundle, load_bundle
+from sayso.model.bundle import load_bundle
 from sayso.model.card import CARD, read_card
 from sayso.model.checkpoint import WEIGHTS, read_config
 from sayso.model.codecs.encodec import PRETRAINED
 from sayso.model.codecs.load import load_codec
 from sayso.model.corpora import verify
-from sayso.model.errors import CheckpointError, UnfinishedError
-from sayso.model.files import file_hash
+from sayso.model.errors import CheckpointError, InputError
+from sayso.model.files import file_hash, unique, write_json
 from sayso.model.printable import printable
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import normalise
@@ -30,28 +30,6 @@ from sayso.model.valle2 import Extras
 from sayso.training.fitting.residual import FITTED_ON
 
 PARTS = ("text", "codec", "ar", "nar")
-INVENTED = "I was never born, and this voice is not the voice of anyone."
-VOICE = "nobody"
-MOST_SEEDS = 20
-
-
-def invent(bundle: Bundle, text: str, first_seed: int = 0) -> tuple[torch.Tensor, int]:
-    """Prompt codes (K', T) the model makes up for `text` with none at all, and the seed that ended.
-
-    Raises:
-        UnfinishedError: It did not end for any of `MOST_SEEDS` seeds.
-    """
-    ids = bundle.tokenizer.encode(normalise(text))
-    nothing = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
-    limit = int(limit_seconds(text) * bundle.codec.frame_rate)
-    for seed in range(first_seed, first_seed + MOST_SEEDS):
-        random = bundle.model.generator(seed)
-        codes, finished = bundle.model.generate(
-            [ids], [nothing], [limit], bundle.sampling, random, [0]
-        )
-        if finished[0] and codes[0].shape[1] >= bundle.codec.frame_rate:
-            return bundle.codec.as_prompt(codes[0]), seed
-    raise UnfinishedError(f"no seed from {first_seed} to {seed} ended within {limit} frames")
 
 
 def fitted_on(codec: Path) -> list[dict] | str:
@@ -72,7 +50,6 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
     Raises:
         CheckpointError: The models were trained on speech in the timbre of another.
     """
-    shutil.rmtree(out / "timbre", ignore_errors=True)
     if not (run / "timbre").is_dir():
         return
     shutil.copytree(run / "timbre", out / "timbre")
@@ -102,31 +79,68 @@ def export(
     guidance: float = 0.0,
     seed: int = 0,
 ) -> None:
-    """Copy the run's parts to `out`, with how it speaks best, and give it the voice `nobody`.
+    """Copy a run's parts to `out`, with how it speaks best, and give it the voice `nobody`.
 
-    Every `seed` gives nobody another voice.
+    What stood in `out` is replaced when all is done, or stays as it is.
+
+    Args:
+        run: Folder with text/, codec/, ar/, nar/, a card and perhaps timbre/.
+        top_p, threshold, stay, guidance: How the model is asked by default.
+        seed: Each gives nobody another voice.
+
+    Raises:
+        InputError: A part of the run is missing, `out` is no model folder or cannot be written.
+        CheckpointError: The parts do not belong together, or a codec's corpora are unknown.
+        CorpusError: A card names a corpus that is not listed, or was edited.
+        UnfinishedError: The model does not end when it speaks.
     """
+    missing = [name for name in (*PARTS, CARD) if not (run / name).exists()]
+    if missing:
+        raise InputError(
+            f"{run} has no {' and no '.join(missing)}: train both models, and copy text/ and "
+            "codec/ there from where the recipe has them"
+        )
+    if out.exists() and not (out / CARD).is_file():
+        raise InputError(f"{out} is there and is no model folder: give another, or remove it")
+    try:
+        sampling, _ = Sampling(top_p=top_p, threshold=threshold), Extras(stay, guidance)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    draft = out.with_name(f".{out.name}.{unique()}")
+    try:
+        draft.mkdir(parents=True)
+        said = _fill(run, draft, {**asdict(sampling), "stay": stay, "guidance": guidance}, seed)
+        old = out.with_name(f"{draft.name}.old")
+        if out.exists():
+            out.rename(old)
+        draft.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{out} could not be made: {error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    print(printable(f"{out}: {said}"))
+
+
+def _fill(run: Path, out: Path, sampling: dict, seed: int) -> str:
+    """Make a model folder of a run; returns a line about it."""
     for part in PARTS:
-        shutil.rmtree(out / part, ignore_errors=True)
         shutil.copytree(run / part, out / part)
     card = read_card(run)
     add_timbre(run, out, card)
     model_codec = run / "timbre" / "codec" if "timbre" in card else run / "codec"
     card["codec"] = {**card["codec"], "fitted_on": fitted_on(model_codec)}
-    sampling, extras = Sampling(top_p=top_p, threshold=threshold), Extras(stay, guidance)
-    card["sampling"] = {**asdict(sampling), "stay": extras.stay, "guidance": extras.guidance}
+    card["sampling"] = sampling
     for part in ("ar", "nar"):
         weights = out / part / WEIGHTS
         save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
         card["models"][part] |= {"weights_sha256": file_hash(weights), "stored": "float16"}
-    (out / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    write_json(out / CARD, card)
     bundle = load_bundle(out, "cpu")  # every machine gives nobody the same voice
-    codes, seed = invent(bundle, INVENTED, seed)
-    folder = out / "voices" / VOICE
-    shutil.rmtree(folder, ignore_errors=True)
+    codes, seed = invent(bundle, limit_seconds(INVENTED), seed)
+    write_json(out / CARD, {**card, NOBODY: {"seed": seed}})
+    folder = out / "voices" / NOBODY
     issue_bundled_voice(folder, codes, normalise(INVENTED), bundle.codec.identity)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(
-        printable(f"{out}: {size / 1e6:.1f} MB; {VOICE}: {codes.shape[1]} frames, seed {seed}"),
-        f"issuer {file_hash(folder / 'issuer.pem')}",
-    )
+    issuer = file_hash(folder / "issuer.pem")
+    return f"{size / 1e6:.1f} MB; {NOBODY}: {codes.shape[1]} frames, seed {seed}; issuer {issuer}"

@@ -214,6 +214,21 @@ def train_nar(
     train_nar(settings, resume, hear=listener(settings) if listen else None)
 
 
+@train.command("doctor")
+def train_doctor(
+    recipe: Annotated[Path, typer.Argument(help="Such as configs/tiny.yaml.")],
+    changes: Changes = "{}",
+) -> None:
+    """Check a recipe, its files and this machine, and say what training will cost."""
+    from sayso.training.doctor import examine
+    from sayso.training.recipe import parse_overrides, read_recipe
+
+    found = list(examine(read_recipe(recipe, parse_overrides(changes))))
+    for each in found:
+        print(f"{'ok     ' if each.good else 'PROBLEM'} {each.text}")
+    raise typer.Exit(not all(each.good for each in found))
+
+
 @train.command("share")
 def train_share(
     run: Annotated[Path, typer.Option(help="Run whose NAR is missing.")],

@@ -1,0 +1,63 @@
+"""The voice `nobody` of a model of one's own: a prompt that the model makes up, from text alone.
+
+What ships with a model folder is believed only if it is the package's: a stranger's folder could
+call anybody's recording nobody's. So each machine lets the model make up its own.
+"""
+
+import torch
+from torch import Tensor
+
+from sayso.model.bundle import Bundle
+from sayso.model.errors import UnfinishedError
+from sayso.model.text.normalization import normalise
+
+from .consent.other_voices import issue_own_voice
+from .gate import Gate
+
+NOBODY = "nobody"
+INVENTED = "I was never born, and this voice is not the voice of anyone."
+MOST_SEEDS = 20
+
+
+def invent(bundle: Bundle, seconds: float, first_seed: int = 0) -> tuple[Tensor, int]:
+    """Prompt codes (K', T) that a model makes up with no prompt at all, and the seed that ended.
+
+    Args:
+        seconds: The longest that `INVENTED` may take.
+
+    Raises:
+        UnfinishedError: It did not end for any of `MOST_SEEDS` seeds.
+    """
+    ids = bundle.tokenizer.encode(normalise(INVENTED))
+    nothing = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
+    limit = int(seconds * bundle.codec.frame_rate)
+    for seed in range(first_seed, first_seed + MOST_SEEDS):
+        random = bundle.model.generator(seed)
+        codes, finished = bundle.model.generate(
+            [ids], [nothing], [limit], bundle.sampling, random, [0]
+        )
+        if finished[0] and codes[0].shape[1] >= bundle.codec.frame_rate:
+            return bundle.codec.as_prompt(codes[0]), seed
+    raise UnfinishedError(
+        f"the model made up no voice that ended within {limit} frames, in {MOST_SEEDS} tries: "
+        "train it longer"
+    )
+
+
+def own_nobody(gate: Gate, bundle: Bundle, seconds: float) -> str:
+    """The id under which `nobody` speaks with a model: made up, and registered, at first asking.
+
+    Raises:
+        UnfinishedError: The model cannot make one up.
+        StoreError: The store is unreadable or was changed.
+    """
+    identity = bundle.codec.identity
+    found = gate.store.voice(NOBODY)
+    if found is not None and (found.revoked or gate.receipt(NOBODY).codec == identity):
+        return NOBODY
+    own = f"{NOBODY}-{identity[:12]}"
+    if gate.store.voice(own) is None:
+        codes, seed = invent(bundle, seconds, int(bundle.card.get(NOBODY, {}).get("seed", 0)))
+        source = f"made by the model of card {bundle.card_hash[:12]}, seed {seed}"
+        issue_own_voice(gate.store, own, codes, normalise(INVENTED), identity, source)
+    return own
