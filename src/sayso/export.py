@@ -100,7 +100,9 @@ def export(
             f"{run} has no {' and no '.join(missing)}: train both models, and copy text/ and "
             "codec/ there from where the recipe has them"
         )
-    if out.exists() and not (out / CARD).is_file():
+    known = {*PARTS, CARD, "timbre", "voices"}
+    others = [path.name for path in out.iterdir()] if out.is_dir() else []
+    if out.is_file() or out.resolve() == run.resolve() or not known.issuperset(others):
         raise InputError(f"{out} is there and is no model folder: give another, or remove it")
     try:
         sampling, _ = Sampling(top_p=top_p, threshold=threshold), Extras(stay, guidance)
