@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
@@ -31,7 +30,7 @@ from sayso.training.train import train_ar, train_nar
 from speech import READERS
 from training_fixtures import CONFIGS
 
-SIZE: dict[str, Any] = {
+SIZE: dict[str, object] = {
     **{f"{part}.size.layers": 1 for part in ("ar", "nar")},
     **{f"{part}.size.width": 16 for part in ("ar", "nar")},
     **{f"{part}.size.heads": 2 for part in ("ar", "nar")},
