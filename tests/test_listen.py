@@ -74,8 +74,8 @@ def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, monke
 
     draw, calls = generate.sample_group, [0]
 
-    def ends_soon(logits, history, model, sampling, generator, early=None):
-        codes, ended = draw(logits, history, model, sampling, generator, early)
+    def ends_soon(*given):
+        codes, ended = draw(*given)
         calls[0] += 1
         return codes, torch.full_like(ended, calls[0] % 40 == 0)
 
