@@ -1,15 +1,17 @@
-"""English words to CMU phones: the dictionary in pocketsphinx's wheel (BSD), then spelling rules.
+"""English words to CMU phones: the dictionary in pocketsphinx's wheel (BSD), then `letters`.
 
-Phones are ARPAbet without stress. The rules are ours and crude: they give names and rare words a
-sayable reading, so that nothing is ever out of vocabulary.
+Phones are ARPAbet without stress. Nothing is ever out of vocabulary: names and rare words are read
+from their letters by a small model.
 """
 
 import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 
+from ..checkpoint import WEIGHTS, load_module
 from ..errors import CheckpointError
+from ..files import ASSETS, file_hash
+from .letters import Letters, LettersConfig
 
 PHONES = [
     "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G",
@@ -17,24 +19,7 @@ PHONES = [
     "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 ]  # fmt: skip
 
-# Longest match first; `_` stands for the end of the word.
-SPELLING = {
-    **{"tion": "SH AH N", "sion": "ZH AH N", "cious": "SH AH S", "tious": "SH AH S"},
-    **{"ture": "CH ER", "ight": "AY T", "ough": "AO", "augh": "AO", "eigh": "EY", "dge": "JH"},
-    **{"tch": "CH", "sch": "SH", "ous": "AH S", "igh": "AY", "ing": "IH NG", "ness": "N AH S"},
-    **{"ould": "UH D", "ear": "IH R", "air": "EH R", "eer": "IH R", "oor": "AO R"},
-    **{"ch": "CH", "sh": "SH", "th": "TH", "ph": "F", "wh": "W", "gh": "G", "ck": "K", "qu": "K W"},
-    **{"ng": "NG", "kn": "N", "wr": "R", "gn": "N", "mb_": "M", "ce": "S EH", "ci": "S IH"},
-    **{"cy": "S IY", "ge_": "JH", "ce_": "S", "ar": "AA R", "er": "ER", "ir": "ER", "or": "AO R"},
-    **{"ur": "ER", "ai": "EY", "ay": "EY", "au": "AO", "aw": "AO", "ea": "IY", "ee": "IY"},
-    **{"ei": "EY", "eu": "Y UW", "ew": "Y UW", "ey_": "IY", "ie": "IY", "oa": "OW", "oi": "OY"},
-    **{"oo": "UW", "ou": "AW", "ow": "OW", "oy": "OY", "ue_": "UW", "ui": "UW", "le_": "AH L"},
-    **{"es_": "Z", "ed_": "D", "y_": "IY", "e_": "", "a_": "AH", "o_": "OW", "x": "K S"},
-    **{"a": "AE", "b": "B", "c": "K", "d": "D", "e": "EH", "f": "F", "g": "G", "h": "HH"},
-    **{"i": "IH", "j": "JH", "k": "K", "l": "L", "m": "M", "n": "N", "o": "AA", "p": "P"},
-    **{"q": "K", "r": "R", "s": "S", "t": "T", "u": "AH", "v": "V", "w": "W", "y": "IH", "z": "Z"},
-}
-LONGEST = max(map(len, SPELLING))
+LETTERS = ASSETS / "letters"
 HISSES, HARD = ("S", "Z", "SH", "ZH", "CH", "JH"), ("P", "T", "K", "F", "TH")
 
 
@@ -49,6 +34,7 @@ class Dictionary:
                 f"phonemes need pocketsphinx's dictionary ({error}): pip install pocketsphinx"
             ) from None
         self.path = Path(str(pocketsphinx.get_model_path())) / "en-us" / "cmudict-en-us.dict"
+        self._read: dict[str, str] = {}
         try:
             self._bytes = self.path.read_bytes()
         except OSError as error:
@@ -56,10 +42,9 @@ class Dictionary:
 
     @cached_property
     def identity(self) -> str:
-        """sha256 (hex) over the dictionary and the spelling rules."""
-        digest = hashlib.sha256(self._bytes)
-        digest.update(json.dumps(SPELLING, sort_keys=True).encode())
-        return digest.hexdigest()
+        """sha256 (hex) over the dictionary and the weights that read other words."""
+        weights = file_hash(LETTERS / WEIGHTS)
+        return hashlib.sha256(self._bytes + weights.encode()).hexdigest()
 
     @cached_property
     def words(self) -> dict[str, str]:
@@ -88,8 +73,8 @@ class Dictionary:
         return None
 
     def _compound(self, word: str) -> str | None:
-        """Two known words of three letters or more, the halves as even as possible."""
-        cuts = range(3, len(word) - 2)
+        """Two known words of four letters or more, the halves as even as possible."""
+        cuts = range(4, len(word) - 3)
         for cut in sorted(cuts, key=lambda cut: abs(2 * cut - len(word))):
             first, second = self.words.get(word[:cut]), self._known(word[cut:])
             if first and second:
@@ -97,17 +82,17 @@ class Dictionary:
         return None
 
     def _spelled(self, word: str) -> str:
-        """By the rules; doubled consonants sound once, and no vowel at all means letter names."""
-        if not set(word) & set("aeiouy"):
-            return " ".join(self.words[f"{letter}."] for letter in word if letter != "'")
-        rest, phones = word.replace("'", "") + "_", []
-        while rest != "_":
-            size = next(n for n in range(LONGEST, 0, -1) if rest[:n] in SPELLING)
-            for phone in SPELLING[rest[:size]].split():
-                if not phones or phones[-1] != phone:
-                    phones.append(phone)
-            rest = rest[size:] or "_"
-        return " ".join(phones) or "AH"
+        """From the letters; no vowel at all means their names."""
+        plain = word.replace("'", "")
+        if not set(plain) & set("aeiouy"):
+            return " ".join(self.words[f"{letter}."] for letter in plain)
+        if plain not in self._read:
+            self._read[plain] = " ".join(self._letters(plain)) or "AH"
+        return self._read[plain]
+
+    @cached_property
+    def _letters(self) -> Letters:
+        return load_module(LETTERS, Letters, LettersConfig)
 
 
 def plural(stem: str) -> str:

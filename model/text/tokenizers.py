@@ -20,6 +20,8 @@ from .phonemes import PHONES, Dictionary
 PUNCTUATION = ",.?!"
 BOUNDARY = "|"
 VOCABULARY = "tokenizer.json"
+BY_RULES = "5f70ead4de1b4fb081f01ac0f37de9b43c2d7db339800f1d5bc82340c5326101"
+"""Identity of the same dictionary when other words were read by rules: such models stay usable."""
 
 
 class Tokenizer(Protocol):
@@ -84,7 +86,7 @@ class Phonemes:
             raise CheckpointError(f"{folder / CONFIG}: read_as is {read_as!r}, not marks for marks")
         tokenizer = cls(read_as)
         for key, value in tokenizer._config.items():
-            if config.get(key) != value:
+            if config.get(key) not in (value, BY_RULES):
                 raise CheckpointError(
                     f"{folder / CONFIG} was made with another {key} of phonemes: install the "
                     "versions of pocketsphinx and Sayso that the model was trained with"
