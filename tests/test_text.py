@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sayso.model.errors import CheckpointError, InputError
+from sayso.model.text.homographs import homograph
+from sayso.model.text.markup import read_lexicon, respell
 from sayso.model.text.normalization import MAX_CHARACTERS, normalise, pieces
 from sayso.model.text.phonemes import PHONES
 from sayso.model.text.tokenizers import BPE, Phonemes, load_tokenizer
@@ -230,6 +232,31 @@ def test_a_spelling_gives_its_phones(phonemes):
     assert said == "EY AY | IH Z | D EY T AH ."
     assert phonemes.decode(phonemes.encode("A.")) == "EY ."
     assert phonemes.decode(phonemes.encode(normalise("AI is"))) == "EY | AY | IH Z ."
+
+
+def test_a_personal_lexicon(tmp_path):
+    path = tmp_path / "lexicon.tsv"
+    path.write_text("# mine\nSayso\tseɪsoʊ\nSQL\tS IY1 K W AH0 L\nNew York\tnjuː jɔːk\n", "utf-8")
+    lexicon = read_lexicon(path)
+    said = respell("Sayso's SQL, sql and new york.", lexicon)
+    assert said == "{S EY S OW Z} {S IY K W AH L}, sql and {N Y UW Y AO K}."
+    assert normalise(said) == said.replace("sql", "S Q L")
+    for text, named in (("word only", "line 1: write a word"), ("a\tʘ", "line 1: 'ʘ'")):
+        path.write_text(text, "utf-8")
+        with pytest.raises(InputError, match=named):
+            read_lexicon(path)
+    with pytest.raises(InputError, match=r"none\.tsv"):
+        read_lexicon(tmp_path / "none.tsv")
+    with pytest.raises(InputError, match="letters, not phones"):
+        BPE(fit_bpe(["a cat"], 270)).encode(said)
+
+
+def test_homographs_in_real_sentences():
+    """Labelled by hand, from LJ Speech's texts (public domain)."""
+    lines = (Path(__file__).parent / "data" / "homographs.tsv").read_text().splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    right = sum(homograph(text.split(), int(place)) == said for text, place, said in rows)
+    assert right >= 0.95 * len(rows) and len(rows) >= 200
 
 
 def test_phonemes_saved_and_loaded(phonemes, tmp_path):

@@ -32,6 +32,9 @@ def speak(
     samples: Annotated[
         int, typer.Option(help="Samples of each sentence; the best is kept (extra: enrol).")
     ] = 1,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Own words: each a line, word, tab, IPA or ARPAbet.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
 ) -> None:
@@ -42,7 +45,9 @@ def speak(
     from sayso.model.bundle import BUNDLED
     from sayso.model.codecs.voice_edit import Alteration
     from sayso.model.errors import InputError
+    from sayso.model.text.markup import read_lexicon, respell
 
+    text = text if lexicon is None else respell(text, read_lexicon(lexicon))
     alteration = Alteration(speed, pitch, formant)
     synthesizer = Synthesizer(model or BUNDLED, device=device)
     for note in synthesizer.gate.notes:
