@@ -20,6 +20,7 @@ from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import Piece, normalise, pieces
 
 from .consent.recording import RATE
+from .errors import MarkError
 from .gate import Gate, Grant
 from .nobody import INVENTED, NOBODY, own_nobody
 from .provenance.c2pa import BESIDE, SIGNED, ensure_ca
@@ -42,6 +43,8 @@ MOST_SAMPLES = 20
 """Of one sentence: all are generated in one batch."""
 TRIES = 3
 """Of a sentence that did not end: each with the next seed."""
+SHORT_SECONDS = 1.0
+"""Speech that may be too short for the marks: it is tried again like one without end."""
 GRACE_SECONDS = 1.5
 """Added to every limit, as short texts are read slower."""
 
@@ -148,9 +151,15 @@ class Synthesizer:
         try:
             seconds = self._room(grant) / self.bundle.codec.frame_rate
             spoken = pieces(text, int(seconds * CHARACTERS_PER_SECOND))
-            audio = self._generate(spoken, grant, seed, sampling, alteration, samples)
             rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
-            made = self.gate.mark(grant, audio, rate, out.name, card, self.marks, self.ca)
+            for again in range(TRIES):
+                audio = self._generate(spoken, grant, seed + again, sampling, alteration, samples)
+                try:
+                    made = self.gate.mark(grant, audio, rate, out.name, card, self.marks, self.ca)
+                    break
+                except MarkError:  # another take of a single word may hold them
+                    if again == TRIES - 1 or len(audio) > SHORT_SECONDS * rate:
+                        raise
             ledger_id = self.gate.release(grant, made, out)
         except BaseException:
             self.gate.give_back(grant)

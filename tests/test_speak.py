@@ -151,7 +151,7 @@ def test_a_sentence_that_did_not_end_is_tried_again_alone(speaker, tmp_path, mon
     assert tried == [(["One.", "Two."], 7), (["One."], 8), (["One."], 9)]
 
 
-@pytest.mark.parametrize("text", ['"Oh!" she cried.', "Hi!", "Wow! That is great.", "Yes."])
+@pytest.mark.parametrize("text", ['"Oh!" she cried.', "Hi!", "Wow! That is great.", "A", "Yes."])
 def test_exclamations_and_single_words_come_out(speaker, tmp_path, text):
     assert speaker.speak(text, "nobody", tmp_path / "said.wav").seconds > 0.3
 
