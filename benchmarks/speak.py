@@ -2,6 +2,7 @@
 
     python -m benchmarks.speak kathleen nobody readers --corpora ../shared/corpora
     python -m benchmarks.speak kathleen --model runs/mini/release --sampling greedy --most 20
+    python -m benchmarks.speak kathleen --top-p 0 .2 .4 .6 .8 --threshold .1  # as in Fig. 4
 
 Every sentence goes through `Synthesizer.speak` in a store of its own, seed 0, and
 Whisper tiny.en writes down what it hears. `kathleen` and `nobody` say Kathleen's kept-out sentences
@@ -254,7 +255,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=BUNDLED)
     parser.add_argument("--most", type=int, default=100, help="sentences, or readers")
     parser.add_argument("--sampling", choices=["ras", "nucleus", "greedy", "random"])
-    parser.add_argument("--top-p", type=float, help="the model's own by default")
+    parser.add_argument(
+        "--top-p", type=float, nargs="+", help="one or more; the model's own by default"
+    )
+    parser.add_argument("--threshold", type=float, help="t_r; 0: one hit fires")
     parser.add_argument("--samples", type=int, default=1, help="of which Eq. 23 keeps one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--name", default="", help="under which the figures are kept")
@@ -265,11 +269,12 @@ def main() -> None:
     sampling = replace(
         sampling,
         method=given.sampling or sampling.method,
-        top_p=sampling.top_p if given.top_p is None else given.top_p,
+        threshold=sampling.threshold if given.threshold is None else given.threshold,
     )
-    how = How(sampling, given.samples)
+    values = given.top_p or [sampling.top_p]
     file = RESULTS / "speak.json"
-    for what in given.what:
+    for what, top_p in itertools.product(given.what, values):
+        how = How(replace(sampling, top_p=top_p), given.samples)
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "home") as store:
             speaker = Synthesizer(given.model, store)
             said = []
@@ -280,11 +285,13 @@ def main() -> None:
             if what == "nobody":
                 row |= nearest_person(said, ears, given.corpora)
         row["card"] = speaker.bundle.card_hash[:16]
-        row["sampling"] = {key: value for key, value in asdict(sampling).items() if value}
+        asked = asdict(how.sampling) | asdict(speaker.bundle.model.extras)
+        row["sampling"] = {key: value for key, value in asked.items() if value}
         row["samples"] = given.samples
         print(what, json.dumps(row, indent=1))
         known = json.loads(file.read_text()) if file.exists() else {}
-        write(file.name, known | {given.name or what: row})
+        name = (given.name or what) + (f", v {top_p:g}" if len(values) > 1 else "")
+        write(file.name, known | {name: row})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """AR and NAR: shapes, causality, padding, paper details, save and load."""
 
+import inspect
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,6 +198,21 @@ def test_the_paper_size_is_the_default():
         4096,
         0.1,
     )
+
+
+def test_each_equation_of_the_paper_is_named_once_where_it_is_computed():
+    """Eq. 5-17 and Algorithm 1; and the five files import nothing that the paper does not have."""
+    folder = Path(inspect.getfile(AR)).parent
+    files = [folder / f"{name}.py" for name in "transformer ar nar sampling generate".split()]
+    text = "".join(path.read_text() for path in files)
+    found = [
+        number
+        for first, last in re.findall(r"Eq\. (\d+)(?:-(\d+))?", text)
+        for number in range(int(first), int(last or first) + 1)
+    ]
+    assert sorted(found) == list(range(5, 18))
+    assert text.count("Algorithm 1") == 1
+    assert "from .extras" not in text
 
 
 def test_too_long_is_refused_with_the_numbers():
