@@ -113,7 +113,7 @@ class Synthesizer:
                 own when it is first asked for.
             purpose: What the speech is for; the voice's receipt must allow it.
             user: Who asks; the login name if None.
-            seed: Of the random draws; the same seed, text and voice give the same codes.
+            seed: Of the random draws; seed, text, voice and device make the codes.
             sampling: As the model's card says if None; the paper's where it says nothing.
             alteration: Speed, pitch and formants; pitch and formants only if the receipt allows
                 it, and all three only with a codec that can (WORLD).

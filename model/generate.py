@@ -16,8 +16,8 @@ from .nar import NAR
 from .sampling import EMPTY, Random, Sampling, sample
 from .transformer import Cache, join, part
 
-LOOK_EVERY = 16
-"""Steps between two looks at whether all rows have ended, where a look waits for the device."""
+LOOK_EVERY = {"cpu": 1, "cuda": 16, "mps": 16}
+"""Steps between two looks at whether all rows have ended: on a GPU a look waits for it."""
 
 
 class Codes(NamedTuple):
@@ -125,7 +125,7 @@ def generate_ar(
     codes = F.pad(codes, (0, most * G))
     start, new = lengths, torch.zeros_like(lengths)  # prompt frames, groups drawn so far
     finished = torch.zeros_like(lengths, dtype=torch.bool)
-    look = 1 if text.device.type == "cpu" else LOOK_EVERY
+    look = LOOK_EVERY[text.device.type]
     for step in range(most):
         logits = model.predict(hidden)
         if steer is not None:

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from sayso.model.ar import clip_to_groups
-from sayso.model.generate import generate_ar, generate_nar, last_codes, sample_group
+from sayso.model.generate import (
+    LOOK_EVERY,
+    generate_ar,
+    generate_nar,
+    last_codes,
+    sample_group,
+)
 from sayso.model.sampling import EMPTY, Sampling
 from test_models import make_ar, make_nar
 
@@ -99,6 +105,17 @@ def test_what_a_row_says_does_not_hang_on_who_shares_its_batch(G, method):
         assert together.lengths[row] == length
         assert torch.equal(together.codes[row, :length], alone.codes[0, :length])
         assert together.finished[row] == alone.finished[0]
+
+
+@pytest.mark.parametrize("G", [1, 4])
+def test_looking_rarely_for_the_end_changes_nothing(G, monkeypatch):
+    """As on a GPU: rows that have ended go on for a while, unread."""
+    often = generate_ar(make_ar(G), *inputs(3), Sampling(), seeded())
+    monkeypatch.setitem(LOOK_EVERY, "cpu", 7)
+    rarely = generate_ar(make_ar(G), *inputs(3), Sampling(), seeded())
+    assert len(set(often.lengths.tolist())) > 1
+    for one, two in zip(often, rarely, strict=True):
+        assert torch.equal(one, two)
 
 
 def test_same_seed_same_codes_other_seed_other_codes():
