@@ -46,6 +46,7 @@ def read_dates(text: str) -> str:
     text = re.sub(
         r"\b(on|by|until|since|before|after|from) (\d{1,2})/(\d{1,2})\b(?!/)", short, text
     )
+    text = re.sub(rf"\b(\d{{1,2}})-({MONTH})-(?=\d{{4}}\b)", r"\1 \2 ", text)
     text = re.sub(rf"\b({'|'.join(WEEKDAY)})\b\.?(?=,?\s(?:{MONTH}|\d))",
                   lambda m: WEEKDAY[m[1]], text)  # fmt: skip
     text = re.sub(rf"\b({MONTH})\s{DAY}{TO}({MONTH})\s{DAY}{YEAR}", days_of_two_months, text)
@@ -194,7 +195,7 @@ def years(match: re.Match[str]) -> str:
         return f"{year(first)} to {year(int(last))}"
     if int(last) <= first % 100:
         return match[0]
-    return f"{year(first)} to {cardinal(int(last)) if int(last) > 9 else 'oh ' + digits(last)}"
+    return f"{year(first)} to {cardinal(int(last)) if int(last) > 9 else digits(last, 'oh')}"
 
 
 def clock_words(hours: str, minutes: str | None, whole: str) -> str:

@@ -1,7 +1,6 @@
 """Words of one spelling and two readings, told apart by the words beside them.
 
-Rules on context, as no part-of-speech library of a usable licence brings its weights with it
-(docs/text.md has the figures).
+Rules on context instead of a part-of-speech tagger; docs/text.md has the figures.
 """
 
 import re

@@ -53,7 +53,7 @@ SAID = {
     "←": "from", "↔": "to and from", "⇒": "implies", "⇔": "if and only if", "↑": "up", "↓": "down",
     "♯": "sharp", "♭": "flat", "♂": "male", "♀": "female", "✓": "check", "✔": "check",
     "℞": "prescription",
-    "∼": "about", "¢": "¢", "¤": "currency", "℃": "°C", "℉": "°F", "¦": "|", "‖": "|",
+    "∼": "about", "¢": "¢", "¤": "currency", "℃": "°C", "℉": "°F", "¦": "|", "‖": "|", "∗": "*",
 }  # fmt: skip
 GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma "
@@ -173,6 +173,7 @@ def plain(text: str) -> str:
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", ",", text)
     text = re.sub(r"(?<=\d)\s?×\s?(?=\d)", " x ", text)
     text = re.sub(r"(?<=[\w)])\s?−\s?(?=[\w(])", " minus ", text)
+    text = re.sub(r"(?<=\d)\s?[·∙⋅]\s?(?=\d)", " x ", text)
     text = re.sub(r"[µμ](?=(?:m|g|s|l|L|F|A|V|W|Sv)\b)", "u", text)
     text = re.sub(r"(?<=\d)(\s?[kM]?)[Ω\u2126]", r"\1ohm", text)
     text = re.sub(rf"(\d)\s?(?=[{VULGAR}])", r"\1 and ", text)

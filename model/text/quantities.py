@@ -94,6 +94,11 @@ FUNCTION = (
 def read_quantities(text: str) -> str:
     """One sentence with every number in words; dates and times are so already."""
     text = canonical(text)
+    power = r"\^\(?([+-]?\d+|[a-z])\)?"
+    text = re.sub(rf"(?<=[\d)])\s?{power}", power_words, text)
+    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?)(\d+)\b", scientific, text)
+    text = re.sub(r"(?<![\w.,/-])(\d+)-(?=\d/\d+\b)", r"\1 and ", text)
+    text = re.sub(r"(\d/\d+)(?:rds?|ths?|nds?)\b", r"\1", text)
     text = read_money(text)
     text = read_measures(text)
     text = re.sub(r"\b24/7\b", "twenty four seven", text)
@@ -102,10 +107,7 @@ def read_quantities(text: str) -> str:
     text = re.sub(rf"{SIGN}(?<![\w/.,]){FRACTION}(?![\w/]|[.,]\d)", part, text)
     text = re.sub(r"(\d)\s/\s(?=\d)", r"\1 divided by ", text)
     text = re.sub(r"(\d)/(?=\d)", r"\1 over ", text)
-    power = r"\^\(?([+-]?\d+|[a-z])\)?"
-    text = re.sub(rf"(?<=[\d)])\s?{power}|(?<=\b[A-Za-z]){power}", power_words, text)
-    exponent = r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?)(\d+)\b"
-    text = re.sub(exponent, scientific, text)
+    text = re.sub(rf"(?<=\b[A-Za-z]){power}|(?<=\b[A-Za-z][A-Za-z]){power}", power_words, text)
     text = re.sub(r"(?<=[A-Za-z.,!?\"'])\^\(?(\d+)\)?", r" note \1", text)
     text = re.sub(
         rf"(?<![\w.])(\d[\d,]*)(?:st|nd|rd|th)?\s?-\s?(\d[\d,]*)({ENDING})\b", ordinals, text
@@ -113,7 +115,7 @@ def read_quantities(text: str) -> str:
     text = re.sub(rf"(?<![\w.])(\d[\d,]*)({ENDING})\b", lambda m: nth(m[1]), text)
     text = re.sub(r"(?<=\d)\s?[xX]\s?(?=\d)", times, text)
     text = re.sub(r"(?<=\d)[xX]\b", " times", text)
-    text = re.sub(r"(\d)\s?\*\s?(?=\d)", r"\1 times ", text)
+    text = re.sub(r"(\d)\s*\*\s*(?=\d)", r"\1 times ", text)
     text = re.sub(r"(?<=\d)(?:-(?=\d+-\d)|(?<=-\d)-(?=\d))", ", ", text)
     if re.search(r"[=+]|\btimes\b|\bdivided by\b", text):
         text = re.sub(r"(?<=\d)\s?-\s?(?=\d)", " minus ", text)
@@ -203,12 +205,14 @@ def coins(match: re.Match[str], name: str, amount: str, scale: str | None) -> st
 
 
 def per(text: str) -> str:
-    """`/month` behind a word is "per month"."""
+    """`/month` behind a word is "per month", `l/100 km` per hundred kilometers."""
+    text = re.sub(r"(?<=[a-z])/(?=\d)", " per ", text)
     return re.sub(rf"(?<=[a-z])\s?/\s?({RATE})(?![\w^])", lambda m: f" per {PER[m[1]]}", text)
 
 
 def read_measures(text: str) -> str:
     """Numbers with units: `5 m/s`, `6'2"`, `10-20%`, `a 5 km run`, `40°26'46"N`."""
+    text = re.sub(r"(?<=\d['\"])[xX](?=\d)", " x ", text)
     text = re.sub(rf"({NUMBER})%\s?-\s?(?={NUMBER}\s?%)", r"\1-", text)
     text = re.sub(r"(\d+)°\s?(\d+)'\s?(?:(\d+(?:\.\d+)?)\"\s?)?([NSEW]\b)?", bearing, text)
     text = re.sub(r"(?<![\w.'])(\d+)'\s?(\d+)\s?(?:\"|''|in\b\.?|(?![\w.,]))", feet, text)
@@ -310,7 +314,7 @@ def part_of_unit(match: re.Match[str]) -> str:
 
 
 def power_words(match: re.Match[str]) -> str:
-    index = match[1] or match[2]
+    index = next(group for group in match.groups() if group)
     if index in POWERS:
         return f" {POWERS[index]} "
     index = index.replace("-", "negative ").replace("+", "plus ")
@@ -348,6 +352,8 @@ def times(match: re.Match[str]) -> str:
 
 
 def span(match: re.Match[str]) -> str:
+    if match[1] == match[2]:
+        return f"{value(match[1])} {value(match[2])}"
     return f"{value(match[1])} to {value(match[2])}"
 
 

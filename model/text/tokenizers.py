@@ -1,4 +1,4 @@
-"""Text to tokens: normalised English (numbers, money, dates by `wetext`), then BPE or phonemes.
+"""Text to tokens: normalised English, then BPE or phonemes.
 
 VALL-E 2 reads BPE (size not stated); phonemes are our option for models trained on little data.
 """

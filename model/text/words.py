@@ -142,6 +142,7 @@ def read_abbreviations(text: str) -> str:
     text = re.sub(r"(?<![\w.'-])(etc|vs|eg|ie)(?![\w.'-])", lambda m: ABBREVIATIONS[m[1]], text)
     text = re.sub(r"\b(?:[A-Za-z]\.){2,}", lambda m: m[0].replace(".", " ").upper(), text)
     text = re.sub(r"\b([A-Z])\.(?=\s+[A-Z]|\s*[,'-])", r"\1", text)
+    text = re.sub(r"\b([wW])/(?=\s|\w{3})", r"\1ith ", text)
     return re.sub(r"\b([cC])/o\b", r"\1are of", re.sub(r"\b([wW])/o\b", r"\1ithout", text))
 
 
@@ -264,7 +265,8 @@ def regnal_first(after: str) -> bool:
 
 def read_signs(text: str) -> str:
     """One sentence, its numbers in words, with the signs left over said."""
-    text = re.sub(r"~(?=\s?\w)", "about ", text)
+    text = re.sub(r"(?<!\w)~(?=\s?\w)", "about ", text)
+    text = re.sub(r"(?<![\w-])([A-F])-(?![\w-])", r"\1 minus", text)
     text = re.sub(r"(?<![\w/])~?/(?=\w)[\w./-]+", path, text)
     text = re.sub(r"/", " ", text)
     text = re.sub(r"_{2,}", " blank ", text)
