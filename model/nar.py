@@ -99,9 +99,13 @@ class NAR(nn.Module):
 
         x = join(x, text_lengths + 1, speech)  # Eq. 14
         x = self.transformer(x, text_lengths + 1 + lengths + 2)
+        return self.predict(part(x, text_lengths + 1, T), level)
+
+    def predict(self, hidden: Tensor, level: int) -> Tensor:
+        """(B, T, D) to logits (B, T, V) of codebook `level`, through its tied table, in fp32."""
         table = self.code_embeddings[level]
         assert isinstance(table, nn.Embedding)
-        return logits(part(x, text_lengths + 1, T), table.weight)
+        return logits(hidden, table.weight)
 
     def loss(
         self,

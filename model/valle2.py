@@ -15,6 +15,7 @@ from .checkpoint import load_module, read_config, save_module
 from .errors import CheckpointError, InputError
 from .extras.alignment import AlignedAR, AlignedARConfig, AlignedNAR, AlignedNARConfig, Walk
 from .extras.nearest import nearest_expected
+from .extras.untied import UntiedAR, UntiedARConfig, UntiedNAR, UntiedNARConfig
 from .generate import Choose, generate_ar, generate_nar
 from .nar import NAR, NARConfig
 from .sampling import Random, Sampling
@@ -53,14 +54,33 @@ class Speech(NamedTuple):
     """Whether the model drew <eos> before the limit."""
 
 
-def make_ar(config: ARConfig, alignment: bool = False) -> AnyAR:
-    """A new AR model, with a pointer or, as the paper's, without."""
-    return AlignedAR(AlignedARConfig(config)) if alignment else AR(config)
+def make_ar(config: ARConfig, alignment: bool = False, tied: bool = True) -> AnyAR:
+    """A new AR model: the paper's, with a pointer, or with a prediction table of its own.
+
+    Raises:
+        InputError: A pointer and an own table are asked for together.
+    """
+    if tied:
+        return AlignedAR(AlignedARConfig(config)) if alignment else AR(config)
+    _check_tied(alignment)
+    return UntiedAR(UntiedARConfig(**vars(config)))
 
 
-def make_nar(config: NARConfig, alignment: bool = False) -> AnyNAR:
-    """A new NAR model, with a pointer or, as the paper's, without."""
-    return AlignedNAR(AlignedNARConfig(config)) if alignment else NAR(config)
+def make_nar(config: NARConfig, alignment: bool = False, tied: bool = True) -> AnyNAR:
+    """A new NAR model: the paper's, with a pointer, or with prediction tables of its own.
+
+    Raises:
+        InputError: A pointer and own tables are asked for together.
+    """
+    if tied:
+        return AlignedNAR(AlignedNARConfig(config)) if alignment else NAR(config)
+    _check_tied(alignment)
+    return UntiedNAR(UntiedNARConfig(**vars(config)))
+
+
+def _check_tied(alignment: bool) -> None:
+    if alignment:
+        raise InputError("tied: false and alignment: true cannot be had together: choose one")
 
 
 def pure_ar(model: AnyAR) -> AR:
@@ -77,6 +97,8 @@ def load_ar(folder: Path) -> AnyAR:
     """The AR model of a folder, on the CPU in eval mode; CheckpointError where it is damaged."""
     if "ar" in read_config(folder):
         return load_module(folder, AlignedAR, AlignedARConfig)
+    if "untied" in read_config(folder):
+        return load_module(folder, UntiedAR, UntiedARConfig)
     return load_module(folder, AR, ARConfig)
 
 
@@ -84,6 +106,8 @@ def load_nar(folder: Path) -> AnyNAR:
     """The NAR model of a folder, on the CPU in eval mode; CheckpointError where it is damaged."""
     if "nar" in read_config(folder):
         return load_module(folder, AlignedNAR, AlignedNARConfig)
+    if "untied" in read_config(folder):
+        return load_module(folder, UntiedNAR, UntiedNARConfig)
     return load_module(folder, NAR, NARConfig)
 
 

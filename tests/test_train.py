@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -27,7 +27,9 @@ from sayso.model.card import read_card
 from sayso.model.checkpoint import load_module
 from sayso.model.codecs.world import WorldCodec, WorldConfig
 from sayso.model.errors import CheckpointError, CorpusError, InputError
+from sayso.model.extras.untied import UntiedAR, UntiedNAR
 from sayso.model.nar import NAR, NARConfig
+from sayso.model.valle2 import load_ar, load_nar
 from sayso.training import commands, train
 from sayso.training.card import share
 from sayso.training.checkpoints import read_state, save_state
@@ -440,6 +442,39 @@ def test_every_recipe_runs_one_step_at_tiny_width(config, tmp_path):
     train_ar(recipe, report=lambda line: None)
     train_nar(recipe, report=lambda line: None)
     assert set(read_card(tmp_path / "run")["models"]) == {"ar", "nar"}
+
+
+def test_prediction_can_be_untied_for_comparison(tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    more: dict[str, Any] = {f"{part}__tied": False for part in ("ar", "nar")}
+    more |= {"ar__train__steps": 20, "nar__train__steps": 20, "nar__train__warm_up": 1}
+    recipe = small_recipe(tmp_path / "run", tokens, ar__group_size=2, **more)
+    train_ar(recipe, report=lambda line: None)
+    train_nar(recipe, report=lambda line: None)
+    ar, nar = load_ar(tmp_path / "run" / "ar"), load_nar(tmp_path / "run" / "nar")
+    assert isinstance(ar, UntiedAR) and isinstance(nar, UntiedNAR)
+    text, lengths = torch.tensor([[1, 2, 3]]), torch.tensor([3])
+    codes = torch.randint(0, BOOK_SIZE, (1, BOOKS, 8), generator=torch.Generator().manual_seed(0))
+    frames = torch.tensor([8])
+    with torch.no_grad():  # with the embeddings for a table they are the paper's
+        own = ar.loss(text, lengths, codes[:, 0], frames).total
+        ar.prediction.copy_(ar.code_embedding.weight)
+        pure = AR(ARConfig(**{k: v for k, v in vars(ar.config).items() if k != "untied"})).eval()
+        pure.load_state_dict({k: v for k, v in ar.state_dict().items() if k != "prediction"})
+        same = ar.loss(text, lengths, codes[:, 0], frames).total
+        assert (
+            torch.equal(same, pure.loss(text, lengths, codes[:, 0], frames).total) and own != same
+        )
+        given = text, lengths, codes, frames, torch.tensor([2]), 2
+        own = nar.loss(*given).total
+        nar.prediction[1].copy_(cast(torch.nn.Embedding, nar.code_embeddings[2]).weight)
+        tied = NAR(NARConfig(**{k: v for k, v in vars(nar.config).items() if k != "untied"})).eval()
+        tied.load_state_dict({k: v for k, v in nar.state_dict().items() if k != "prediction"})
+        assert torch.equal(nar.loss(*given).total, tied.loss(*given).total)
+        assert own != tied.loss(*given).total
+    aligned = write_tokens(tmp_path / "aligned", rows(20), aligned=True)
+    with pytest.raises(InputError, match="cannot be had together"):
+        train_ar(small_recipe(tmp_path / "x", aligned, ar__tied=False, ar__alignment=True))
 
 
 def test_tokens_that_changed_are_refused(tmp_path):

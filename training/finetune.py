@@ -41,10 +41,10 @@ def new_task(recipe: Recipe, part: Part, tokens: Tokens) -> ARTask | NARTask:
         config = ARConfig(
             text_size, codebook_size, ar.group_size, ar.size, ar.max_text, ar.max_frames
         )
-        return ARTask(make_ar(config, ar.alignment), ar.train)
+        return ARTask(make_ar(config, ar.alignment, ar.tied), ar.train)
     nar, books = recipe.nar, tokens.codec["codebooks"]
     wanted = NARConfig(text_size, codebook_size, books, nar.size, nar.max_text, nar.max_frames)
-    return NARTask(make_nar(wanted, nar.alignment), nar.train)
+    return NARTask(make_nar(wanted, nar.alignment, nar.tied), nar.train)
 
 
 def begin(recipe: Recipe, part: Part, tokens: Tokens) -> ARTask | NARTask:

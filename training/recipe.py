@@ -168,6 +168,9 @@ class ARRecipe:
     """Frames, prompt included."""
     alignment: bool = False
     """Whether a pointer walks through the text (VALL-E R); not in VALL-E 2."""
+    tied: bool = True
+    """Whether codes are predicted through their embeddings, as in the paper; others found it hurts.
+    False is for comparison, and for models without alignment."""
     code_init: Literal["random", "codebooks"] = "random"
     """Code tables start at random, or from the codec's codebooks: quicker on little data."""
     start_from: str | None = None
@@ -193,6 +196,9 @@ class NARRecipe:
     30 s)); U(T/4, T/2) and at most 3 s (icefall); or U(0, T/2)."""
     expected: bool = False
     """Whether the middle of what is likely is taken, not the likeliest code; not in VALL-E 2."""
+    tied: bool = True
+    """Whether codes are predicted through their embeddings, as in the paper; others found it hurts.
+    False is for comparison, and for models without alignment."""
     code_init: Literal["random", "codebooks"] = "random"
     """Code tables start at random, or from the codec's codebooks: quicker on little data."""
     start_from: str | None = None
