@@ -49,11 +49,7 @@ def load_bundle(folder: Path = BUNDLED, device: str = "auto") -> Bundle:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder: give one with text/ codec/ ar/ nar/")
-    try:
-        raw = (folder / CARD).read_bytes()
-        card = json.loads(raw)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CARD} cannot be read ({error}): restore it") from None
+    raw, card = _card_of(folder / CARD)
     tokenizer = load_tokenizer(folder / "text")
     timbre = folder / "timbre"
     codec = load_codec(folder / "codec", timbre if timbre.exists() else None)
@@ -82,3 +78,18 @@ def load_bundle(folder: Path = BUNDLED, device: str = "auto") -> Bundle:
             )
     digest = hashlib.sha256(raw).hexdigest()
     return Bundle(folder, tokenizer, codec, model, card, digest, sampling)
+
+
+def _card_of(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """A card as it stands on disk, and its fields, of which those read here are objects."""
+    try:
+        raw = path.read_bytes()
+        card = json.loads(raw)
+        asked = [card, card.get("models", {}), card.get("sampling", {})]
+        asked += [card["models"].get("nar", {})] if "models" in card else []
+        asked += [card[part] for part in PARTS if part in card]
+        if not all(isinstance(each, dict) for each in asked):
+            raise ValueError("a list or a value stands where an object should")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): restore it") from None
+    return raw, card

@@ -28,18 +28,25 @@ def read_card(run: Path, replaced: str | None = None) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
         models = dict(card["models"])
         named = {entry.name for entry in corpora.verify(card["corpora"], path)}
+        used = {name for model in models.values() for name in _trained_on(model)}
+        wanted = {part: model["weights_sha256"] for part, model in models.items()}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; weights without a card are not used") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a model card: {error}") from error
-    used = {name for model in models.values() for name in model["trained_on"]}
     if used != named:
         differing = ", ".join(sorted(used ^ named))
         raise CorpusError(f"{path}: the list of corpora was edited: {differing}")
-    for part, model in models.items():
+    for part, digest in wanted.items():
         weights = run / part / WEIGHTS
         if part == replaced:
             continue
-        if not weights.is_file() or file_hash(weights) != model["weights_sha256"]:
+        if not weights.is_file() or file_hash(weights) != digest:
             raise CheckpointError(f"{weights} is not the file that {path} names; restore it")
     return card
+
+
+def _trained_on(model: dict[str, Any]) -> set[str]:
+    """The corpora of a model, and of the one whose weights it began with."""
+    before = model.get("started_from")
+    return set(model["trained_on"]) | (_trained_on(before) if before is not None else set())

@@ -94,11 +94,11 @@ def _parse(lines: list[bytes], name: str) -> Iterator[Opened]:
             fields = json.loads(line)
             if keys.canonical(fields) != line:
                 raise ValueError
-            opening = fields.pop("opening", None)
+            opens, opening = "opening" in fields, fields.pop("opening", {})
             row, shown = Row(**fields), None
-            if (row.event in KEY_EVENTS) != (opening is not None):
+            if (row.event in KEY_EVENTS) != opens:
                 raise ValueError
-            if opening is not None:
+            if opens:
                 shown = (opening["salt"], opening["content"])
                 # One spelling only: hex reads capitals, and a dictionary more than it is asked for.
                 if bytes.fromhex(shown[0]).hex() != shown[0] or len(opening) != 2:
