@@ -32,11 +32,11 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Sets the time of every store in this process; nothing public does."""
-    from sayso.inference.store import book
+    from sayso.inference.store import clock as clocks
 
     clock = Clock()
-    monkeypatch.setattr(book, "_wall", lambda: clock.now)
-    monkeypatch.setattr(book, "_since_boot", lambda: clock.steady)
+    monkeypatch.setattr(clocks, "wall", lambda: clock.now)
+    monkeypatch.setattr(clocks, "since_boot", lambda: clock.steady)
     return clock
 
 

@@ -42,6 +42,7 @@ SILENT = {
 SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),
     *("--speed", "--pitch", "--formant", "--samples", "--model", "--device"),
+    "--lexicon",  # changes what is asked for, before it is asked
 }
 DATA = re.compile(r"Tensor|ndarray|NDArray|Audio\b|bytes|Grant|Take\b|Features|Spoken")
 YIELDERS = {  # public functions that give sound, codes or bytes without being given any: why

@@ -17,6 +17,7 @@ from sayso.cli import app
 from sayso.inference.consent.receipt import Scope, issue, verify_receipt
 from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import Gate
+from sayso.inference.store import clock as clocks
 from sayso.inference.store import keys
 from sayso.inference.store.export import export, verify_export
 from sayso.inference.store.ledger import stamp
@@ -259,6 +260,18 @@ def test_the_page_shows_how_others_verify_a_receipt(
     Path("key.pem").write_text(Path("other.pem").read_text())
     with pytest.raises(jwt.InvalidSignatureError):
         exec(code, {})
+
+
+def test_an_interval_never_spans_two_starts_or_time_namespaces(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with Store.open(home) as store:
+        before, here = store.steady(), clocks.boot_id()
+        assert 0 <= store.steady() - before < 120
+        boot, _, space = here.partition(" ")
+        for other in (f"other {space}", f"{boot} time:[1]", ""):
+            monkeypatch.setattr(clocks, "boot_id", lambda other=other: other)
+            assert abs(store.steady() - before) > 120
 
 
 # --- as many rows as there may be ---

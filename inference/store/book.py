@@ -7,7 +7,6 @@ believed is what was checked, and a call costs what is new and not what is old.
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from filelock import FileLock
 from sayso.model.files import replace_file
 
 from ..errors import StoreError
-from . import database, keys, ledger
+from . import clock, database, keys, ledger
 from .chain import Chain, Index
 from .database import FILE, LOCK_SECONDS, RESTORE
 from .ledger import Entry, Head
@@ -110,7 +109,7 @@ class Book:
         self._database.execute("BEGIN IMMEDIATE")
         for statement in database.SCHEMA:
             self._database.execute(statement)
-        head = ledger.append(self._database, key, ledger.KEY_EVENTS[0], kid, content, _wall())
+        head = ledger.append(self._database, key, ledger.KEY_EVENTS[0], kid, content, clock.wall())
         self._database.execute(f"PRAGMA user_version = {database.VERSION}")
         self._database.execute("COMMIT")
         replace_file(self.home / "ledger.head", ledger.sign_head(head, key).encode())
@@ -257,7 +256,7 @@ class Book:
 
     def now(self) -> float:
         """The time, refused when the clock was set back behind the ledger's last row."""
-        now, last = _wall(), self._last_time()
+        now, last = clock.wall(), self._last_time()
         if now < last - CLOCK_SLACK:
             raise StoreError(
                 f"The clock says {ledger.stamp(now)}, the ledger's last row {ledger.stamp(last)}: "
@@ -266,12 +265,12 @@ class Book:
         return max(now, last)
 
     def steady(self) -> float:
-        """Seconds since this machine started, asleep or awake."""
-        return _since_boot()
+        """Seconds, asleep or awake, on a scale of this start of the machine alone."""
+        return clock.since_boot()
 
     def _time(self) -> float:
         """The clock's time, or the last row's if that is later."""
-        return max(_wall(), self._last_time())
+        return max(clock.wall(), self._last_time())
 
     def _last_time(self) -> float:
         last = self._database.execute("SELECT time FROM ledger ORDER BY seq DESC LIMIT 1")
@@ -330,14 +329,3 @@ def _check_folder(home: Path) -> None:
         raise StoreError(
             f"The store folder {home} may be written by other users (mode {mode:o}): chmod 700 it."
         )
-
-
-def _wall() -> float:
-    """Seconds since 1970: a function of its own, so that a test can set the clock."""
-    return time.time()
-
-
-def _since_boot() -> float:
-    """Seconds since this machine started: setting the clock does not change it."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
-    return time.monotonic() if boot is None else time.clock_gettime(boot)

@@ -225,7 +225,7 @@ def train_doctor(
 
     found = list(examine(read_recipe(recipe, parse_overrides(changes))))
     for each in found:
-        print(f"{'ok     ' if each.good else 'PROBLEM'} {each.text}")
+        say(f"{'ok     ' if each.good else 'PROBLEM'} {each.text}")
     raise typer.Exit(0 if all(each.good for each in found) else 1)
 
 
