@@ -1,12 +1,11 @@
 """Measure the consent checks: `python -m benchmarks.consent [PARTS]`, see `PARTS` below.
 
 Each part prints its figures and puts them into docs/consent.json; `speakers` also draws the DET
-curve. What was measured on what is said in docs/consent.md. Whisper costs about 2 s a call: `wrong`
-makes 200 of them, `genuine` and `paused` 60 each, `natural` about 100. Needs ../shared/corpora.
+curve. What was measured on what is said in docs/consent.md. `purposes` takes about three minutes,
+`natural` as many. Needs ../shared/corpora.
 """
 
 import json
-import random
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import readings
-from sayso.inference.consent import challenge, checks
+from sayso.inference.consent import challenge, checks, clauses
 from sayso.inference.consent.recording import (
     RATE,
     Audio,
@@ -42,10 +41,11 @@ from sayso.model.audio import resample
 
 CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PURPOSES, DATE = ("the work",), "the second of May, twenty twenty"
-STATEMENT = (
-    "I am Philip. I allow Tom to speak in my voice for the work, until the second of May, twenty "
-    "twenty. I say so of my own will, and I may take it back at any time. My words for today are:"
+RESULTS = Path(__file__).resolve().parent / "results"
+POSSIBLE_PURPOSES = (
+    *("ads", "war", "art", "sale", "sex", "news", "film", "jokes", "books", "radio", "lessons"),
+    *("stories", "research", "training", "comedy", "museums", "advertising", "phone calls"),
+    *("radio drama", "politics", "audio books", "language lessons"),
 )
 
 
@@ -274,65 +274,57 @@ def _share(group: list[Audio], measure: Any, limit: float) -> float:
     return float(np.mean([measure(audio) > limit for audio in group]))
 
 
-def wrong() -> dict[str, Any]:
-    """200 real recordings of another sentence, each against a fresh session."""
-    ears, statement = load_ears(), challenge.tokens(STATEMENT)
-    clips = [readings.clip(name) for name in list(readings.transcripts())[5::12]][:80]
-    clips += list(readers().values())[::2][: 200 - len(clips)]
-    accepted, all_words, lowest = 0, 0, 9.0
+def statements() -> dict[str, Any]:
+    """How the statements of `benchmarks.statements` were judged."""
+    found = {}
+    for path in sorted(RESULTS.glob("statements_*.json")):
+        rows = json.loads(path.read_text())
+        wrong = [row for row in rows if row["kind"] != "genuine"]
+        right = [row for row in rows if row["kind"] == "genuine"]
+        excess = [worst_excess(row) for row in wrong if not row["denied"]]
+        found[path.stem.removeprefix("statements_")] = {
+            "wrong": len(wrong),
+            "wrong, accepted": sum(map(is_taken, wrong)),
+            "wrong, a negation heard": sum(bool(row["denied"]) for row in wrong),
+            "the others' doubt above its limit, least": min(excess),
+            "right": len(right),
+            "right, all words heard": sum(row["found"] == len(row["words"]) for row in right),
+            "right, accepted": sum(map(is_taken, right)),
+        }
+    return found
+
+
+def is_taken(row: dict[str, Any]) -> bool:
+    """Whether the enrolment would take what was heard of a statement."""
+    return row["found"] == len(row["words"]) and not row["denied"] and worst_excess(row) <= 0
+
+
+def worst_excess(row: dict[str, Any]) -> float:
+    """Nats by which the worst difference of a statement exceeds its limit."""
+    found = [clauses.Difference(**each) for each in row["differences"]]
+    return max((each.doubt - each.limit for each in found), default=-clauses.MAX_DOUBT)
+
+
+def purposes() -> dict[str, Any]:
+    """How often a purpose that nobody said may have been what was said, by its number of sounds."""
+    ears, rng = load_ears(), np.random.default_rng(3)
+    clips = [audio[: 10 * RATE] for audio in list(readers().values())[::10]]
+    clips += [readings.clip(name) for name in list(readings.transcripts())[::44]]
+    passed: dict[int, list[bool]] = {}
     for audio in clips:
-        asked = challenge.draw_words(statement)
-        heard, _ = checks.hear_words(checks.Take(Path(), audio, "consent"), statement, asked, ears)
-        lowest = min(lowest, heard.statement_wer)
-        all_words += heard.found == len(asked)
-        accepted += heard.found == len(asked) and heard.statement_wer <= checks.MAX_WER
+        hearing = ears.hear(audio)
+        for purpose in POSSIBLE_PURPOSES:
+            width = len(purpose.split())
+            start = int(rng.integers(max(1, len(hearing.words) - width)))
+            doubt = hearing.doubt(start, start + width, purpose)
+            size = sum(len(challenge.sounds(token)) for token in purpose.split())
+            limit = clauses.Difference("", purpose, "", doubt).limit
+            passed.setdefault(size, []).append(doubt <= limit)
     return {
-        "recordings": len(clips),
-        "accepted": accepted,
-        "all words heard": all_words,
-        "lowest statement error rate": lowest,
-        "limit": checks.MAX_WER,
+        "clips": len(clips),
+        "by sounds": {str(size): float(np.mean(passed[size])) for size in sorted(passed)},
+        "tries by sounds": {str(size): len(passed[size]) for size in sorted(passed)},
     }
-
-
-def genuine(count: int = 60, last: bool = False) -> dict[str, Any]:
-    """Readings put together from one reader's real words (see readings.py): a lower bound."""
-    ears, rng, draw = load_ears(), np.random.default_rng(2), random.Random(2)
-    statement = challenge.tokens(STATEMENT)
-    pool = [
-        word
-        for word in readings.readable_words(challenge.word_list(), last)
-        if challenge.listen(statement, statement, [word]).found == 0
-    ]
-    needed = challenge.words_needed(500)
-    claims = checks.claims_of(PURPOSES, DATE, False)
-    whole, both, errors, shares = 0, 0, [], []
-    for _ in range(count):
-        asked = draw.sample(pool, needed)
-        audio = readings.reading(statement, asked, rng, last)
-        assert audio is not None
-        take = checks.Take(Path(), audio, "consent")
-        found, said = checks.hear_words(take, statement, asked, ears)
-        heard = [challenge.said_share(challenge.tokens(claim.text), said) for claim in claims]
-        good = all(share >= claim.limit for share, claim in zip(heard, claims, strict=True))
-        whole += found.found == needed
-        both += found.found == needed and found.statement_wer <= checks.MAX_WER and good
-        shares.append(heard)
-        errors.append(found.statement_wer)
-    return {
-        "readings": count,
-        "words that can be cut": len(pool),
-        "all words heard": whole / count,
-        "accepted": both / count,
-        "statement error rate, median": float(np.median(errors)),
-        "statement error rate, highest": float(np.max(errors)),
-        "sounds of purpose and date, lowest": np.min(shares, axis=0).tolist(),
-    }
-
-
-def paused() -> dict[str, Any]:
-    """The same from words that end a sentence: said as in a list, before a pause."""
-    return genuine(last=True)
 
 
 def natural() -> dict[str, Any]:
@@ -345,7 +337,7 @@ def natural() -> dict[str, Any]:
         if word in pool
     ]
     texts = {name: challenge.tokens(ears.transcribe(readings.clip(name))) for name, _ in places}
-    missed = [word for name, word in places if not challenge.listen(texts[name], [], [word]).found]
+    missed = [word for name, word in places if not challenge.find_words(texts[name], [word])]
     rate = 1 - len(missed) / len(places)
     return {
         "sentences": len(texts),
@@ -360,9 +352,8 @@ PARTS = {
     "speakers": speakers,
     "cuts": cuts,
     "soft": soft,
-    "wrong": wrong,
-    "genuine": genuine,
-    "paused": paused,
+    "statements": statements,
+    "purposes": purposes,
     "natural": natural,
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 import pocketsphinx
 import soundfile
 
-from sayso.inference.consent.challenge import pronunciations
+from sayso.inference.consent.challenge import pronunciations, tokens
 from sayso.inference.consent.recording import RATE, Audio
 from sayso.model.audio import resample
 
@@ -22,6 +22,7 @@ KATHLEEN = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "kathlee
 MARGIN = 0.01  # seconds kept on each side of a cut
 LAST_MARGIN = 0.2  # more after a word that ends its sentence: its sound dies away
 FADE = 0.008
+PAUSE = 0.35
 
 
 @cache
@@ -66,7 +67,8 @@ def cuttings(text: list[str], rng: np.random.Generator) -> list[Audio] | None:
     pieces, place = [], 0
     while place < len(text):
         for width in range(len(text) - place, 0, -1):
-            piece = _cut(tuple(text[place : place + width]), rng)
+            around = (text[place - 1 : place] or [""])[0], (text[place + width :] or [""])[0]
+            piece = _cut(tuple(text[place : place + width]), rng, around=around)
             if piece is not None:
                 pieces.append(piece)
                 place += width
@@ -76,16 +78,45 @@ def cuttings(text: list[str], rng: np.random.Generator) -> list[Audio] | None:
     return pieces
 
 
-def _cut(phrase: tuple[str, ...], rng: np.random.Generator, last: bool = False) -> Audio | None:
+@cache
+def _holders(phrase: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Sentences with a phrase, and where it begins there."""
+    width = len(phrase)
+    return tuple(
+        (name, start)
+        for name, words in transcripts().items()
+        for start in range(len(words) - width + 1)
+        if words[start : start + width] == phrase
+    )
+
+
+def _fit(around: tuple[str, str], name: str, start: int, stop: int) -> int:
+    """How well a phrase's neighbours in a sentence sound like those it is to have: 0 to 2."""
+    words = ("", *transcripts()[name], "")
+    before, after = words[start], words[stop + 1]
+    same = [_sound(before, -1) == _sound(around[0], -1), _sound(after, 0) == _sound(around[1], 0)]
+    return sum(same)
+
+
+def _sound(word: str, place: int) -> str:
+    return pronunciations()[word][0][place] if word in pronunciations() else ""
+
+
+def _cut(
+    phrase: tuple[str, ...],
+    rng: np.random.Generator,
+    last: bool = False,
+    around: tuple[str, str] = ("", ""),
+) -> Audio | None:
+    """A take of a phrase, as it is said beside such neighbours; None when there is none."""
     width = len(phrase)
     holders = [
         (name, start)
-        for name, words in transcripts().items()
-        for start in range(len(words) - width if last else 0, len(words) - width + 1)
-        if words[start : start + width] == phrase
+        for name, start in _holders(phrase)
+        if not last or start + width == len(transcripts()[name])
     ]
-    for index in rng.permutation(len(holders)):
-        name, start = holders[index]
+    order = [holders[i] for i in rng.permutation(len(holders))]
+    for name, start in sorted(order, key=lambda h: -_fit(around, *h, h[1] + width)):
         times = aligned(name)
         if times:
             begin, end = times[start][1] - MARGIN, times[start + width - 1][2] + MARGIN
@@ -113,22 +144,30 @@ def room(seconds: float, rng: np.random.Generator) -> Audio:
 def reading(
     statement: list[str], words: list[str], rng: np.random.Generator, last: bool = False
 ) -> Audio | None:
-    """A reading of statement and words, with pauses around the words; None if it cannot be had.
+    """A reading of statement and words, with a person's pauses; None if it cannot be had.
 
     Args:
+        statement: Its words; each stretch between signs (`spoken_stretches`) is one item.
         last: Only takes of the words that end a sentence and stand before a pause, as in a list.
     """
-    pieces = cuttings(statement, rng)
-    singles = [_cut((word,), rng, last) for word in words]
     parts = [room(0.3, rng)]
-    for piece in pieces or []:
-        parts += [piece, room(0.05, rng)]
-    for single in singles:
-        if pieces is None or single is None:
+    for stretch in statement:
+        pieces = cuttings(stretch.split(), rng)
+        if pieces is None:
             return None
-        parts += [room(0.35, rng), single]
+        parts += [*pieces, room(PAUSE, rng)]
+    for word in words:
+        single = _cut((word,), rng, last)
+        if single is None:
+            return None
+        parts += [room(PAUSE, rng), single]
     audio = np.concatenate([*parts, room(0.3, rng)])
     return audio + room(len(audio) / RATE, rng)[: len(audio)]
+
+
+def stretches(text: str) -> list[str]:
+    """What stands between the signs of a text, as it is spoken."""
+    return [" ".join(tokens(part)) for part in re.split(r"[.,:;?!]", text) if tokens(part)]
 
 
 def readable_words(pool: tuple[str, ...], last: bool = False) -> list[str]:

@@ -6,12 +6,9 @@ Resampling is soxr's.
 """
 
 import io
-import json
-import math
 import re
-import shutil
-import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -19,6 +16,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from .decoding import FfmpegSound, Sound, check_file, check_length, first_that_reads, probe
 from .errors import InputError
 
 MIN_SECONDS = 0.1
@@ -32,8 +30,9 @@ CANCELLED = 1e-3
 SURELY_CUT = 0.95
 """Share of the stated frames: an MP3 file's header may be a little wrong."""
 UNKNOWN_SIZE = 2**31 - 2**16
-RATES = (8000, 768_000)
-"""Below, speech ends where PerTh's mark does: real speech at 4 kHz is taken for marked."""
+SURELY_CUT = 0.95
+"""Share of the stated frames: an MP3 file's header may be a little wrong."""
+UNKNOWN_SIZE = 2**31 - 2**16
 
 WRITABLE = {
     ".wav": ("WAV", "PCM_16"),
@@ -47,14 +46,6 @@ OPUS_LEVEL = 0.65
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
-# ffmpeg must not follow what a file says: a playlist may name other files or addresses. So only
-# the file protocol, and only containers that hold their own audio.
-FFMPEG_CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,mp3,ogg,flac,wav,aiff,asf,amr,caf,ac3,eac3,avi,"
-    "mpegts,mpeg,au,w64,wv,ape,tta,flv"
-)
-FFMPEG_SAFE = ["-protocol_whitelist", "file", "-format_whitelist", FFMPEG_CONTAINERS]
-
 
 def read_audio(
     path: str | Path,
@@ -67,18 +58,20 @@ def read_audio(
 
     Channels are averaged, unless they cancel out (one turned over, as a way to hide a mark): then
     the loudest is taken. 8-bit, 24-bit and float files give the same scale, full scale being 1.
-    The length is checked on the header before anything is decoded, and again afterwards.
+    Length and channels are checked on the header before anything is decoded, the length again
+    afterwards; what is decoded is mixed down and resampled block by block.
 
     Returns:
         (1, samples) float32.
     Raises:
-        InputError: The file is missing, empty, no audio, too short or long, silent, or holds NaN.
+        InputError: The file is missing, empty, no audio, too short or long, of too many
+        channels, silent, or holds NaN.
     """
     path = Path(path)
-    audio, rate = read_samples(path, min_seconds, max_seconds)  # (samples, channels)
-    mono = _one_channel(audio, path, allow_silence)
-    _check_length(path, len(mono) / rate, min_seconds, max_seconds)
-    return torch.from_numpy(resample(mono, rate, sample_rate))[None]
+    mix = first_that_reads(lambda sound: _mixed(sound, sample_rate), path, min_seconds, max_seconds)
+    _check_peak(path, mix.peak, allow_silence)
+    check_length(path, mix.seconds, min_seconds, max_seconds)
+    return torch.from_numpy(mix.audio)[None]
 
 
 def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
@@ -87,15 +80,14 @@ def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
     Returns:
         (1, samples) float32.
     Raises:
-        InputError: It is no audio, silent, or holds NaN.
+        InputError: It is no audio, too long, of too many channels, silent, or holds NaN.
     """
     try:
-        audio, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        mix = _mixed(Sound(Path(name), MIN_SECONDS, MAX_SECONDS, data), sample_rate)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name} cannot be decoded: {error}") from None
-    return torch.from_numpy(resample(_one_channel(audio, Path(name), False), rate, sample_rate))[
-        None
-    ]
+    _check_peak(Path(name), mix.peak, False)
+    return torch.from_numpy(mix.audio)[None]
 
 
 def read_samples(
@@ -106,17 +98,15 @@ def read_samples(
     At most a second more than `max_seconds` is decoded.
 
     Raises:
-        InputError: The file is missing, empty or no audio, or by its header too short or long.
+        InputError: The file is missing, empty or no audio; by its header too short or long, or of
+        too many channels.
     """
-    _check_file(path)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            _check_rate(path, file.samplerate)
-            _check_length(path, file.frames / file.samplerate, min_seconds, max_seconds)
-            frames = math.ceil((max_seconds + 1) * file.samplerate)
-            return file.read(frames, dtype="float32", always_2d=True), file.samplerate
-    except soundfile.LibsndfileError as error:
-        return _decode_ffmpeg(path, min_seconds, max_seconds, str(error))
+
+    def whole(sound: "Sound | FfmpegSound") -> tuple[np.ndarray, int]:
+        none = np.zeros((0, sound.channels), np.float32)
+        return np.concatenate([none, *sound.blocks()]), sound.rate
+
+    return first_that_reads(whole, path, min_seconds, max_seconds)
 
 
 def resample(audio: np.ndarray, from_rate: int | float, to_rate: int | float) -> np.ndarray:
@@ -129,11 +119,11 @@ def resample(audio: np.ndarray, from_rate: int | float, to_rate: int | float) ->
 def seconds_of(path: str | Path) -> float:
     """The length that the file's header states, in seconds; decodes nothing."""
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     try:
         return float(soundfile.info(str(path)).duration)
     except soundfile.LibsndfileError:
-        return _probe(path)[1]
+        return probe(path)[1]
 
 
 def cut_off(path: Path, frames: int) -> bool:
@@ -186,19 +176,7 @@ def encode_audio(audio: Tensor, sample_rate: int, suffix: str) -> bytes:
     return out.getvalue()
 
 
-def _one_channel(audio: np.ndarray, path: Path, allow_silence: bool) -> np.ndarray:
-    """(samples, channels) to (samples,), refused where it is no usable sound."""
-    if not len(audio):
-        raise InputError(f"{path} holds no audio samples; give a recording with sound in it.")
-    if not np.isfinite(audio).all():
-        raise InputError(
-            f"{path} holds samples that are not numbers (NaN or infinite); export it again."
-        )
-    mono = audio.mean(axis=1, dtype=np.float32)
-    levels = np.square(audio).mean(axis=0)
-    if np.square(mono).mean() < CANCELLED * levels.max():
-        mono = np.ascontiguousarray(audio[:, levels.argmax()])
-    peak = float(np.abs(mono).max())
+def _check_peak(path: Path, peak: float, allow_silence: bool) -> None:
     if peak > LOUDEST_PEAK:
         raise InputError(
             f"{path} reaches {peak:.3g} where full scale is 1; export it as 16-bit PCM, "
@@ -206,90 +184,42 @@ def _one_channel(audio: np.ndarray, path: Path, allow_silence: bool) -> np.ndarr
         )
     if peak < SILENT_PEAK and not allow_silence:
         raise InputError(f"{path} is silent (peak {peak:.1e}); give a recording with sound in it.")
-    return mono
 
 
-def _check_file(path: Path) -> None:
-    name = str(path).encode("utf-8", "replace").decode()
-    if name != str(path):
-        raise InputError(f"The file name {name!r} is not UTF-8: rename it.")
-    if not path.exists():
-        raise InputError(f"There is no file {path}.")
-    if not path.is_file():
-        raise InputError(f"{path} is not a file.")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    if empty:
-        raise InputError(f"{path} is empty (0 bytes).")
+class _Mix(NamedTuple):
+    audio: np.ndarray  # (samples,) float32 at the rate asked for
+    peak: float  # this and the next before resampling
+    seconds: float
+    power: np.ndarray  # (channels,) sums of squares
+    own: float  # the same of the mix
 
 
-def _check_length(path: Path, seconds: float, least: float, most: float) -> None:
-    if seconds < least:
-        raise InputError(f"{path} is {seconds:.2f} s long; at least {least:g} s are needed.")
-    if seconds > most:
-        raise InputError(f"{path} is {seconds:.1f} s long; at most {most:g} s are taken. Cut it.")
+def _mixed(sound: "Sound | FfmpegSound", to_rate: int) -> _Mix:
+    """The mean of the channels, or where they cancel out the loudest."""
+    mix = _mix(sound, to_rate)
+    if mix.own < CANCELLED * mix.power.max():
+        return _mix(sound, to_rate, int(mix.power.argmax()))
+    return mix
 
 
-def _check_rate(path: Path, rate: int) -> None:
-    if not RATES[0] <= rate <= RATES[1]:
-        raise InputError(
-            f"{path} has a sample rate of {rate} Hz; {RATES[0]} to {RATES[1]} are taken."
-        )
-
-
-def _probe(path: Path) -> tuple[int, float, int]:
-    """Rate, length in seconds and channels, of what only ffmpeg reads."""
-    if not shutil.which("ffprobe") or not shutil.which("ffmpeg"):
-        raise InputError(
-            f"{path} is not WAV, FLAC, MP3, Ogg or Opus (or it is damaged), and the ffmpeg "
-            "program, which reads other formats, is not installed."
-        )
-    command = ["ffprobe", "-v", "error", *FFMPEG_SAFE, "-select_streams", "a:0", "-of", "json"]
-    command += ["-show_entries", "stream=sample_rate,channels,duration:format=duration"]
-    done = _run([*command, f"file:{path}"], path, 60)
-    found = json.loads(done.stdout or b"{}") if done.returncode == 0 else {}
-    streams = found.get("streams") or []
-    if not streams or not int(streams[0].get("sample_rate", 0)):
-        raise InputError(f"{path} is not audio, or it is damaged: no sound was found in it.")
-    # A stream without a stated length (raw AAC, some WebM) is cut by the limit while decoding.
-    duration = streams[0].get("duration") or found.get("format", {}).get("duration") or "nan"
-    return int(streams[0]["sample_rate"]), float(duration), int(streams[0]["channels"])
-
-
-def _run(command: list[str], path: Path, seconds: int) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(
-            f"{path} keeps {command[0]} busy for more than {seconds} s: export it again."
-        ) from None
-
-
-def _decode_ffmpeg(path: Path, least: float, most: float, reason: str) -> tuple[np.ndarray, int]:
-    rate, seconds, channels = _probe(path)
-    _check_rate(path, rate)
-    if not math.isnan(seconds):
-        _check_length(path, seconds, least, most)
-    command = [
-        "ffmpeg",
-        "-v",
-        "error",
-        "-nostdin",
-        *FFMPEG_SAFE,
-        "-i",
-        f"file:{path}",
-        "-map",
-        "a:0",
-    ]
-    command += ["-t", f"{most + 1:.3f}", "-ar", str(rate), "-ac", str(channels), "-f", "f32le", "-"]
-    done = _run(command, path, 600)
-    if done.returncode != 0 or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise InputError(f"{path} cannot be decoded: {said[-1] if said else reason}")
-    audio = np.frombuffer(done.stdout, dtype="<f4").reshape(-1, channels)
-    return audio, rate
+def _mix(sound: "Sound | FfmpegSound", to_rate: int, channel: int | None = None) -> _Mix:
+    """The mean of the channels, or one of them."""
+    stream = soxr.ResampleStream(sound.rate, to_rate, 1, "float32", "HQ")
+    same, parts, frames, peak = sound.rate == to_rate, [], 0, 0.0
+    power, own = np.zeros(sound.channels), 0.0
+    for block in sound.blocks():
+        if not np.isfinite(block).all():
+            raise InputError(
+                f"{sound.path} holds samples that are not numbers (NaN or infinite); export it "
+                "again."
+            )
+        mono = block.mean(axis=1) if channel is None else np.ascontiguousarray(block[:, channel])
+        power += np.square(block, dtype=np.float64).sum(axis=0)
+        own += float(np.square(mono, dtype=np.float64).sum())
+        peak, frames = max(peak, float(np.abs(mono).max())), frames + len(mono)
+        parts.append(mono if same else stream.resample_chunk(mono))
+    if not frames:
+        raise InputError(f"{sound.path} holds no audio samples; give a recording with sound in it.")
+    if not same:
+        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+    return _Mix(np.concatenate(parts), peak, frames / sound.rate, power, own)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sayso.inference.consent import other_voices, receipt
-from sayso.inference.consent.enrolment import start_enrolment
 from sayso.inference.consent.receipt import Scope, issue, verify_receipt
+from sayso.inference.consent.session import start_enrolment
 from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import Gate
 from sayso.inference.store import keys, ledger

@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from sayso.model import audio as audio_module
+from sayso.model import decoding
 from sayso.model.audio import read_audio, seconds_of, write_audio
 from sayso.model.errors import InputError
 
@@ -143,3 +144,27 @@ def test_write_refuses_what_it_cannot_write_well(tmp_path: Path):
     with pytest.raises(InputError, match="finite"):
         write_audio(tmp_path / "a.wav", torch.tensor([0.0, float("nan")]), 24_000)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_megabyte_may_hold_is_bounded_before_it_is_decoded(tmp_path, monkeypatch):
+    """FLAC of 8 channels at 384 kHz: ten minutes of silence are 1 MB, and 7 GB once decoded."""
+    soundfile.write(tmp_path / "a.flac", np.zeros((2 * 384_000, 8), np.int16), 384_000)
+    read = []
+    monkeypatch.setattr(decoding, "MAX_SAMPLES", 6_000_000)
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *args, **options: read.append(args))
+    with pytest.raises(InputError, match="in 8 channels"):
+        read_audio(tmp_path / "a.flac", 16_000)
+    soundfile.write(tmp_path / "b.wav", np.zeros((80, 100), np.int16), 8000)
+    with pytest.raises(InputError, match="100 channels"):
+        read_audio(tmp_path / "b.wav", 16_000, min_seconds=0)
+    assert not read
+
+
+def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    noise = np.random.default_rng(0).normal(0, 0.1, (50_000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", noise, 44_100, subtype="FLOAT")
+    whole = read_audio(tmp_path / "a.wav", 16_000)
+    mono = audio_module.resample(noise.mean(axis=1), 44_100, 16_000)
+    monkeypatch.setattr(decoding, "BLOCK", 1000)
+    assert torch.equal(read_audio(tmp_path / "a.wav", 16_000), whole)
+    assert torch.equal(whole[0], torch.from_numpy(mono))

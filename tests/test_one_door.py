@@ -95,7 +95,6 @@ MAKERS = {  # call -> the only files that may make it
     "write_audio": {"inference/consent/microphone.py", "tools/classifier_clips.py"},
     "soundfile.write": {
         *("model/audio.py", "benchmarks/attacks.py", "benchmarks/speak.py"),
-        "benchmarks/spoof.py",
     },
 }
 

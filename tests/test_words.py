@@ -5,7 +5,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sayso.inference.consent.challenge import (
@@ -13,10 +13,9 @@ from sayso.inference.consent.challenge import (
     RADIUS,
     distance,
     draw_words,
-    listen,
+    find_words,
     near,
     pronunciations,
-    said_share,
     same_word,
     tokens,
     word_list,
@@ -56,7 +55,7 @@ def test_ten_thousand_wrong_readings_are_all_refused():
     """The right statement, the wrong words: others, swapped, left out, one changed, the order."""
     rng = random.Random(3)
     accepted = 0
-    pool = [word for word in word_list() if listen(STATEMENT, STATEMENT, [word]).found == 0]
+    pool = [word for word in word_list() if not find_words(STATEMENT, [word])]
     assert len(pool) > 500
     for trial in range(10_000):
         asked = rng.sample(pool, words_needed(len(pool)))
@@ -73,21 +72,20 @@ def test_ten_thousand_wrong_readings_are_all_refused():
             said[place] = rng.choice([word for word in pool if word not in asked])
         else:
             said = said[::-1]
-        accepted += listen(STATEMENT + said, STATEMENT, asked).found == len(asked)
+        accepted += len(find_words(STATEMENT + said, asked)) == len(asked)
     assert accepted == 0
 
 
-def test_right_readings_are_accepted_through_small_errors():
+def test_right_words_are_found_through_small_errors():
     rng = random.Random(4)
     for _ in range(500):
         asked = rng.sample(word_list()[::7], 5)
-        assert listen(STATEMENT + asked, STATEMENT, asked).statement_wer == 0
         said = list(asked)
         place = rng.randrange(len(asked))
         letter = rng.randrange(len(said[place]))
         said[place] = said[place][:letter] + "x" + said[place][letter + 1 :]
-        heard = listen([*STATEMENT, "um", *said, "thanks"], STATEMENT, asked)
-        assert (heard.found, heard.extra) == (len(asked), 1)
+        found = find_words([*STATEMENT, "um", *said, "thanks"], asked)
+        assert found == [(len(STATEMENT) + 1 + i, 1) for i in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -102,40 +100,7 @@ def test_right_readings_are_accepted_through_small_errors():
     ],
 )
 def test_same_word(asked: str, heard: list[str], same: bool):
-    assert same_word(asked, heard) is same
-
-
-def test_a_statement_not_said_has_a_high_error_rate():
-    asked = list(word_list()[:5])
-    other = tokens("It was a bright cold day in April, and the clocks were striking thirteen.")
-    assert listen(other + asked, STATEMENT, asked).statement_wer > 0.8
-    assert listen(asked, STATEMENT, asked).statement_wer == 1
-
-
-@pytest.mark.parametrize(
-    ("claim", "least", "most"),
-    [
-        ("research", 1, 1),
-        ("the second of May, twenty twenty seven", 1, 1),
-        ("speak in my voice", 1, 1),
-        ("My voice may be altered.", 0, 0.6),
-        ("the thirty first of December, twenty twenty seven", 0, 0.65),
-        ("advertising", 0, 0.5),
-        ("politics", 0, 0.5),
-        ("phone calls", 0, 0.5),
-        ("", 1, 1),
-    ],
-)
-def test_a_claim_is_heard_where_it_was_said(claim: str, least: float, most: float):
-    """The statement's error rate would forgive a purpose that was never read."""
-    assert least <= said_share(tokens(claim), STATEMENT) <= most
-
-
-@settings(deadline=None)  # the first unknown word loads a model
-@given(said=st.lists(st.from_regex(r"[a-z0-9]{1,12}", fullmatch=True), max_size=20))
-def test_a_share_is_one_whatever_a_recogniser_writes(said: list[str]):
-    assert 0 <= said_share(["research"], said) <= 1
-    assert said_share(["research"], [*said, "research", *said]) == 1
+    assert same_word(asked, tuple(heard)) is same
 
 
 def test_tokens_are_spoken_forms():

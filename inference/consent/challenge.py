@@ -11,11 +11,7 @@ import re
 import secrets
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
-
-import pocketsphinx
 
 from sayso.model.errors import InputError
 from sayso.model.files import ASSETS
@@ -27,21 +23,6 @@ BITS = 40.0
 RADIUS = 1
 """Sounds or letters that may differ between the word asked and the word heard (see `near`)."""
 LIST = ASSETS / "words" / "eff-512.txt"
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What a transcript holds of a session.
-
-    Args:
-        found: How many of the words were found, in order, counted from the last one.
-        extra: Tokens between and after the words found that belong to none of them.
-        statement_wer: Word errors before the first word found, over the statement's length.
-    """
-
-    found: int
-    extra: int
-    statement_wer: float
 
 
 @cache
@@ -73,10 +54,9 @@ def draw_words(statement: Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def pronunciations() -> dict[str, tuple[tuple[str, ...], ...]]:
-    """The CMU dictionary that comes with pocketsphinx: word to its ways of being said."""
+    """The CMU dictionary: word to its ways of being said."""
     found: dict[str, list[tuple[str, ...]]] = {}
-    path = Path(pocketsphinx.get_model_path()) / "en-us" / "cmudict-en-us.dict"
-    for line in path.read_text("utf-8").splitlines():
+    for line in _dictionary().lines:
         word, *sounds = line.split()
         found.setdefault(re.sub(r"\(\d+\)$", "", word), []).append(tuple(sounds))
     return {word: tuple(ways) for word, ways in found.items()}
@@ -114,15 +94,16 @@ def near(first: Sequence[str], second: Sequence[str]) -> bool:
     return left[1:] == right[1:] or left[1:] == right or left == right[1:]
 
 
-def same_word(asked: str, heard: Sequence[str]) -> bool:
+@lru_cache(maxsize=100_000)
+def same_word(asked: str, heard: tuple[str, ...]) -> bool:
     """Whether one or two heard tokens are the asked word, give or take `RADIUS` sounds or letters.
 
     Recognisers split words ("foot hold"), so two tokens in a row may stand for one.
     """
-    letters, sounds = _forms(tuple(heard))
+    letters, said = _forms(heard)
     if near(asked, letters):
         return True
-    return any(near(way, sound) for way in pronunciations()[asked] for sound in sounds)
+    return any(near(way, sounds) for way in pronunciations()[asked] for sounds in said)
 
 
 @lru_cache(maxsize=100_000)
@@ -134,25 +115,11 @@ def _forms(heard: tuple[str, ...]) -> tuple[str, tuple[tuple[str, ...], ...]]:
     return "".join(heard), tuple(said)
 
 
-def said_share(claim: Sequence[str], said: Sequence[str]) -> float:
-    """How much of a claim's sounds was said in one place, 0 to 1 (Sellers' edit distance, 1980).
-
-    By sounds, because a recogniser may write "twentieth" for "twenty", and one short word decides.
-    """
-    sounds, heard = _sounds(claim), _sounds(said)
-    row = [0] * (len(heard) + 1)  # the place may begin anywhere
-    for i, left in enumerate(sounds, 1):
-        above, row = row, [i]
-        for j, right in enumerate(heard, 1):
-            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (left != right)))
-    return 1 - min(row) / max(1, len(sounds))
-
-
-def _sounds(text: Sequence[str]) -> list[str]:
-    """The sounds of tokens one after the other, without stress; digits have none here."""
-    letters = [re.sub("[^a-z]", "", token) for token in text]
-    dictionary = _dictionary()
-    return [sound.rstrip("012") for word in letters if word for sound in dictionary.phones(word)]
+@lru_cache(maxsize=100_000)
+def sounds(word: str) -> tuple[str, ...]:
+    """The sounds of a token; of one that no dictionary has, by its spelling. Digits have none."""
+    letters = re.sub("[^a-z]", "", word)
+    return tuple(_dictionary().phones(letters)) if letters else ()
 
 
 @cache
@@ -160,31 +127,29 @@ def _dictionary() -> Dictionary:
     return Dictionary()
 
 
-def listen(said: Sequence[str], statement: Sequence[str], words: Sequence[str]) -> Heard:
-    """Look for the words, in order, at the end of what was said, and the statement before them.
+def find_words(said: Sequence[str], words: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the last of the words are, in order: for each its first token and how many it has.
 
-    Words are sought from the last one back, each as late as it can be; what is said between or
-    after them is counted as `extra`: a slip put right at once does no harm, a recital does.
+    Words are sought from the last one back, each as late as it can be.
 
     Args:
-        said, statement: As `tokens` gives them.
+        said: As `tokens` gives it.
         words: Of the list.
     """
-    end, found, used = len(said), 0, 0
+    end, found = len(said), []
     for asked in reversed(words):
         place = _find_last(asked, said, end)
         if place is None:
             break
-        end, found, used = place[0], found + 1, used + place[1]
-    begin = end if found else len(said)
-    errors = distance(statement, said[:begin])
-    return Heard(found, len(said) - begin - used, errors / max(1, len(statement)))
+        end = place[0]
+        found.append(place)
+    return found[::-1]
 
 
 def _find_last(asked: str, said: Sequence[str], end: int) -> tuple[int, int] | None:
     """Where the last match before `end` begins, and how many tokens it takes."""
     for start in range(end - 1, -1, -1):
         for width in (1, 2):
-            if start + width <= end and same_word(asked, said[start : start + width]):
+            if start + width <= end and same_word(asked, tuple(said[start : start + width])):
                 return start, width
     return None

@@ -1,27 +1,24 @@
 """Enrolment: a person says yes, just now, aloud, and gets a signed receipt.
 
-`start_enrolment` shows a statement and fresh random words; `finish_enrolment` takes the recording
-made of them within two minutes, checks it (checks.py), and takes the voice into the store. A
-session is used up by its first recording, whatever comes of it.
+`start_enrolment` (session.py) shows a statement and fresh random words; `finish_enrolment` takes
+the recording made of them within two minutes, checks it (checks.py), and takes the voice into the
+store. A session is used up by its first recording, whatever comes of it.
 """
 
 import contextlib
 import dataclasses
-import getpass
 import hashlib
-import math
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sayso.model.audio import read_audio
 from sayso.model.codecs.base import Codec
 from sayso.model.errors import InputError
+from sayso.model.files import create_file, read_regular
 from sayso.model.text.normalization import normalise
 
 from ..errors import RefusedError
@@ -32,33 +29,20 @@ from ..store.ledger import Entry
 from ..store.store import Store
 from ..watermark.ensemble import Marks, load_marks
 from . import checks, recording
-from .challenge import draw_words, tokens
 from .checks import Take, read_take
 from .other_voices import pack_codes
 from .prompt import cut_prompt
-from .receipt import ANY, MAX_NAME, Check, Receipt, Scope, codes_digest, issue
+from .receipt import Check, Receipt, Scope, codes_digest, issue
+from .session import terms_of, waiting
+from .statement import phrases, text_of
 
-VALID_SECONDS = 120.0
-MAX_DAYS = 366
 MAX_FILE = 256 * 2**20  # bytes; recordings are kept, encrypted
 MAX_PROMPT_TEXT = 1000  # characters: 30 s read fast hold 600
-NAME = re.compile(r"[\w .,:;&@/()'\u2019+-]{1,60}")  # one line, no control characters
-SPEAKABLE = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .'\u2019-]){0,59}")
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a speaker is shown: read `statement`, then `words`, before `expires`."""
-
-    id: str
-    statement: str
-    words: tuple[str, ...]
-    expires: str
-
-    @property
-    def text(self) -> str:
-        """Statement and words, as they are to be read."""
-        return f"{self.statement} {', '.join(self.words)}."
+NOT_LIVE = {
+    "consent": "a recording. Nobody saw it being made: it was checked that the words are right and "
+    "the voice is one, not that a living person spoke. A machine that imitates a voice well passes."
+}
+"""Stands in each receipt, as its source: in words that a speaker understands."""
 
 
 @dataclass(frozen=True)
@@ -68,72 +52,6 @@ class Enrolment:
     voice: str
     receipt: Receipt
     token: str
-
-
-def start_enrolment(
-    store: Store,
-    speaker: str,
-    purposes: tuple[str, ...],
-    days: int,
-    users: tuple[str, ...] | None = None,
-    controller: str | None = None,
-    max_characters: int | None = None,
-    max_uses: int | None = None,
-    may_alter: bool = False,
-) -> Session:
-    """Open a session; its words count for `VALID_SECONDS` from now, once.
-
-    Args:
-        speaker: The name of the person who will speak, as they say it.
-        purposes: What the voice may be used for, in words that can be read aloud.
-        days: How long the consent holds, 1 to 366.
-        users: Who may use the voice; the login name if None.
-        controller: Who is responsible: a person, lab or project; the login name if None.
-        may_alter: Whether pitch and formants may be changed.
-    Raises:
-        InputError: Something that cannot be read aloud, or a number out of range.
-    """
-    login = getpass.getuser()
-    users = (login,) if users is None else tuple(users)
-    controller = controller if controller is not None else login
-    for name, value in [("speaker", speaker), *(("purpose", purpose) for purpose in purposes)]:
-        if not SPEAKABLE.fullmatch(value):
-            raise InputError(f"The {name} {value[:80]!r} cannot be read aloud: letters, 1 to 60.")
-        if not tokens(value):
-            raise InputError(f"The {name} {value!r} cannot be heard: only English is understood.")
-    if not NAME.fullmatch(controller) or not re.search(r"[^\W_]", controller):
-        raise InputError(f"The controller {controller[:80]!r} is no name: 1 to 60 characters.")
-    if not purposes or not users or ANY in users or not all(user.strip() for user in users):
-        raise InputError("Name each purpose and each user: a person's consent is never for all.")
-    if any(len(user) > MAX_NAME or not user.isprintable() for user in users):
-        raise InputError(f"A user's name has 1 to {MAX_NAME} characters that can be shown.")
-    if not 1 <= days <= MAX_DAYS:
-        raise InputError(f"{days} days: a consent holds 1 to {MAX_DAYS} days.")
-    if any(limit is not None and limit < 1 for limit in (max_characters, max_uses)):
-        raise InputError("A quota of characters or uses must be at least 1.")
-    now = store.now()
-    until = ledger.stamp(now + days * 86400)
-    statement = (
-        f"I am {speaker}. I allow {controller} to speak in my voice for {' and '.join(purposes)}, "
-        f"until {spoken_date(now + days * 86400)}. I say so of my own will, and I may take it back "
-        f"at any time. {checks.ALTERED + ' ' if may_alter else ''}"
-        "My words for today are:"
-    )
-    words, session_id = draw_words(tokens(statement)), f"s-{secrets.token_hex(16)}"
-    scope = Scope(purposes, users, ("en",), max_characters, max_uses, may_alter)
-    content = {
-        "speaker": speaker,
-        "controller": controller,
-        "statement": statement,
-        "words": list(words),
-        "until": until,
-        "scope": dataclasses.asdict(scope),
-        "steady": round(store.steady(), 3),
-    }
-    with store.transaction():
-        store.check()
-        store.append("session-started", session_id, content)
-    return Session(session_id, statement, words, ledger.stamp(now + VALID_SECONDS))
 
 
 def finish_enrolment(
@@ -152,8 +70,8 @@ def finish_enrolment(
         session: Id from `start_enrolment`.
         consent: The recording of statement and words.
         codec: Turns the prompt into codes.
-        prompt: A better recording of the same speaker (3 to 30 s) to be the prompt; without it the
-            last seconds of the consent recording are.
+        prompt: Another recording of the same speaker (3 to 30 s) to be the prompt. Better is none:
+            then the last seconds of the consent recording are, and nobody could prepare it.
         prompt_text: What is said in `prompt`; required with it.
         ears, marks: Already loaded, for many enrolments.
     Raises:
@@ -174,7 +92,7 @@ def finish_enrolment(
         )
     arrived = store.now(), store.steady()  # the models' loading is no fault of the speaker's
     with _refusal_logged(store, session):
-        _session(store, session, *arrived)
+        waiting(store, session, *arrived)
     with store.workspace() as folder:
         # What is checked is what is kept: a file could be exchanged between two readings of it.
         take = _copy(consent, "consent", folder)
@@ -185,12 +103,12 @@ def finish_enrolment(
         ears = ears or load_ears()
         with _refusal_logged(store, session), store.transaction():
             store.check()
-            started = _session(store, session, *arrived)
+            started = waiting(store, session, *arrived)
             used = {"session": session, "recordings": hashes}
             used["fingerprint"] = recording.pack(recording.fingerprint(take.audio))
             store.append("session-used", session, used)  # one recording only: it counts from here
         try:
-            passed = _examine(store, started, take, other, hashes, ears, marks)
+            passed = _examine(store, started, take, other, hashes, ears, marks, codec)
             return _take_in(store, started, take, other, prompt_text, hashes, passed, codec, ears)
         except RefusedError:
             raise
@@ -203,41 +121,13 @@ def _copy(path: Path, name: str, folder: Path) -> Take:
     """Read a recording from a copy of our own; InputError when it is no readable audio."""
     path = Path(path)
     copy = folder / f"{name}{path.suffix}"
-    try:
-        for source, target in ((path, copy), (sidecar_of(path), sidecar_of(copy))):
-            if source is path or source.exists():
-                if source.stat().st_size > MAX_FILE:
-                    raise InputError(
-                        f"{path} is larger than {MAX_FILE >> 20} MiB: give a shorter recording."
-                    )
-                shutil.copyfile(source, target)
-    except (OSError, shutil.Error) as error:
-        why = getattr(error, "strerror", None) or "it is no file"
-        raise InputError(f"{path} cannot be read ({why}).") from None
+    for source, target in ((path, copy), (sidecar_of(path), sidecar_of(copy))):
+        if source is path or source.exists():
+            create_file(target, read_regular(source, MAX_FILE))
     try:
         return read_take(copy, name)
     except InputError as error:
         raise InputError(str(error).replace(str(copy), str(path))) from None
-
-
-def _session(store: Store, session: str, now: float, steady: float) -> Entry:
-    """The session's first row; RefusedError unless it waits for its recording."""
-    started = store.entries("session-started", session) if session else []
-    used = store.entries("session-used", session) if session else []
-    again = " Start a new session."
-    if not started:
-        message = f"There is no session {session[:80]!r}: start one."
-        raise RefusedError("session-unknown", message)
-    if used:
-        message = "A session takes one recording, and this one had it."
-        raise RefusedError("session-used", message + again)
-    # By the clock, and by one that cannot be set back; after a restart that one stands below.
-    age = now - ledger.seconds(started[0].time)
-    since = steady - started[0].content.get("steady", -math.inf)
-    if age > VALID_SECONDS or not -1.0 <= since <= VALID_SECONDS:
-        message = f"The words were shown {max(age, since):.0f} s ago and count for"
-        raise RefusedError("session-expired", f"{message} {VALID_SECONDS:.0f} s.{again}")
-    return started[0]
 
 
 @contextlib.contextmanager
@@ -261,25 +151,29 @@ def _examine(
     hashes: dict[str, str],
     ears: Ears,
     marks: Marks,
+    codec: Codec,
 ) -> list[Check]:
     """Run the checks; the list of them, or RefusedError (logged with the scores so far)."""
     sessions = store.entries("session-started")
     heard = store.entries("session-used")
     words = [entry.content["words"] for entry in sessions if entry.id != started.id]
     prints = [recording.unpack(e.content["fingerprint"]) for e in heard if e.id != started.id]
-    scope, until = started.content["scope"], ledger.seconds(started.content["until"])
-    claims = checks.claims_of(scope["purposes"], spoken_date(until), scope["may_alter"])
+    asked = started.content
+    read = phrases(terms_of(asked["speaker"], asked["controller"], asked["scope"], asked["until"]))
+    if text_of(read) != asked["statement"]:  # two minutes ago, by another version
+        message = "The statement was shown by another version of Sayso: start a new session."
+        raise _refused(store, started, "session-expired", message, [], hashes)
     done: list[Check] = []
     verdicts = checks.examine(
         consent,
         prompt,
-        started.content["statement"],
-        started.content["words"],
+        read,
+        asked["words"],
         words,
         prints,
-        claims,
         ears,
         marks,
+        codec,
     )
     for verdict in verdicts:
         done.append(verdict.check)
@@ -354,6 +248,7 @@ def _take_in(
         recordings=hashes,
         checks=tuple(passed),
         anchor=anchor,
+        source=NOT_LIVE,
     )
     token = issue(receipt, key)
     secret = {"codes": pack_codes(codes)}
@@ -371,10 +266,3 @@ def _fresh_name(store: Store, slug: str) -> str:
         name = f"{slug}-{secrets.token_hex(3)}"
         if store.voice(name) is None:
             return name
-
-
-def spoken_date(time: float) -> str:
-    """A date as it is read aloud: "the twenty second of December twenty twenty six"."""
-    date = datetime.fromtimestamp(time, UTC)
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(date.day % 10 if date.day // 10 != 1 else 0, "th")
-    return normalise(f"the {date.day}{ending} of {date:%B}, {date.year}").strip(" .")

@@ -6,16 +6,48 @@ apart. Speech is told from other sound by WebRTC's voice activity detector.
 """
 
 import base64
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, maximum_filter1d
-from scipy.signal import stft
+from scipy.signal import butter, sosfiltfilt, stft
 
 from sayso.model.errors import InputError
 
 RATE = 16_000
 Audio = NDArray[np.float32]
+FRAME = RATE * 30 // 1000
+RUMBLE = 50.0  # Hz; no voice is below
+LOUD = 0.1
+QUIETEST = 1e-5  # a third of a step of 16-bit audio: quieter frames are silence
+
+
+def prepared(audio: Audio) -> Audio:
+    """Without offset and rumble, its loud frames at `LOUD`: what every check but the cuts' gets.
+
+    An offset makes pauses as loud as speech, and a second voice hides in them.
+    """
+    if len(audio) < FRAME:
+        return audio
+    filtered = sosfiltfilt(butter(2, RUMBLE, "highpass", fs=RATE, output="sos"), audio)
+    return (filtered * gain(filtered)).astype(np.float32)
+
+
+def gain(audio: Audio) -> float:
+    """What brings the loud frames of a recording to `LOUD`."""
+    loud = np.percentile(np.square(_frames(audio)).mean(axis=1), 95) if len(audio) >= FRAME else 0.0
+    return LOUD / max(math.sqrt(loud), QUIETEST)
+
+
+def speech_band(audio: Audio) -> Audio:
+    """What a telephone passes: hum and hiss outside of it hide no voice."""
+    return sosfiltfilt(butter(4, (300, 3400), "bandpass", fs=RATE, output="sos"), audio)
+
+
+def _frames(audio: Audio) -> Audio:
+    """(frames, `FRAME`): whole frames of 30 ms."""
+    return audio[: len(audio) // FRAME * FRAME].reshape(-1, FRAME)
 
 
 def speech_seconds(audio: Audio) -> float:
@@ -24,12 +56,9 @@ def speech_seconds(audio: Audio) -> float:
         import webrtcvad  # imported late: it comes with the extra
     except ImportError as error:
         raise InputError(f"{error.name} is missing: pip install 'sayso[enrol]'.") from None
-    detector, frame = webrtcvad.Vad(3), RATE * 30 // 1000
-    pcm = (np.clip(audio, -1, 1) * 32767).astype("<i2")
-    starts = range(0, len(pcm) - frame + 1, frame)
-    return 0.03 * sum(
-        detector.is_speech(pcm[start : start + frame].tobytes(), RATE) for start in starts
-    )
+    detector = webrtcvad.Vad(3)
+    pcm = (np.clip(_frames(audio), -1, 1) * 32767).astype("<i2")
+    return 0.03 * sum(detector.is_speech(frame.tobytes(), RATE) for frame in pcm)
 
 
 def unevenness(audio: Audio) -> float:
@@ -37,8 +66,7 @@ def unevenness(audio: Audio) -> float:
 
     The detector above calls steady noise and tones speech; this does not.
     """
-    frame = RATE * 30 // 1000
-    frames = audio[: len(audio) // frame * frame].reshape(-1, frame)
+    frames = _frames(audio)
     return float(np.std(10 * np.log10(np.square(frames).mean(axis=1) + 1e-8))) if len(frames) else 0
 
 
@@ -47,11 +75,13 @@ def longest_soft(audio: Audio) -> float:
 
     That is a pause; or a second voice, so soft that a speaker encoder cuts it out as one.
     """
-    frame = RATE * 30 // 1000
-    frames = audio[: len(audio) // frame * frame].reshape(-1, frame)
-    if not len(frames):
+    if len(audio) < FRAME:
         return 0.0
-    level = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)
+    return max(_longest_soft(audio), _longest_soft(speech_band(audio)))
+
+
+def _longest_soft(audio: Audio) -> float:
+    level = 10 * np.log10(np.square(_frames(audio)).mean(axis=1) + 1e-10)
     loud = np.flatnonzero(level > np.percentile(level, 95) - 18)
     edges = np.concatenate([[-1], loud, [len(level)]])
     return float(np.diff(edges).max() - 1) * 0.03
@@ -60,9 +90,10 @@ def longest_soft(audio: Audio) -> float:
 def flat_milliseconds(audio: Audio) -> float:
     """The longest stretch inside the recording in which no sample differs from the next.
 
-    Microphones never stand still that long; gaps pasted between cuttings, and noise gates, do.
+    Microphones never stand still that long; gaps pasted between cuttings, and noise gates, do. In
+    soft recordings a step of 16 bits is a movement.
     """
-    moving = np.flatnonzero(np.abs(np.diff(audio)) > 2**-15)
+    moving = np.flatnonzero(np.abs(np.diff(audio)) > 2**-15 / max(1.0, gain(audio - audio.mean())))
     return float(np.diff(moving).max(initial=0)) * 1000 / RATE
 
 

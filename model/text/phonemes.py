@@ -20,6 +20,7 @@ PHONES = [
 ]  # fmt: skip
 
 LETTERS = ASSETS / "letters"
+DICTIONARY_SHA256 = "20b5c293e1f311fb375fe067e500ec5636f4fc7af5594967263696def9b23bfe"
 HISSES, HARD = ("S", "Z", "SH", "ZH", "CH", "JH"), ("P", "T", "K", "F", "TH")
 
 
@@ -39,6 +40,11 @@ class Dictionary:
             self._bytes = self.path.read_bytes()
         except OSError as error:
             raise CheckpointError(f"{self.path}: {error}; reinstall pocketsphinx") from None
+        if (met := hashlib.sha256(self._bytes).hexdigest()) != DICTIONARY_SHA256:
+            raise CheckpointError(
+                f"{self.path} has sha256 {met[:16]}..., and {DICTIONARY_SHA256[:16]}... is known: "
+                "reinstall pocketsphinx (5.1 has that one)"
+            )
 
     @cached_property
     def identity(self) -> str:
@@ -46,10 +52,15 @@ class Dictionary:
         weights = file_hash(LETTERS / WEIGHTS)
         return hashlib.sha256(self._bytes + weights.encode()).hexdigest()
 
+    @property
+    def lines(self) -> list[str]:
+        """The file: a word and its phones each; further ways of saying it have `(2)` behind it."""
+        return self._bytes.decode("utf-8").splitlines()
+
     @cached_property
     def words(self) -> dict[str, str]:
-        lines = self._bytes.decode("utf-8").splitlines()
-        pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+        """Words to their first pronunciation."""
+        pairs = (line.split(maxsplit=1) for line in self.lines if line.strip())
         return {word: phones for word, phones in pairs if not word.endswith(")")}
 
     def phones(self, word: str) -> list[str]:

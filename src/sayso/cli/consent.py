@@ -75,7 +75,7 @@ def enrol_start(
     may_alter: Annotated[bool, typer.Option("--may-alter", help="Pitch may be changed.")] = False,
 ) -> None:
     """Show what the speaker is to read aloud, within two minutes."""
-    from sayso.inference.consent.enrolment import start_enrolment
+    from sayso.inference.consent.session import start_enrolment
     from sayso.inference.store.store import Store
 
     users = tuple(user) if user else None
@@ -88,6 +88,7 @@ def enrol_start(
     say(f"  {session.text}")
     say()
     say(f"then: sayso enrol finish --session {session.id} --consent RECORDING.wav")
+    say("For the speaker: the voice is checked, not that a living person speaks.")
 
 
 @enrol.command("record")
@@ -107,7 +108,9 @@ def enrol_record(
 def enrol_finish(
     session: Annotated[str, typer.Option(help="From `sayso enrol start`.")],
     consent: Annotated[Path, typer.Option(help="The recording of what was shown.")],
-    prompt: Annotated[Path | None, typer.Option(help="A better recording, 3 to 30 s.")] = None,
+    prompt: Annotated[
+        Path | None, typer.Option(help="Another recording, 3 to 30 s; best left out.")
+    ] = None,
     prompt_text: Annotated[str | None, typer.Option(help="What is said in the prompt.")] = None,
     receipt_to: Annotated[Path | None, typer.Option(help="File for the signed receipt.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
@@ -128,6 +131,8 @@ def enrol_finish(
     if receipt_to is not None:
         receipt_to.write_text(taken.token)
         say(f"receipt: {receipt_to}")
+    assert taken.receipt.source is not None
+    say(f"the voice came from {taken.receipt.source['consent']}")
     say(f"voice {taken.voice}, until {taken.receipt.expires}")
 
 

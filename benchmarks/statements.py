@@ -1,0 +1,264 @@
+"""Statements read wrongly on purpose, and rightly: `python -m benchmarks.statements` makes them.
+
+Each is read by a synthesiser (flite, espeak-ng: Debian packages) or put together from Kathleen's
+words (readings.py), and heard by the enrolment's recogniser. What was heard is kept in
+results/statements.json, so that rules can be judged again without the hours of listening:
+`tests/test_statement.py` does. Needs ../shared/corpora, flite and espeak-ng; about 3 s a reading.
+"""
+
+import io
+import json
+import random
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from benchmarks import readings
+from sayso.inference.consent import challenge, clauses
+from sayso.inference.consent.recording import RATE, Audio, prepared
+from sayso.inference.consent.statement import Phrase, Terms, phrases, text_of
+from sayso.inference.recognisers import Ears, load_ears
+from sayso.model.audio import resample
+from sayso.model.files import write_json
+
+RESULTS = Path(__file__).resolve().parent / "results"
+VOICES = {
+    "flite": [["flite", "-voice", voice] for voice in ("rms", "slt", "awb", "kal16")],
+    "espeak-ng": [["espeak-ng", "-s", "150", "-v", voice] for voice in ("en-us", "en-gb")],
+}
+DAY = 86400.0
+COUNTS = {"flite": (15, 65), "espeak-ng": (15, 65), "Kathleen": (57, 78)}  # right, wrong
+MAY = 1_588_420_800.0  # 2 May 2020, noon: the day Kathleen's sentences can say
+
+SPEAKERS = "Ada Lovelace,Maria Gomez,Peter Brown,Rebecca,Jonathan Reed,Sophia,Daniel,Emily Carter"
+CONTROLLERS = "Example Lab,Northern Radio,Green Valley School,Robert Miller,Museum House,Tom"
+USERS = "Eleanor,Martin,Jennifer,Patrick,Caroline,Benjamin,Angela,Christopher"
+PURPOSES = "research,advertising,audio books,museum tours,language lessons,phone calls,radio drama"
+NEGATIONS = (
+    "not,never,do not,don't,no longer,refuse,hardly,against,without,except,unless,forbid,deny,"
+    "cannot,will not,neither,nobody,no,nothing,but,under protest,allegedly"
+)
+KATHLEEN = {
+    "speakers": "Philip,Jeanne,Ernest,Thorpe,Saxon",
+    "controllers": "Gregson,Harrison,Sheldon,Pierre,Thornton",
+    "users": "Ernest,Jacques,Gregson,Thorpe",
+    "purposes": "business,history,information,psychology,children",
+    "negations": "not,never,don't,no,without,nothing,against,cannot,can't,nobody,none,but,won't",
+}
+LEFT_OUT = ("who", "allows", "whom", "what for", "users", "amount", "until", "freely", "revocable")
+REPLACED = {
+    "allows": ("I forbid", "I do not allow", "I never allow", "I refuse to allow", "I disallow"),
+    "freely": (
+        "I say so against my own will.",
+        "I do not say so of my own will.",
+        "I say so of no will of my own.",
+        "They made me say so.",
+    ),
+    "revocable": (
+        "I may never take it back at any time.",
+        "I may not take it back.",
+        "I may take it back at no time.",
+        "Nobody may take it back at any time.",
+    ),
+    "users": ("Only nobody may use it,", "Not even they may use it,", "Everyone may use it,"),
+    "amount": ("as rarely as they like,", "no more than once,", "never,"),
+    "alteration": ("My voice may not be altered.", "My voice must never be altered."),
+}
+AROUND = (
+    ("It is not true that", ""),
+    ("They force me to read this.", ""),
+    ("I take all of this back after saying", ""),
+    ("", "None of this is true."),
+    ("", "But I do not mean it."),
+    ("", "I take it all back."),
+    ("", "Not."),
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a session announced, and what its reader said instead (or that: kind "genuine")."""
+
+    reader: str
+    voice: int
+    kind: str
+    terms: Terms
+    words: tuple[str, ...]
+    said: str
+
+
+class Author:
+    """Writes statements in the words that a reader has."""
+
+    def __init__(self, reader: str, seed: int):
+        self.reader, self.draw = reader, random.Random(f"{reader} {seed}")
+        plain = reader == "Kathleen"
+        lists = {
+            name: KATHLEEN[name].split(",") if plain else value.split(",")
+            for name, value in (
+                ("speakers", SPEAKERS),
+                ("controllers", CONTROLLERS),
+                ("users", USERS),
+                ("purposes", PURPOSES),
+                ("negations", NEGATIONS),
+            )
+        }
+        self.lists = lists
+        self.plain = plain
+        self.pool = list(challenge.word_list())
+        if plain:
+            self.pool = readings.readable_words(challenge.word_list(), last=True)
+
+    def terms(self) -> Terms:
+        """Terms drawn afresh."""
+        pick, draw = self.lists, self.draw
+        count = 1 if self.plain else draw.choice([1, 1, 2])
+        days = 0 if self.plain else draw.randrange(1, 1000)
+        return Terms(
+            speaker=draw.choice(pick["speakers"]),
+            controller=draw.choice(pick["controllers"]),
+            purposes=tuple(draw.sample(pick["purposes"], count)),
+            users=tuple(draw.sample(pick["users"], count)),
+            until=MAY + days * DAY,
+            max_uses=draw.choice([None, 10, 20, 50] if self.plain else [None, None, 25, 500]),
+            max_characters=None if self.plain or draw.random() < 0.7 else 5000,
+            may_alter=draw.random() < 0.5,
+        )
+
+    def genuine(self) -> Statement:
+        """Read as it was shown."""
+        terms = self.terms()
+        return self._made("genuine", terms, [phrase.text for phrase in phrases(terms)])
+
+    def wrong(self, kind: str) -> Statement:
+        """Read with one thing wrong, by its kind."""
+        terms = self.terms()
+        read = phrases(terms)
+        said = [phrase.text for phrase in read]
+        before = after = ""
+        if kind == "negation":
+            place = self.draw.randrange(1, len(" ".join(said).split()) - 6)
+            every = " ".join(said).split()
+            said = [*every[:place], self.draw.choice(self.lists["negations"]), *every[place:]]
+        elif kind == "replaced":
+            having = [name for name in REPLACED if any(p.clause == name for p in read)]
+            said = self._replaced(read, self.draw.choice(having))
+        elif kind == "left out":
+            clause = self.draw.choice(LEFT_OUT)
+            said = [phrase.text for phrase in read if phrase.clause != clause]
+        elif kind == "around":
+            before, after = self.draw.choice(AROUND)
+        elif kind == "added":
+            role, clause = self.draw.choice([("users", "users"), ("purposes", "what for")])
+            at = max(i for i, p in enumerate(read) if p.clause == clause and p.announced)
+            other = self._other(role, [phrase.text.strip(".") for phrase in read])
+            said = [*said[:at], said[at].strip("."), "and", other + ".", *said[at + 1 :]]
+        else:
+            said = [phrase.text for phrase in phrases(self._changed(terms, kind))]
+        return self._made(kind, terms, said, before, after)
+
+    def _replaced(self, read: list[Phrase], clause: str) -> list[str]:
+        options = list(REPLACED[clause])
+        self.draw.shuffle(options)
+        said, done = [], False
+        for phrase in read:
+            if phrase.clause != clause:
+                said.append(phrase.text)
+            elif not done:
+                said.append(options[0])
+                done = True
+            elif clause == "allows":
+                said.append(phrase.text)
+        return said
+
+    def _changed(self, terms: Terms, kind: str) -> Terms:
+        draw, taken = self.draw, [terms.speaker, terms.controller, *terms.purposes, *terms.users]
+        if kind == "other speaker":
+            return replace(terms, speaker=self._other("speakers", taken))
+        if kind == "other controller":
+            return replace(terms, controller=self._other("controllers", taken))
+        if kind == "other user":
+            return replace(terms, users=(self._other("users", taken), *terms.users[1:]))
+        if kind == "other purpose":
+            return replace(terms, purposes=(self._other("purposes", taken), *terms.purposes[1:]))
+        if kind == "other amount":
+            other = [n for n in (None, 10, 20, 50, 500, 1000) if n != terms.max_uses]
+            return replace(terms, max_uses=draw.choice(other[:4] if self.plain else other))
+        assert kind == "other date", kind
+        days = draw.choice([1, -1, 7, 30, 31, 365, 366, -10])
+        return replace(terms, until=terms.until + (18 if self.plain else days) * DAY)
+
+    def _other(self, role: str, taken: list[str]) -> str:
+        return self.draw.choice([name for name in self.lists[role] if name not in taken])
+
+    def _made(self, kind, terms, said, before="", after="") -> Statement:
+        shown = challenge.tokens(text_of(phrases(terms)))
+        left = [word for word in self.pool if not challenge.find_words(shown, [word])]
+        words = tuple(self.draw.sample(left, challenge.words_needed(500)))
+        spoken = " ".join([before, *said, ", ".join(words) + ".", after]).strip()
+        voice = self.draw.randrange(len(VOICES.get(self.reader, [0])))
+        return Statement(self.reader, voice, kind, terms, words, spoken)
+
+
+KINDS = (
+    *("negation", "replaced", "left out", "around", "added", "other speaker", "other controller"),
+    *("other user", "other purpose", "other amount", "other date", "negation", "replaced"),
+)
+
+
+def read_aloud(statement: Statement, rng: np.random.Generator) -> Audio | None:
+    """(samples,) at 16 kHz; None when the reader has not all of the words."""
+    if statement.reader != "Kathleen":
+        command = VOICES[statement.reader][statement.voice]
+        target = ["--stdout", statement.said]
+        if statement.reader == "flite":
+            target = ["-t", statement.said, "-o", "/dev/stdout"]
+        made = subprocess.run([*command, *target], capture_output=True, check=True).stdout
+        audio, rate = soundfile.read(io.BytesIO(made), dtype="float32")
+        return resample(audio, rate, RATE)
+    before, words, after = statement.said.partition(", ".join(statement.words) + ".")
+    assert words
+    audio = readings.reading(readings.stretches(before), list(statement.words), rng, last=True)
+    if audio is None or not after.strip():
+        return audio
+    more = readings.cuttings(challenge.tokens(after), rng)
+    return None if more is None else np.concatenate([audio, readings.room(0.3, rng), *more])
+
+
+def judge(ears: Ears, audio: Audio, statement: Statement) -> dict:
+    """What was heard of it, as the enrolment hears it."""
+    heard = clauses.spoken(prepared(audio), phrases(statement.terms), statement.words, ears)
+    return {
+        "heard": " ".join(heard.said),
+        "found": heard.found,
+        "denied": heard.denied,
+        "differences": [asdict(each) for each in heard.differences],
+        "seconds": round(len(audio) / RATE, 2),
+    }
+
+
+def main() -> None:
+    """Read and hear statements until there are `COUNTS` of each reader; goes on where it ended."""
+    ears = load_ears()
+    for name in sys.argv[1:] or COUNTS:
+        path, (right, wrong) = RESULTS / f"statements_{name}.json", COUNTS[name]
+        kept = json.loads(path.read_text()) if path.exists() else []
+        author, rng = Author(name, len(kept)), np.random.default_rng(len(kept))
+        while len(kept) < right + wrong:
+            done = sum(row["kind"] == "genuine" for row in kept)
+            is_right = done < right and (len(kept) % 2 == 0 or len(kept) - done >= wrong)
+            audio, kind = None, KINDS[(len(kept) - done) % len(KINDS)]
+            while audio is None:
+                statement = author.genuine() if is_right else author.wrong(kind)
+                audio = read_aloud(statement, rng)
+            kept.append(asdict(statement) | judge(ears, audio, statement))
+            print(kept[-1], file=sys.stderr, flush=True)
+            write_json(path, kept)
+
+
+if __name__ == "__main__":
+    main()

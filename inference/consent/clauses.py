@@ -1,0 +1,218 @@
+"""Whether a statement was said as shown: where the words heard differ, could they be those shown?
+
+A recogniser writes "earnest" for "Ernest", and it writes "do not allow" for "do not allow". Both
+differ from what was shown; which of the two was said is asked of the recogniser again: how much
+less likely does the sound make its transcript with the words shown in that place (`doubt`, in
+nats)? Mishearings cost little, other words much. A negation that was heard refuses in any case.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from functools import lru_cache
+from typing import Protocol
+
+from ..recognisers import Ears
+from .challenge import find_words, tokens
+from .recording import RATE, Audio
+from .statement import NEGATIONS, Phrase
+
+FILLERS = frozenset(["um", "uh", "er", "erm", "ah", "mm", "hmm"])
+LAST_SHOWN = ("today", "are")
+END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
+MOST_HEARD = 3  # words that may be heard of a session's word, if all are found in the end
+MAX_DOUBT = 6.5  # nats, of a difference in one word or none
+MORE_DOUBT = 2.0  # for each further word
+MAX_FOREIGN = 4.0  # of words heard where none are, but for those that change nothing
+MAX_LIGHT = 12.0  # of these
+LIGHT = frozenset(["a", "an", "and", "at", "in", "is", "it", "of", "or", "so", "the", "to"])
+
+
+class Hearing(Protocol):
+    """A recording as a recogniser heard it."""
+
+    words: list[str]
+    """As it writes them, with signs."""
+
+    def doubt(self, start: int, stop: int, instead: str) -> float:
+        """Nats by which the sound prefers words `start` to `stop` to those given instead."""
+        ...
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One place where something else was heard than was shown.
+
+    Args:
+        clause: What is spoken of there.
+        shown, heard: Words; one of the two may be empty.
+        doubt: See `Hearing.doubt`.
+    """
+
+    clause: str
+    shown: str
+    heard: str
+    doubt: float
+
+    @property
+    def limit(self) -> float:
+        """Doubt up to which the words shown may have been said."""
+        if not self.shown:
+            return MAX_LIGHT if LIGHT.issuperset(tokens(self.heard)) else MAX_FOREIGN
+        return MAX_DOUBT + MORE_DOUBT * max(0, len(self.shown.split()) - 1)
+
+
+@dataclass(frozen=True)
+class _Word:
+    text: str  # as written, without signs
+    clause: str
+    first: bool  # whether it stands at the beginning of what is written in one piece
+
+
+def differences(read: Sequence[Phrase], hearing: Hearing, stop: int) -> list[Difference]:
+    """Where the first `stop` words heard are not those of the statement."""
+    shown = [word for phrase in read for word in _spoken(phrase.text, phrase.clause)]
+    heard = [word for i in range(stop) for word in _spoken(hearing.words[i], str(i))]
+    wanted = [_tokens(word.text)[0] for word in shown]
+    said = [_tokens(word.text)[0] for word in heard]
+    found: list[Difference] = []
+    for i, k, j, m in _spans(wanted, said):
+        # Whole written words on both sides: "5,000" is spoken as two, and heard as one.
+        while (i < len(shown) and i and not shown[i].first) or (
+            j < len(heard) and j and not heard[j].first
+        ):
+            i, j = max(0, i - 1), max(0, j - 1)
+        while (k < len(shown) and not shown[k].first) or (m < len(heard) and not heard[m].first):
+            k, m = min(len(shown), k + 1), min(len(heard), m + 1)
+        begin = int(heard[j].clause) if j < len(heard) else stop
+        end = int(heard[m - 1].clause) + 1 if m > j else begin
+        texts = " ".join(word.text for word in shown[i:k])
+        other = " ".join(hearing.words[begin:end])
+        if not texts and FILLERS.issuperset(said[j:m]):
+            continue
+        clause = shown[min(i, len(shown) - 1)].clause
+        found.append(Difference(clause, texts, other, hearing.doubt(begin, end, texts)))
+    return found
+
+
+def denials(words: Sequence[str]) -> list[str]:
+    """What of the words heard denies."""
+    return [word for word in words if NEGATIONS.intersection(_tokens(word))]
+
+
+def _spans(wanted: list[str], said: list[str]) -> list[tuple[int, int, int, int]]:
+    matcher = SequenceMatcher(None, wanted, said, autojunk=False)
+    return [span[1:] for span in matcher.get_opcodes() if span[0] != "equal"]
+
+
+def _spoken(text: str, clause: str) -> list[_Word]:
+    """One of them for each token of each written word."""
+    found = []
+    for written in text.split():
+        parts = _tokens(written)
+        plain = (written.strip('.,:;?!"'),) if len(parts) == 1 else parts
+        found += [_Word(word, clause, place == 0) for place, word in enumerate(plain)]
+    return found
+
+
+@lru_cache(maxsize=100_000)
+def _tokens(written: str) -> tuple[str, ...]:
+    return tuple(tokens(written))
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """How a session was read.
+
+    Args:
+        found: How many of its words were found, in order, counted from the last.
+        differences: From the statement, and between and behind the words.
+        denied: Negations heard anywhere.
+        said: All that was heard, as `tokens` gives it.
+    """
+
+    found: int
+    differences: list[Difference]
+    denied: list[str]
+    said: list[str]
+
+    def doubts(self, read: Sequence[Phrase]) -> dict[str, list[Difference]]:
+        """The differences of each clause, in the statement's order, and of the words."""
+        names = dict.fromkeys([phrase.clause for phrase in read] + ["words"])
+        return {name: [each for each in self.differences if each.clause == name] for name in names}
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was denied, and what was shown may have been said."""
+        return not self.denied and all(each.doubt <= each.limit for each in self.differences)
+
+
+def judged(hearing: Hearing, read: Sequence[Phrase], asked: Sequence[str]) -> Spoken:
+    """How a session was read, by one hearing of all of it."""
+    parts = _split(hearing, asked)
+    stop = parts.places[0][0] if len(parts.places) == len(asked) else parts.stop
+    found = differences(read, hearing, stop)
+    if len(parts.places) == len(asked):
+        found += _between(hearing, parts.places)
+    return Spoken(len(parts.places), found, denials(hearing.words), parts.said)
+
+
+def spoken(audio: Audio, read: Sequence[Phrase], asked: Sequence[str], ears: Ears) -> Spoken:
+    """Hear a session's recording, (samples,) at 16 kHz.
+
+    The end is heard again by itself if words are missing: a recogniser bends a word to fit the
+    sentence before it; without the sentence it does so less.
+    """
+    hearing = ears.hear(audio)
+    whole = judged(hearing, read, asked)
+    if whole.found == len(asked):
+        return whole
+    end = ears.hear(audio[-int(END_SECONDS * RATE) :])
+    parts, behind = _split(end, asked), len(hearing.words) - _split(hearing, asked).stop
+    denied = [*whole.denied, *denials(end.words)]
+    if len(parts.places) < len(asked) or behind > MOST_HEARD * len(asked):
+        return replace(whole, denied=denied)
+    if parts.stop < len(end.words):  # what stands between the statement and the words counts, too
+        parts.places.insert(0, (parts.stop, parts.stop))
+    found = [*whole.differences, *_between(end, parts.places)]
+    return Spoken(len(asked), found, denied, whole.said)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    said: list[str]
+    places: list[tuple[int, int]]  # of each word of the session: first and behind the last written
+    stop: int  # where the statement ends if its own last words were heard
+
+
+def _split(hearing: Hearing, asked: Sequence[str]) -> _Parts:
+    said = [(token, place) for place, word in enumerate(hearing.words) for token in _tokens(word)]
+    plain = [token for token, _ in said]
+    found = find_words(plain, asked)
+    places = [(said[start][1], said[start + width - 1][1] + 1) for start, width in found]
+    marks = [place for token, place in said if token in LAST_SHOWN]
+    return _Parts(plain, places, marks[-1] + 1 if marks else len(hearing.words))
+
+
+def _between(hearing: Hearing, places: list[tuple[int, int]]) -> list[Difference]:
+    """What else was heard between and behind the words of a session."""
+    found, edges = [], [stop for _, stop in places]
+    for start, stop in zip(
+        edges, [*(start for start, _ in places[1:]), len(hearing.words)], strict=True
+    ):
+        heard = " ".join(hearing.words[start:stop])
+        if start < stop and not FILLERS.issuperset(tokens(heard)):
+            found.append(Difference("words", "", heard, hearing.doubt(start, stop, "")))
+    return found
+
+
+class Deaf:
+    """A transcript without its sound: nothing but the words shown will do."""
+
+    def __init__(self, text: str):
+        self.words = text.split()
+
+    def doubt(self, start: int, stop: int, instead: str) -> float:
+        """Infinite."""
+        return math.inf

@@ -1,0 +1,188 @@
+"""What an audio file holds, by blocks: libsndfile first, the `ffmpeg` program where it fails.
+
+Nothing is decoded before its header's rate, length and channels are within bounds.
+"""
+
+import io
+import json
+import math
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import soundfile
+
+from .errors import InputError
+
+T = TypeVar("T")
+RATES = (8000, 768_000)
+"""Below, speech ends where PerTh's mark does: real speech at 4 kHz is taken for marked."""
+MAX_CHANNELS = 32
+MAX_SAMPLES = 2**30
+"""Of all channels: an hour of six at 48 kHz. A megabyte of FLAC may hold twice that in silence."""
+FFMPEG_SECONDS = 600
+BLOCK = 2**20
+"""Samples of all channels that are held at once, before they are mixed down."""
+
+# ffmpeg must not follow what a file says: a playlist may name other files or addresses. So only
+# the file protocol, and only containers that hold their own audio.
+FFMPEG_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,mp3,ogg,flac,wav,aiff,asf,amr,caf,ac3,eac3,avi,"
+    "mpegts,mpeg,au,w64,wv,ape,tta,flv"
+)
+FFMPEG_SAFE = ["-protocol_whitelist", "file", "-format_whitelist", FFMPEG_CONTAINERS]
+
+
+def check_file(path: Path) -> None:
+    name = str(path).encode("utf-8", "replace").decode()
+    if name != str(path):
+        raise InputError(f"The file name {name!r} is not UTF-8: rename it.")
+    if not path.exists():
+        raise InputError(f"There is no file {path}.")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file.")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if empty:
+        raise InputError(f"{path} is empty (0 bytes).")
+
+
+def check_length(path: Path, seconds: float, least: float, most: float) -> None:
+    if seconds < least:
+        raise InputError(f"{path} is {seconds:.2f} s long; at least {least:g} s are needed.")
+    if seconds > most:
+        raise InputError(f"{path} is {seconds:.1f} s long; at most {most:g} s are taken. Cut it.")
+
+
+def check_shape(path: Path, rate: int, channels: int, seconds: float) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise InputError(
+            f"{path} has a sample rate of {rate} Hz; {RATES[0]} to {RATES[1]} are taken."
+        )
+    if channels > MAX_CHANNELS:
+        raise InputError(f"{path} has {channels} channels; at most {MAX_CHANNELS} are taken.")
+    if seconds * rate * channels > MAX_SAMPLES:
+        raise InputError(
+            f"{path} holds {seconds * rate * channels:.2g} samples in {channels} channels; at most "
+            f"{MAX_SAMPLES:.2g} are taken: export it with one channel, at 48 kHz."
+        )
+
+
+class Sound:
+    """What libsndfile reads: `rate` in Hz, `channels`, and blocks of at most `most` + 1 seconds."""
+
+    def __init__(self, path: Path, least: float, most: float, data: bytes | None = None):
+        self.path, self.most, self._data = path, most, data
+        with self._open() as file:
+            self.rate, self.channels = file.samplerate, file.channels
+            seconds = file.frames / file.samplerate
+        check_shape(path, self.rate, 1, 0.0)
+        check_length(path, seconds, least, most)
+        check_shape(path, self.rate, self.channels, seconds)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """(samples, channels) float32, one after the other."""
+        size, left = max(1, BLOCK // self.channels), math.ceil((self.most + 1) * self.rate)
+        with self._open() as file:
+            while left > 0 and len(block := file.read(min(size, left), "float32", always_2d=True)):
+                left -= len(block)
+                yield block
+
+    def _open(self) -> soundfile.SoundFile:
+        return soundfile.SoundFile(str(self.path) if self._data is None else io.BytesIO(self._data))
+
+
+class FfmpegSound:
+    """The same of what only ffmpeg reads."""
+
+    def __init__(self, path: Path, least: float, most: float, reason: str):
+        self.path, self.most, self.reason = path, most, reason
+        self.rate, seconds, self.channels = probe(path)
+        check_shape(path, self.rate, 1, 0.0)
+        if not math.isnan(seconds):
+            check_length(path, seconds, least, most)
+        check_shape(path, self.rate, self.channels, most + 1 if math.isnan(seconds) else seconds)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """(samples, channels) float32, one after the other."""
+        command = ["ffmpeg", "-v", "error", "-nostdin", *FFMPEG_SAFE, "-i", f"file:{self.path}"]
+        command += ["-map", "a:0", "-t", f"{self.most + 1:.3f}", "-ar", str(self.rate)]
+        command += ["-ac", str(self.channels), "-f", "f32le", "-"]
+        size, began = 4 * self.channels * max(1, BLOCK // self.channels), False
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+            ) as running,
+        ):
+            patience = threading.Timer(FFMPEG_SECONDS, running.kill)
+            patience.start()
+            assert running.stdout is not None
+            try:
+                while data := running.stdout.read(size):
+                    began = True
+                    whole = len(data) // (4 * self.channels) * 4 * self.channels
+                    yield np.frombuffer(data[:whole], dtype="<f4").reshape(-1, self.channels)
+            finally:
+                late = not patience.is_alive()
+                patience.cancel()
+                running.stdout.close()  # ffmpeg ends, should it not have
+            if late:
+                raise _too_slow(self.path, "ffmpeg", FFMPEG_SECONDS)
+            if running.wait() != 0 or not began:
+                said.seek(0)
+                lines = said.read(10_000).decode(errors="replace").strip().splitlines()
+                raise InputError(
+                    f"{self.path} cannot be decoded: {lines[-1] if lines else self.reason}"
+                )
+
+
+def probe(path: Path) -> tuple[int, float, int]:
+    """Rate, length in seconds and channels, of what only ffmpeg reads."""
+    if not shutil.which("ffprobe") or not shutil.which("ffmpeg"):
+        raise InputError(
+            f"{path} is not WAV, FLAC, MP3, Ogg or Opus (or it is damaged), and the ffmpeg "
+            "program, which reads other formats, is not installed."
+        )
+    command = ["ffprobe", "-v", "error", *FFMPEG_SAFE, "-select_streams", "a:0", "-of", "json"]
+    command += ["-show_entries", "stream=sample_rate,channels,duration:format=duration"]
+    done = _run([*command, f"file:{path}"], path, 60)
+    found = json.loads(done.stdout or b"{}") if done.returncode == 0 else {}
+    streams = found.get("streams") or []
+    if not streams or not int(streams[0].get("sample_rate", 0)):
+        raise InputError(f"{path} is not audio, or it is damaged: no sound was found in it.")
+    # A stream without a stated length (raw AAC, some WebM) is cut by the limit while decoding.
+    duration = streams[0].get("duration") or found.get("format", {}).get("duration") or "nan"
+    return int(streams[0]["sample_rate"]), float(duration), int(streams[0]["channels"])
+
+
+def _run(command: list[str], path: Path, seconds: int) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise _too_slow(path, command[0], seconds) from None
+
+
+def _too_slow(path: Path, program: str, seconds: int) -> InputError:
+    return InputError(f"{path} keeps {program} busy for more than {seconds} s: export it again.")
+
+
+def first_that_reads(
+    read: "Callable[[Sound | FfmpegSound], T]", path: Path, least: float, most: float
+) -> T:
+    """What is read of a file by libsndfile or, where that fails, ffmpeg."""
+    check_file(path)
+    try:
+        return read(Sound(path, least, most))
+    except soundfile.LibsndfileError as error:
+        return read(FfmpegSound(path, least, most, str(error)))
