@@ -24,7 +24,7 @@ from ..watermark.base import THRESHOLD as WATERMARK
 from ..watermark.ensemble import Marks
 from . import changes, recording
 from .challenge import find_words
-from .clauses import MAX_DOUBT, Spoken, spoken
+from .clauses import MAX_DOUBT, Reading, spoken
 from .receipt import Check
 from .recording import RATE, Audio
 from .statement import Phrase
@@ -178,7 +178,7 @@ def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
 
 
 def check_words(
-    heard: Spoken,
+    heard: Reading,
     read: Sequence[Phrase],
     asked: Sequence[str],
     earlier: Sequence[Sequence[str]],

@@ -122,7 +122,7 @@ def _tokens(written: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class Reading:
     """How a session was read.
 
     Args:
@@ -148,17 +148,17 @@ class Spoken:
         return not self.denied and all(each.doubt <= each.limit for each in self.differences)
 
 
-def judged(hearing: Hearing, read: Sequence[Phrase], asked: Sequence[str]) -> Spoken:
+def judged(hearing: Hearing, read: Sequence[Phrase], asked: Sequence[str]) -> Reading:
     """How a session was read, by one hearing of all of it."""
     parts = _split(hearing, asked)
     stop = parts.places[0][0] if len(parts.places) == len(asked) else parts.stop
     found = differences(read, hearing, stop)
     if len(parts.places) == len(asked):
         found += _between(hearing, parts.places)
-    return Spoken(len(parts.places), found, denials(hearing.words), parts.said)
+    return Reading(len(parts.places), found, denials(hearing.words), parts.said)
 
 
-def spoken(audio: Audio, read: Sequence[Phrase], asked: Sequence[str], ears: Ears) -> Spoken:
+def spoken(audio: Audio, read: Sequence[Phrase], asked: Sequence[str], ears: Ears) -> Reading:
     """Hear a session's recording, (samples,) at 16 kHz.
 
     The end is heard again by itself if words are missing: a recogniser bends a word to fit the
@@ -176,7 +176,7 @@ def spoken(audio: Audio, read: Sequence[Phrase], asked: Sequence[str], ears: Ear
     if parts.stop < len(end.words):  # what stands between the statement and the words counts, too
         parts.places.insert(0, (parts.stop, parts.stop))
     found = [*whole.differences, *_between(end, parts.places)]
-    return Spoken(len(asked), found, denied, whole.said)
+    return Reading(len(asked), found, denied, whole.said)
 
 
 @dataclass(frozen=True)
