@@ -116,7 +116,7 @@ def _cut(
         if not last or start + width == len(transcripts()[name])
     ]
     order = [holders[i] for i in rng.permutation(len(holders))]
-    for name, start in sorted(order, key=lambda h: -_fit(around, *h, h[1] + width)):
+    for name, start in sorted(order, key=lambda at: -_fit(around, at[0], at[1], at[1] + width)):
         times = aligned(name)
         if times:
             begin, end = times[start][1] - MARGIN, times[start + width - 1][2] + MARGIN
