@@ -297,5 +297,17 @@ ATTACKS: dict[str, Attack] = {
     "Codec2 3.2 kbit/s": codec("c2", "-ar", "8000", "-c:a", "libcodec2", "-mode", "3200"),
     codec_name(): our_codec,
 }
+WIDE: dict[str, Attack] = {
+    "speed -20 %": speed(0.8),
+    "speed -15 %": speed(0.85),
+    "speed +15 %": speed(1.15),
+    "speed +20 %": speed(1.2),
+    "speed +25 %": speed(1.25),
+    "Opus 12 kbit/s": codec("opus", "-b:a", "12k"),
+    "Opus 8 kbit/s": codec("opus", "-b:a", "8k"),
+    "2.9 s of it": cropped(2.9),
+    "2.9 s, Opus 16 kbit/s": lambda a, rng: codec("opus", "-b:a", "16k")(cropped(2.9)(a, rng), rng),
+    "2.9 s, noise 20 dB": lambda a, rng: noise(20)(cropped(2.9)(a, rng), rng),
+}
 PROMISED = tuple(ATTACKS)[:21]
 """The rows that must hold at 99 %: clean, codecs, resampling, gain, polarity, speed, crop."""

@@ -2,83 +2,84 @@
 
     python -m benchmarks.marks                everything, then the page; about two hours
     python -m benchmarks.marks robust --minutes 20
+    python -m benchmarks.marks forge
+    python -m benchmarks.marks synthesisers   (apt-get install flite espeak-ng festival)
     python -m benchmarks.marks quality
     python -m benchmarks.marks speed
     python -m benchmarks.marks page           docs/marks.md from what was measured so far
 
-`robust` can be stopped at any time and goes on where it was; a clip takes 5 s of work in the
-promised rows and 6 s in the others. Every clip is marked as a released file is (`Marks.embed`), by
-turns two of 251 LibriSpeech readers and one sentence of Kathleen's.
+`robust` can be stopped at any time and goes on where it was. Every clip is marked as a released
+file is (`Marks.embed`), by turns two of 251 LibriSpeech readers and one sentence of Kathleen's, and
+looked for among other rows. PerTh's own rows are of an earlier run: PerTh is as it was.
 """
 
 import argparse
-import json
+import shutil
+import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
 import torch
 from torch import Tensor
 
-from benchmarks.attacks import ATTACKS, PROMISED, RATE, Attack, inverted, spliced
+from benchmarks.attacks import ATTACKS, RATE, WIDE, inverted, spliced
 from benchmarks.clips import excerpt, mixed_clips, real_clips
 from benchmarks.marks_page import FIELDS, KEY, ROBUST, ROW, SPLICED, UNDONE, write_page
-from benchmarks.results import write
-from sayso.inference.watermark import perth_filter
+from benchmarks.results import RESULTS, read, write
+from sayso.inference.watermark import perth_filter, spread_spectrum
 from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Marks
-from sayso.inference.watermark.keyed import Keyed
+from sayso.inference.watermark.keyed import CELLS, Keyed, KeyedTrace
 from sayso.inference.watermark.perth import load_watermarker
-from sayso.model.audio import read_audio
+from sayso.model.audio import read_audio, resample
 
 SECONDS = 6.0
+SENTENCES = Path(__file__).with_name("sentences.txt")
 
 
 def load() -> Marks:
     return Marks(load_watermarker(), Keyed(KEY))
 
 
-def measure(marks: Marks, audio: np.ndarray) -> list[float | int | None]:
-    """What each detector says of one clip, in the order of `FIELDS`."""
-    found = marks.search(torch.from_numpy(np.ascontiguousarray(audio)), RATE)
-    assert found.keyed is not None
-    scores = [round(s, 3) for s in (found.perth.score, found.perth.network, found.keyed.score)]
-    return [*scores, found.keyed.payload]
+def background() -> list[tuple[str, bytes | None]]:
+    """Rows of other outputs, as a store has them: every sixth sentence of Kathleen's."""
+    mark, used = Keyed(KEY), set(mixed_clips())
+    paths = [path for path in real_clips()[251::6] if path not in used]
+    return [(path.stem, mark.fingerprint(load_clip(path), RATE)) for path in paths]
 
 
 def robust(minutes: float) -> None:
     """Attacks marked clips until the time is over; what is done is not done again."""
-    marks = load()
-    rows = json.loads(ROBUST.read_text())["clips"] if ROBUST.exists() else {}
-    undone = inverted(perth_pattern(marks))
-    others = (*(name for name in ATTACKS if name not in PROMISED), UNDONE, SPLICED)
-    clips = list(enumerate(mixed_clips()))
-    steps = [(30, PROMISED), (24, others), (120, PROMISED), (60, others)]
-    passes = [(clips[:n], names) for n, names in steps] + [(clips, PROMISED), (clips, others)]
+    marks, others = load(), background()
+    rows = read(ROBUST)["clips"] if (RESULTS / ROBUST).exists() else {}
+    attacks = {**ATTACKS, **WIDE, UNDONE: inverted(perth_pattern(marks))}
     end = time.monotonic() + 60 * minutes
-    for chosen, names in passes:
-        for number, path in chosen:
-            done = rows.setdefault(path.stem, {})
-            missing = [name for name in names if name not in done]
-            if not missing:
-                continue
+    clips = mixed_clips()
+    for number, path in enumerate(clips):
+        done = rows.setdefault(path.stem, {})
+        if not (missing := [name for name in (*attacks, SPLICED) if name not in done]):
+            continue
+        audio = excerpt(path, SECONDS, np.random.default_rng(number))
+        marked = marks.embed(audio, RATE, ROW)
+        keyed = Keyed(KEY, [*others, (ROW, marks.fingerprint(marked, RATE))])
+        stranger = excerpt(clips[number - 1], SECONDS, np.random.default_rng(number)).numpy()
+        attacks[SPLICED] = spliced(stranger)
+        for name in missing:
             if time.monotonic() > end:
                 return
-            audio = excerpt(path, SECONDS, np.random.default_rng(number))
-            marked = marks.embed(audio, RATE, ROW)
-            stranger = excerpt(clips[number - 1][1], SECONDS, np.random.default_rng(number)).numpy()
-            attacks: dict[str, Attack] = {**ATTACKS, UNDONE: undone, SPLICED: spliced(stranger)}
-            for name in missing:
-                seed = [number, *name.encode()]  # the same noise for marked and unmarked
-                done[name] = measure(
-                    marks, attacks[name](marked.numpy(), np.random.default_rng(seed))
-                )
-                if number % 6 == 0:  # false positives: the same on the clip unmarked
-                    hit = attacks[name](audio.numpy(), np.random.default_rng(seed))
-                    done[f"unmarked: {name}"] = measure(marks, hit)
-            write(ROBUST.name, {"fields": FIELDS, "clips": rows})
+            seed = [number, *name.encode()]
+            hit = attacks[name](marked.numpy(), np.random.default_rng(seed))
+            found = keyed.search(torch.from_numpy(np.ascontiguousarray(hit)), RATE)
+            row = found.rows or found.alike
+            named = 0 if not row else 1 if row == (ROW,) else -1
+            done[name] = [round(found.score, 3), round(found.likeness, 3), named]
+            write(ROBUST, {"fields": FIELDS, "rows": len(others) + 1, "clips": rows})
 
 
 def perth_pattern(marks: Marks) -> np.ndarray:
@@ -87,6 +88,103 @@ def perth_pattern(marks: Marks) -> np.ndarray:
     magnitude, _ = marks.perth.net.ap.signal_to_magphase(noise)
     marked, _ = marks.perth.net.encoder(magnitude[None])
     return ((marked[0] - magnitude)[: perth_filter.BINS].mean(1) * 195).numpy()  # in 195 dB
+
+
+def forge() -> None:
+    """What outputs whose unmarked originals are known teach, and what that is worth.
+
+    The originals are real speech; a pattern is read off the difference in loudness, cell by cell.
+    """
+    clips, mark = mixed_clips()[:75], Keyed(KEY)
+    plain = [excerpt(p, SECONDS, np.random.default_rng(n)) for n, p in enumerate(clips)]
+    marked = [mark.embed(audio, RATE, f"row-{n}") for n, audio in enumerate(plain[:65])]
+    store = Keyed(KEY, [(f"row-{n}", mark.fingerprint(m, RATE)) for n, m in enumerate(marked)])
+    learnt = [pattern_between(a, b) for a, b in zip(plain, marked, strict=False)]
+    out: dict[str, Any] = {}
+    for count in (1, 4, 16, 64):
+        guess = torch.stack(learnt[:count]).mean(0)
+        at = guess.abs().amax(1) > 0  # cells that the outputs reach
+        own, other = ((guess.sign() == store.chips(row))[at] for row in ("row-0", "row-64"))
+        forged = [put(audio, guess.sign(), 3.0) for audio in plain[65:]]
+        found = [store.search(audio, spread_spectrum.RATE) for audio in forged]
+        named, copied = [f.rows for f in found], [f.copied for f in found]
+        washed = [put(audio, -guess.sign(), 2.0) for audio in marked[55:]]
+        left = [store.search(audio, spread_spectrum.RATE) for audio in washed]
+        out[str(count)] = {
+            "cells": {"own": float(own.float().mean()), "next": float(other.float().mean())},
+            "forged": [len(found), sum(map(bool, named)), sum(map(bool, copied))],
+            "washed": still_there(left, 55),
+        }
+    bare = [store.search(audio, RATE) for audio in plain[:10]]
+    out["originals"] = {"washed": still_there(bare, 0)}
+    write("marks_forged.json", out)
+
+
+def still_there(found: list[KeyedTrace], first: int) -> list[int]:
+    """How many files, how many with their mark, how many that sound as their row (from `first`)."""
+    named = sum(f"row-{first + n}" in each.rows + each.alike for n, each in enumerate(found))
+    return [len(found), sum(each.present for each in found), named]
+
+
+def put(audio: Tensor, chips: Tensor, decibels: float) -> Tensor:
+    """A pattern on (samples,) at `RATE`; at the mark's own rate."""
+    host = torch.from_numpy(resample(audio.numpy(), RATE, spread_spectrum.RATE))
+    return spread_spectrum.embed(host, chips, 0, decibels)
+
+
+def pattern_between(plain: Tensor, marked: Tensor) -> Tensor:
+    """How much louder each cell is in the second of two (samples,) at `RATE`: (CELLS, BANDS)."""
+    before, after = (
+        spread_spectrum.loudness(spread_spectrum.spectrum_of(audio), 1.0)
+        for audio in (plain, marked)
+    )
+    difference = (after - before)[:: spread_spectrum.CELL][
+        :CELLS
+    ]  # a cell's first frame is its own
+    return torch.nn.functional.pad(difference, (0, 0, 0, CELLS - len(difference)))
+
+
+def synthesisers() -> None:
+    """PerTh's scores of what other synthesisers say; those that are not installed are left out."""
+    marks, out = load(), {}
+    texts = SENTENCES.read_text().splitlines()[:20]
+    for voice, speak in voices().items():
+        scores = [marks.perth.score(speak(text), RATE) for text in texts]
+        out[voice] = [round(score, 3) for score in scores]
+        write("marks_synthesisers.json", out)
+
+
+def voices() -> dict[str, Callable[[str], Tensor]]:
+    """Each voice of flite, espeak-ng and festival that is installed, from text to (samples,)."""
+    found: dict[str, Callable[[str], Tensor]] = {}
+    ways = {
+        "flite": [
+            ("flite", "-voice", v, "-t", "TEXT", "-o", "OUT")
+            for v in ("slt", "rms", "awb", "kal", "kal16")
+        ],
+        "espeak-ng": [
+            ("espeak-ng", "-v", v, "-w", "OUT", "--", "TEXT")
+            for v in ("en-us", "en-gb", "en-us+f3", "en-gb+m3")
+        ],
+        "festival": [("text2wave", "-o", "OUT", "FILE")],
+    }
+    for program, commands in ways.items():
+        if shutil.which(commands[0][0]):
+            for command in commands:
+                name = " ".join((program, *(command[2:3] if program != "festival" else ())))
+                found[name] = partial(say, command)
+    return found
+
+
+def say(command: tuple[str, ...], text: str) -> Tensor:
+    """What a program writes to the file OUT of its command, (samples,) at `RATE`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "text"
+        file.write_text(text)
+        words = {"OUT": f"{folder}/a.wav", "TEXT": text, "FILE": str(file)}
+        run = [words.get(word, word) for word in command]
+        subprocess.run(run, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        return load_clip(Path(folder) / "a.wav")
 
 
 def quality() -> None:
@@ -186,20 +284,20 @@ def speed() -> None:
     write("marks_speed.json", {k: [round(x, 4) for x in v] for k, v in medians.items()})
 
 
+PARTS = {"speed": speed, "quality": quality, "forge": forge, "synthesisers": synthesisers}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures the marks on real speech.")
-    parser.add_argument(
-        "what", nargs="?", default="all", choices=["all", "robust", "quality", "speed", "page"]
-    )
+    parser.add_argument("what", nargs="?", default="all", choices=["all", *PARTS, "robust", "page"])
     parser.add_argument("--minutes", type=float, default=150.0, help="Time for `robust`.")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     with torch.inference_mode():
-        if given.what in ("all", "speed"):
-            speed()
-        if given.what in ("all", "quality"):
-            quality()
+        for name, part in PARTS.items():
+            if given.what in ("all", name):
+                part()
         if given.what in ("all", "robust"):
             robust(given.minutes)
     if given.what in ("all", "page"):

@@ -1,89 +1,109 @@
 """The page docs/marks.md: fixed words around the figures that `benchmarks.marks` measured."""
 
-import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.attacks import ATTACKS, PROMISED, bundled_codec, codec_name
-from benchmarks.results import RESULTS, fill, read, share
-from sayso.inference.watermark import keyed, perth_filter, spread_spectrum
+from benchmarks.attacks import ATTACKS, PROMISED, WIDE, bundled_codec, codec_name
+from benchmarks.results import fill, read, share
+from sayso.inference.watermark import perth_filter
 from sayso.inference.watermark.base import THRESHOLD
-from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, together
+from sayso.inference.watermark.ensemble import PERTH_STRENGTHS
+from sayso.inference.watermark.keyed import LIMIT_COPIED, SOUND, SOUND_CHANGED, SOUND_GROWTH
 
 KEY = bytes(range(32))
 ROW = "benchmark-row"
 UNDONE = "PerTh's filter undone"
 SPLICED = "3 s of it within 6 s of others"
-ROBUST = RESULTS / "marks_robust.json"
-FIELDS = ("perth", "published", "keyed", "payload")
-"""What is kept of each clip and attack: scores of the marks and of PerTh's network, the bits."""
-PROMISE = 0.99
+ROBUST, PERTH_ROBUST = "marks_robust_keyed.json", "marks_robust_perth.json"
+FIELDS = ("score", "likeness", "named")
+"""Kept of each clip and attack: the mark's score, likeness, 1 for its row's sound, -1 another's.
+PerTh's run kept its score and its own network's."""
 PAGE = Path(__file__).parents[1] / "docs/marks.md"
 
 
-def read_robust() -> dict[str, dict[str, dict]]:
-    """Per clip and attack, what was found, by the names in `FIELDS`."""
-    kept = json.loads(ROBUST.read_text())
-    return {
-        clip: {name: dict(zip(kept["fields"], row, strict=True)) for name, row in rows.items()}
-        for clip, rows in kept["clips"].items()
-    }
+def robust_table(keyed: dict[str, dict], perth: dict[str, dict]) -> list[str]:
+    """One line per attack: the row named by its sound, its mark; and PerTh, of another run.
 
-
-def is_marked(found: dict) -> bool:
-    """As `Found.present` decides."""
-    scores = (found["perth"], found["keyed"], together(found["perth"], found["keyed"]))
-    return max(scores) >= THRESHOLD
-
-
-def robust_table(rows: dict) -> list[str]:
+    Args:
+        keyed, perth: Per clip and attack, the run's fields.
+    """
     out = [
-        "| what happened | clips | PerTh | keyed | together | row named | PerTh's own detector | "
-        "false positives |",
+        "| what happened | clips | row named | sounds as its row | as another | clips | PerTh | "
+        "PerTh's own detector |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    right = spread_spectrum.payload_of(KEY, ROW)
-    for name in (*ATTACKS, UNDONE, SPLICED):
-        found = [row[name] for row in rows.values() if name in row]
-        plain = [row[f"unmarked: {name}"] for row in rows.values() if f"unmarked: {name}" in row]
-        if not found:
-            continue
-        n = len(found)
-        perth = [f["perth"] >= THRESHOLD for f in found]
-        keyed = [f["keyed"] >= THRESHOLD for f in found]
-        either = sum(is_marked(f) for f in found)
-        named = sum(f["payload"] == right for f in found)
-        wrong = sum(f["payload"] not in (None, right) for f in found)
-        own = sum(f["published"] >= 0.5 for f in found)
-        false = sum(is_marked(f) for f in plain)
-        label = f"**{name}**" if name in PROMISED else name
-        named_words = f"{100 * named / n:.0f}" + (f" (wrong {wrong})" if wrong else "")
-        out.append(
-            f"| {label} | {n} | {share(sum(perth), n)} | {share(sum(keyed), n)} | "
-            f"{share(either, n)} | {named_words} | {100 * own / n:.0f} | {false} of {len(plain)} |"
-        )
+    for name in (*ATTACKS, *WIDE, UNDONE, SPLICED):
+        found = [row[name] for row in keyed.values() if name in row]
+        older = [row[name] for row in perth.values() if name in row]
+        cells = ["0", "", "", "", "0", "", ""]
+        if n := len(found):
+            alike, wrong = (sum(f[2] == which for f in found) for which in (1, -1))
+            named = sum(f[2] == 1 and f[0] >= THRESHOLD for f in found)
+            cells[:4] = [str(n), share(named, n), share(alike, n), str(wrong)]
+        if n := len(older):
+            own = f"{100 * sum(f[1] >= 0.5 for f in older) / n:.0f}"
+            cells[4:] = [str(n), share(sum(f[0] >= THRESHOLD for f in older), n), own]
+        if found or older:
+            label = f"**{name}**" if name in PROMISED else name
+            out.append(f"| {label} | {' | '.join(cells)} |")
     return out
 
 
-def false_alarms(rows: dict[str, dict[str, dict]]) -> str:
-    """Such as "3 of 1000", over every attack that the page shows."""
-    shown = {f"unmarked: {name}" for name in (*ATTACKS, UNDONE, SPLICED)}
-    plain = [found for row in rows.values() for name, found in row.items() if name in shown]
-    return f"{sum(is_marked(found) for found in plain)} of {len(plain)}"
+def forged_table(kept: dict[str, Any]) -> list[str]:
+    """What outputs with known originals teach, by their number."""
+    out = [
+        "| outputs with known originals | cells of one learnt, % | cells of the next output, % | "
+        "put on others: ours | told as copied | taken off others: mark left | sound known |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for count, row in kept.items():
+        cells = ["", "", "", ""]
+        if "forged" in row:
+            total, ours, copied = row["forged"]
+            cells = [f"{100 * row['cells'][which]:.0f}" for which in ("own", "next")]
+            cells += [f"{ours} of {total}", f"{copied} of {total}"]
+        total, mark, named = row["washed"]
+        cells += [f"{mark} of {total}", f"{named} of {total}"]
+        label = "the original itself, no mark" if count == "originals" else count
+        out.append(f"| {label} | {' | '.join(cells)} |")
+    return out
 
 
-def promise(rows: dict[str, dict[str, dict]]) -> str:
-    """The promised rows that fall short of 99 %, by name, and all of them taken together."""
-    short, hits, total = [], 0, 0
-    for name in PROMISED:
-        found = [is_marked(row[name]) for row in rows.values() if name in row]
-        hits, total = hits + sum(found), total + len(found)
-        if found and sum(found) < PROMISE * len(found):
-            short.append(f"{name} ({share(sum(found), len(found))})")
-    kept = f"below 99 %: {', '.join(short)}" if short else "none is below 99 %"
-    missed = f"{total - hits} of all {total} clips were missed"
-    return f"Of the {len(PROMISED)} promised rows {kept}; {missed}."
+def null_table() -> list[str]:
+    """How many real clips each detector calls marked, or an output that they are not."""
+    perth = read("marks_null_perth.json")["rows"]
+    limits = np.array(perth_filter.load_filter().limits)
+    over = [bool((np.array(row[3:], float) >= limits).any()) for row in perth]
+    held = [each for each, row in zip(over, perth, strict=True) if not row[2]]
+    null = read("marks_null_keyed.json")["rows"]
+    named = [
+        row[3] >= SOUND + SOUND_GROWTH * math.log(row[2])
+        or row[4] >= SOUND_CHANGED + SOUND_GROWTH * math.log(row[2])
+        for row in null
+    ]
+    found = {
+        "PerTh, all real clips": over,
+        "PerTh, clips that fitted nothing": held,
+        "sounds like a row that it is not": named,
+        "the pattern of one of 64 rows found on it": [row[6] >= LIMIT_COPIED for row in null],
+    }
+    out = ["| what was said of real clips | clips | so often | share in % (95 %) |"]
+    out.append("|---|---|---|---|")
+    for name, hits in found.items():
+        out.append(f"| {name} | {len(hits)} | {sum(hits)} | {share(sum(hits), len(hits))} |")
+    return out
+
+
+def others_table(kept: dict[str, list[float]]) -> list[str]:
+    """How many files of other synthesisers are called marked."""
+    out = ["| voice | files | called marked | highest score |", "|---|---|---|---|"]
+    for voice, scores in kept.items():
+        hits = sum(score >= THRESHOLD for score in scores)
+        out.append(f"| {voice} | {len(scores)} | {hits} | {max(scores):.2f} |")
+    return out
 
 
 def codes_of_the_codec() -> str:
@@ -92,43 +112,15 @@ def codes_of_the_codec() -> str:
 
 def write_page() -> None:
     """Writes docs/marks.md: fixed words around what was measured."""
-    rows = read_robust()
-    perth_null = read("marks_null_perth.json")["rows"]
-    keyed_null = read("marks_null_keyed.json")["rows"]
-    fitted = np.array(perth_filter.load_filter().limits)
-    perth_over = int((np.array([r[3:] for r in perth_null], float) >= fitted).any(1).sum())
-    limits = np.array(
-        [keyed.LIMIT_WHOLE, keyed.LIMIT_WINDOW, keyed.LIMIT_PITCHED, keyed.LIMIT_TEMPO]
-    )
-    keyed_over = int((np.array([r[3:] for r in keyed_null], float) >= limits).any(1).sum())
-    held = [r for r in perth_null if not r[2]]
-    scores = {r[0]: THRESHOLD * float((np.array(r[3:], float) / fitted).max()) for r in perth_null}
-    pairs = [
-        {"perth": scores[r[0]], "keyed": THRESHOLD * float((np.array(r[3:]) / limits).max())}
-        for r in keyed_null
-    ]
-    both_over = sum(is_marked(pair) for pair in pairs)
-    held_over = int((np.array([r[3:] for r in held], float) >= fitted).any(1).sum())
+    robust = read(ROBUST)
     words = {
-        "robust": "\n".join(robust_table(rows)),
-        "false": false_alarms(rows),
-        "promise": promise(rows),
+        "robust": "\n".join(robust_table(robust["clips"], read(PERTH_ROBUST)["clips"])),
+        "rows": str(robust["rows"]),
+        "forged": "\n".join(forged_table(read("marks_forged.json"))),
         "codec": codec_name().split(", ")[1],
         "codes": codes_of_the_codec(),
-        "null": "\n".join(
-            [
-                "| detector | trials | called marked | share in % (95 %) |",
-                "|---|---|---|---|",
-                f"| PerTh, all real clips | {len(perth_null)} | {perth_over} | "
-                f"{share(perth_over, len(perth_null))} |",
-                f"| PerTh, clips that fitted nothing | {len(held)} | {held_over} | "
-                f"{share(held_over, len(held))} |",
-                f"| keyed, clips x keys | {len(keyed_null)} | {keyed_over} | "
-                f"{share(keyed_over, len(keyed_null))} |",
-                f"| together, clips x keys | {len(pairs)} | {both_over} | "
-                f"{share(both_over, len(pairs))} |",
-            ]
-        ),
+        "null": "\n".join(null_table()),
+        "others": "\n".join(others_table(read("marks_synthesisers.json"))),
         "quality": quality_words(),
         "speed": speed_words(),
     }

@@ -31,7 +31,7 @@ def main() -> None:
         speaker = Synthesizer(store=store)
 
         def say(name: str, text: str, voice: str, **more) -> None:
-            speaker.speak(text, voice, OUT / f"{name}.wav", purpose="benchmark", **more)
+            speaker.speak(text, voice, OUT / f"{name}.wav", purpose="benchmark", seed=0, **more)
             said.append((name, voice, text))
 
         own = SENTENCES.read_text().splitlines()

@@ -123,7 +123,13 @@ def say(
     start = time.perf_counter()
     try:
         spoken = speaker.speak(
-            text, voice, out, purpose="benchmark", sampling=how.sampling, samples=how.samples
+            text,
+            voice,
+            out,
+            purpose="benchmark",
+            seed=0,
+            sampling=how.sampling,
+            samples=how.samples,
         )
     except UnfinishedError:
         return Said(voice, text)

@@ -15,7 +15,6 @@ from .errors import MarkError
 from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio
 from .watermark.ensemble import Marks
 from .watermark.perth import PERTH_RATE
-from .watermark.spread_spectrum import payload_of
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,14 @@ class Marked:
     Attributes:
         audio: The file's bytes.
         manifest: Its C2PA manifest, which is also inside `audio` where the format has room.
+        sound: Its fingerprint, by which the ledger finds it again.
         score: What the watermark detector says of it, 0 to 1.
     """
 
     grant_id: str
     audio: bytes
     manifest: bytes
+    sound: bytes
     score: float
 
 
@@ -51,10 +52,10 @@ def finish(
         InputError: The format does not have this rate.
     """
     marked = fit(marks.embed(fit(audio), sample_rate, grant_id))
-    payload = payload_of(marks.keyed.key, grant_id) if marks.keyed else None
+    sound = marks.fingerprint(marked, sample_rate)
     plain = encode_audio(marked, sample_rate, suffix)
-    signed, manifest = sign_audio(plain, suffix, ca, grant_id, card_hash, title, payload)
-    found = marks.demand(decode_audio(signed, PERTH_RATE, title)[0], PERTH_RATE)
+    signed, manifest = sign_audio(plain, suffix, ca, grant_id, card_hash, title, sound)
+    score = marks.demand(decode_audio(signed, PERTH_RATE, title)[0], PERTH_RATE, grant_id)
     beside = manifest if suffix.lower() in BESIDE else None
     stated = check_manifest(io.BytesIO(signed), suffix.lower(), beside, ca)
     if stated.state != "trusted" or stated.ledger_id != grant_id:
@@ -62,7 +63,7 @@ def finish(
             f"The result's C2PA manifest is {stated.state} {list(stated.reasons)}; nothing was "
             "written"
         )
-    return Marked(grant_id, signed, manifest, found.score)
+    return Marked(grant_id, signed, manifest, sound, score)
 
 
 def fit(audio: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ and in this process: what is released was marked here, under it. Grants, refusal
 all ledger rows.
 """
 
+import base64
 import hashlib
 import os
 import secrets
@@ -166,7 +167,9 @@ class Gate:
         self._marked[grant.id] = _digest(made)
         return made
 
-    def release(self, grant: Grant, made: Marked, destination: Path) -> str:
+    def release(
+        self, grant: Grant, made: Marked, destination: Path, seed: int | None = None
+    ) -> str:
         """Let one recording out: log it, then put it into place; whole or not at all.
 
         Args:
@@ -174,6 +177,7 @@ class Gate:
             made: From `mark`, under this grant; nothing else passes.
             destination: Where it goes; a file there is replaced. A manifest that has no room
                 inside is put beside it; the store keeps one, too.
+            seed: Of the random draws that made it; kept in the ledger.
         Returns:
             The ledger id, which is `grant.id`.
         Raises:
@@ -199,6 +203,8 @@ class Gate:
                 "path": str(destination),
                 "sha256": hashlib.sha256(made.audio).hexdigest(),
                 "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
+                "sound": base64.b64encode(made.sound).decode(),
+                "seed": seed,
             }
             try:
                 key = releases.begin(self.store, grant.id, made.audio, made.manifest)
@@ -298,7 +304,7 @@ def _named(grant: Grant) -> dict[str, str]:
 
 
 def _digest(made: Marked) -> str:
-    return hashlib.sha256(made.manifest + made.audio).hexdigest()
+    return hashlib.sha256(made.sound + made.manifest + made.audio).hexdigest()
 
 
 def _unpack_prompt(data: bytes, receipt: Receipt) -> Tensor:

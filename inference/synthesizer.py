@@ -6,6 +6,7 @@ carries both marks and stands in the ledger, or an error and no file.
 
 import getpass
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ TRIES = 3
 """Of a sentence that did not end: each with the next seed."""
 SHORT_SECONDS = 1.0
 """Speech that may be too short for the marks: it is tried again like one without end."""
+SEEDS = 2**32  # a fresh seed is one of so many
 GRACE_SECONDS = 1.5
 """Added to every limit, as short texts are read slower."""
 
@@ -61,6 +63,8 @@ class Spoken:
     """Its length."""
     watermark_score: float
     """What the watermark detector said of the file before it was released (0..1)."""
+    seed: int
+    """Of the random draws; the ledger keeps it, too."""
 
 
 def limit_seconds(text: str) -> float:
@@ -99,7 +103,7 @@ class Synthesizer:
         out: Path,
         purpose: str = "research",
         user: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         sampling: Sampling | None = None,
         alteration: Alteration | None = None,
         samples: int = 1,
@@ -113,7 +117,8 @@ class Synthesizer:
                 own when it is first asked for.
             purpose: What the speech is for; the voice's receipt must allow it.
             user: Who asks; the login name if None.
-            seed: Of the random draws; seed, text, voice and device make the codes.
+            seed: Of the random draws; seed, text, voice and device make the codes. A fresh one if
+                None: with a known one anybody can say it again without a mark.
             sampling: As the model's card says if None; the paper's where it says nothing.
             alteration: Speed, pitch and formants; pitch and formants only if the receipt allows
                 it, and all three only with a codec that can (WORLD).
@@ -147,6 +152,7 @@ class Synthesizer:
             altered=alteration.changes_voice,
             codec=self.bundle.codec.identity,
         )
+        seed = secrets.randbelow(SEEDS) if seed is None else seed
         sampling = sampling or self.bundle.sampling
         try:
             seconds = self._room(grant) / self.bundle.codec.frame_rate
@@ -160,12 +166,13 @@ class Synthesizer:
                 except MarkError:  # another take of a single word may hold them
                     if again == TRIES - 1 or len(audio) > SHORT_SECONDS * rate:
                         raise
-            ledger_id = self.gate.release(grant, made, out)
+            seed += again
+            ledger_id = self.gate.release(grant, made, out, seed)
         except BaseException:
             self.gate.give_back(grant)
             raise
         seconds = len(audio) / self.bundle.codec.sample_rate
-        return Spoken(out, ledger_id, seconds, made.score)
+        return Spoken(out, ledger_id, seconds, made.score, seed)
 
     def _generate(
         self,

@@ -73,7 +73,7 @@ def refused(gate: Gate, voice="vera", purpose="research", user="ada", text="Hell
 
 def release(gate: Gate, grant: Grant, out: Path, audio: bytes = b"RIFF-some-audio") -> str:
     """As `Gate.mark` and then `Gate.release`, without the networks that mark."""
-    made = Marked(grant.id, audio, b"manifest of " + audio, 1.0)
+    made = Marked(grant.id, audio, b"manifest of " + audio, b"sound", 1.0)
     if grant.id in gate._marked:
         gate._marked[grant.id] = gate_module._digest(made)
     return gate.release(grant, made, out)
@@ -279,7 +279,7 @@ def test_a_stranger_is_not_taken_in_as_synthetic(store: Store, tmp_path: Path):
 
 def test_a_file_that_was_not_marked_here_is_not_released(gate: Gate, tmp_path: Path):
     grant, other = (gate.authorise("vera", "research", "ada", "Hello.") for _ in range(2))
-    made = Marked(grant.id, b"somebody's recording", b"", 1.0)
+    made = Marked(grant.id, b"somebody's recording", b"", b"", 1.0)
     gate._marked[other.id] = gate_module._digest(replace(made, grant_id=other.id))
     for given in (made, replace(made, grant_id=other.id)):
         with pytest.raises(RefusedError, match="audio-unmarked"):

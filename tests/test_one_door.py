@@ -62,13 +62,17 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "c2pa.sign": "a manifest",
     "recording.unpack": "a fingerprint",
     "perth_filter.evidence": "a measure of sound given before",
-    "spread_spectrum.group_of": "numbers of bands",
+    "fixed_pattern.group_of": "numbers of bands",
+    "fixed_pattern.FixedPattern.chips_for": "a pattern",
+    "keyed.Keyed.chips": "a pattern",
+    "sound.signs_of": "a fingerprint",
+    "released.released": "fingerprints",
     "keys.canonical": "JSON",
     "keys.verify": "a receipt",
     "keys.passphrase": "a secret of the caller's",
     "keys.next_passphrase": "a secret of the caller's",
-    "spread_spectrum.ensure_key": "the key of the mark",
-    "spread_spectrum.load_key": "the key of the mark",
+    "keyed.ensure_key": "the key of the mark",
+    "keyed.load_key": "the key of the mark",
     "nobody.invent": "codes of nobody, with no prompt",
 }
 MAKERS = {  # call -> the only files that may make it
@@ -201,7 +205,7 @@ def test_every_public_function_that_yields_sound_is_known():
 def test_speaking_in_python_asks_the_gate(revoked: Path):
     synthesizer = Synthesizer()
     out, gate = revoked / "a.wav", synthesizer.gate
-    made = Marked("g-1", b"RIFF", b"", 1.0)
+    made = Marked("g-1", b"RIFF", b"", b"", 1.0)
     made_up = Grant("g-1", "nobody", "c-1", "a", "b", "Hi.", torch.zeros(8, 9), "", True, "codec")
     doors: list[Callable[[], Any]] = [
         lambda: synthesizer.speak("Hi.", "nobody", out),

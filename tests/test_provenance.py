@@ -48,6 +48,8 @@ def test_the_four_states(signed: Path, ca: c2pa.CA, tmp_path: Path):
     assert ours.state == "trusted" and not ours.reasons
     assert (ours.ledger_id, ours.card_hash, ours.title) == (LEDGER, CARD, "a sentence")
     assert ours.generator == "Sayso"
+    made = datetime.datetime.fromisoformat(ours.when or "")
+    assert abs(made - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(minutes=5)
 
     unknown = read_manifest(signed, None)
     assert unknown.state == "valid" and unknown.ledger_id == LEDGER
@@ -186,7 +188,7 @@ def test_ogg_and_opus_have_their_manifest_beside_them(tmp_path: Path, ca: c2pa.C
 
 def test_a_stripped_manifest_is_found_again(tmp_path: Path, ca: c2pa.CA):
     write_audio(tmp_path / "a.wav", torch.randn(24_000) * 0.1, 24_000)
-    manifest = sign(tmp_path / "a.wav", tmp_path / "b.wav", ca, LEDGER, CARD, "t", payload=77)
+    manifest = sign(tmp_path / "a.wav", tmp_path / "b.wav", ca, LEDGER, CARD, "t", sound=b"\1\2")
     assert read_manifest(tmp_path / "b.wav", ca).state == "trusted"
     keep_manifest(tmp_path, LEDGER, manifest)
     write_audio(tmp_path / "sent.mp3", torch.randn(24_000) * 0.1, 24_000)

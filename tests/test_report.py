@@ -1,9 +1,9 @@
 """`sayso detect` over files and folders: table, JSON, exit codes, pictures, stripped manifests."""
 
+import base64
 import io
 import json
 import os
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from rich.text import Text
 from sayso.inference.detection import report
 from sayso.inference.detection.detector import Detection, Detector
 from sayso.inference.provenance.c2pa import ensure_ca, keep_manifest, sign
+from sayso.inference.store.store import Store
 from sayso.inference.watermark.ensemble import load_marks
-from sayso.inference.watermark.spread_spectrum import payload_of
 from sayso.model.audio import read_audio, write_audio
 from sayso.model.errors import InputError
 from speech import reader_clips
@@ -33,16 +33,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = reader_clips()
     speech = read_audio(clips[11], 24_000)[0, : 8 * 24_000]
     marks = load_marks(home)
-    assert marks.keyed is not None
-    write_audio(base / "draft.wav", marks.embed(speech, 24_000, "row-7"), 24_000)
-    payload = payload_of(marks.keyed.key, "row-7")
+    marked = marks.embed(speech, 24_000, "row-7")
+    sound = marks.fingerprint(marked, 24_000)
+    write_audio(base / "draft.wav", marked, 24_000)
     ca = ensure_ca(home / "ca")
-    manifest = sign(base / "draft.wav", files / "ours.wav", ca, "row-7", "0" * 64, "t", payload)
+    manifest = sign(base / "draft.wav", files / "ours.wav", ca, "row-7", "0" * 64, "t", sound)
     keep_manifest(home, "row-7", manifest)
-    with sqlite3.connect(home / "sayso.db") as database:  # only what the look-up reads
-        database.execute("CREATE TABLE ledger (seq, event, id)")
-        rows = [(i, "released", f"row-{i}") for i in range(20)]
-        database.executemany("INSERT INTO ledger VALUES (?, ?, ?)", rows)
+    with Store.open(home) as store, store.transaction():
+        for row in range(20):
+            details = {"sound": base64.b64encode(sound).decode()} if row == 7 else {"sound": "AAH/"}
+            store.append("released", f"row-{row}", details)
     real = read_audio(clips[12], 16_000)[0, : 6 * 16_000]
     write_audio(files / "heard/real.flac", real, 16_000)
     return base
@@ -61,7 +61,7 @@ def test_a_folder_as_table_and_exit_code(store: Path):
     assert "yes" in rows["ours.wav"] and "yes" not in rows["real.flac"]
 
 
-def test_a_stripped_manifest_is_found_by_the_keyed_mark(store: Path, tmp_path: Path):
+def test_a_stripped_manifest_is_found_by_its_sound(store: Path, tmp_path: Path):
     write_audio(tmp_path / "sent.mp3", read_audio(store / "files/ours.wav", 24_000), 24_000)
     found = Detector(store / "home").detect(tmp_path / "sent.mp3")
     assert found.manifest.state == "none" and found.ours
@@ -69,7 +69,7 @@ def test_a_stripped_manifest_is_found_by_the_keyed_mark(store: Path, tmp_path: P
     assert found.recalled is not None and found.recalled.state == "trusted"
     assert found.recalled.ledger_id == "row-7"
     assert found.to_json()["c2pa"]["recalled"] == {"state": "trusted", "ledger_id": "row-7"}
-    assert "manifest recalled" in report.ledger_row(found)
+    assert report.ledger_row(found) == "row-7 (by sound and mark, manifest recalled)"
     # a stranger with nothing but our root sees PerTh's mark, and no row
     elsewhere = Detector(store / "home/ca/root.pem").detect(tmp_path / "sent.mp3")
     assert elsewhere.present and elsewhere.found.keyed is None and not elsewhere.ledger_ids
@@ -144,19 +144,32 @@ def test_a_strangers_manifest_and_a_forged_ledger_id(store: Path, tmp_path: Path
     stranger = ensure_ca(tmp_path / "stranger/ca")
     real = read_audio(store / "files/heard/real.flac", 24_000)
     write_audio(tmp_path / "draft.wav", real, 24_000)
-    sign(tmp_path / "draft.wav", tmp_path / "forged.wav", stranger, "row-7", "0" * 64, "t", 7)
+    sign(tmp_path / "draft.wav", tmp_path / "forged.wav", stranger, "row-7", "0" * 64, "t")
     detector = Detector(store / "home")
     forged = detector.detect(tmp_path / "forged.wav")
     assert forged.manifest.state == "valid" and forged.manifest.ledger_id == "row-7"
     assert not forged.ours and not forged.ledger_ids and report.ledger_row(forged) == ""
     assert report.exit_code([forged]) == 4
-    # our own recording, with their manifest in place of ours: the keyed mark still leads home
+    # our own recording, with their manifest in place of ours: its sound still leads home
     write_audio(tmp_path / "ours.wav", read_audio(store / "files/ours.wav", 24_000), 24_000)
     sign(tmp_path / "ours.wav", tmp_path / "taken.wav", stranger, "row-3", "0" * 64, "t")
     taken = detector.detect(tmp_path / "taken.wav")
     assert taken.manifest.state == "valid" and taken.ledger_ids == ("row-7",)
     assert taken.recalled is not None and taken.recalled.ledger_id == "row-7"
     assert "row-7" in report.ledger_row(taken) and "row-3" not in report.ledger_row(taken)
+
+
+def test_a_mark_copied_from_an_output_is_never_ours(store: Path, tmp_path: Path):
+    """Both our marks on a stranger's recording: marked, told as copied, nothing recalled."""
+    marks = load_marks(store / "home")
+    real = read_audio(store / "files/heard/real.flac", 24_000)[0]
+    write_audio(tmp_path / "forged.wav", marks.embed(real, 24_000, "row-7"), 24_000)
+    forged = Detector(store / "home").detect(tmp_path / "forged.wav")
+    assert forged.marked and not forged.ours and not forged.ledger_ids and forged.recalled is None
+    assert (
+        forged.to_json()["watermark"]["copied_from"] == ["row-7"] and not forged.to_json()["ours"]
+    )
+    assert report.ledger_row(forged) == "not ours: mark copied from row-7"
 
 
 def test_an_ogg_without_its_sidecar_or_with_anothers(store: Path, tmp_path: Path):
@@ -170,7 +183,7 @@ def test_an_ogg_without_its_sidecar_or_with_anothers(store: Path, tmp_path: Path
     sidecar.rename(tmp_path / "other.ogg.c2pa")
     bare = detector.detect(tmp_path / "said.ogg")
     assert bare.manifest.state == "none" and "no said.ogg.c2pa" in bare.manifest.reasons[0]
-    assert bare.ours and bare.present  # by the marks in the sound alone
+    assert bare.ours and bare.present  # by sound and marks alone
     other = detector.detect(tmp_path / "other.ogg")
     assert other.manifest.state == "invalid" and not other.ours
 

@@ -53,6 +53,7 @@ def test_what_leaves_carries_both_marks_and_stands_in_the_ledger(speaker, home, 
     assert found.manifest.state == "trusted"
     assert found.manifest.ledger_id == spoken.ledger_id
     assert found.manifest.card_hash == speaker.bundle.card_hash
+    assert spoken.ledger_id in found.ledger_ids and found.ours
     assert unreleased(tmp_path / "home") == []
     verify(speaker.store)
 
@@ -253,14 +254,15 @@ def test_every_known_error_is_a_sayso_error():
 
 
 def test_a_file_that_lost_its_manifest_is_led_back_to_it(speaker, home, tmp_path):
-    """Written anew: the keyed mark names the ledger row, and the store has kept the manifest."""
+    """Written anew: its sound names the ledger row, and the store has kept the manifest."""
     from sayso.model.audio import read_audio, write_audio
 
-    text = f"{TEXT} And there it stayed all day. Then it went to the kitchen to look for milk."
-    spoken = speaker.speak(text, "nobody", tmp_path / "said.wav")  # 3 s do not hold all bits
+    spoken = speaker.speak(TEXT, "nobody", tmp_path / "said.wav")
+    (row,) = speaker.store.entries("released", id=spoken.ledger_id)
+    assert row.content["seed"] == spoken.seed
     write_audio(tmp_path / "bare.wav", read_audio(tmp_path / "said.wav", 24_000), 24_000)
     found = detect(tmp_path / "bare.wav", home)
     assert found.manifest.state == "none"
-    assert spoken.ledger_id in found.ledger_ids
+    assert found.ours and found.present and found.ledger_ids == (spoken.ledger_id,)
     assert found.recalled is not None
     assert found.recalled.ledger_id == spoken.ledger_id

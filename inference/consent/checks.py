@@ -159,7 +159,8 @@ def check_known(take: Take, earlier: Sequence[NDArray[np.uint32]]) -> Iterator[V
 
 def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
     """That the recording was not made by us, nor says that a generator made it."""
-    score = marks.search(torch.from_numpy(take.audio), RATE).score
+    found = marks.search(torch.from_numpy(take.audio), RATE)
+    score = max(found.score, 0.0 if found.keyed is None else found.keyed.likeness)
     yield Verdict(
         _check(f"{take.name} watermark", score, WATERMARK),
         score < WATERMARK,
@@ -167,7 +168,8 @@ def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
         f"The {take.name} recording carries a generator's watermark (score {score:.2f}): consent "
         "is given by a person's own voice.",
     )
-    state = read_manifest(take.path, None).state
+    manifest = read_manifest(take.path, None)
+    state = "somewhere else" if manifest.elsewhere else manifest.state
     yield Verdict(
         _check(f"{take.name} C2PA", float(state != "none"), 1.0),
         state == "none",

@@ -26,6 +26,7 @@ from ..provenance.c2pa import sidecar_of
 from ..recognisers import Ears, embedding, load_ears
 from ..store import keys, ledger
 from ..store.ledger import Entry
+from ..store.released import released
 from ..store.store import Store
 from ..watermark.ensemble import Marks, load_marks
 from . import checks, recording
@@ -99,7 +100,7 @@ def finish_enrolment(
         other = None if prompt is None else _copy(prompt, "prompt", folder)
         takes = [shot for shot in (take, other) if shot is not None]
         hashes = {shot.name: hashlib.sha256(shot.path.read_bytes()).hexdigest() for shot in takes}
-        marks = marks or load_marks(store.home)
+        marks = marks or load_marks(store.home, rows=released(store.home))
         ears = ears or load_ears()
         with _refusal_logged(store, session), store.transaction():
             store.check()

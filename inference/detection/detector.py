@@ -2,8 +2,9 @@
 
 No mark found does not mean "recorded from life": marks can be removed, and other systems' speech
 carries none of ours. PerTh's mark alone means "marked with PerTh", which others use too and anyone
-can put on any recording; only a trusted manifest or the keyed mark says that it was made here. Next
-to the marks stands a hint, whether it sounds like our model (`classifier`). It decides nothing.
+can put on any recording; so can, by now, the one pattern of older stores. Only a trusted manifest,
+or the sound and the mark of one output in the store's ledger, says that it was made here. Next to
+the marks stands a hint, whether it sounds like our model (`classifier`). It decides nothing.
 """
 
 import math
@@ -16,9 +17,10 @@ import torch
 from sayso.model.audio import read_audio, resample
 
 from ..provenance.c2pa import Manifest, load_anchor, read_manifest, recall_manifest
-from ..store.released import released_ids
+from ..store.released import released
 from ..watermark.base import Trace
 from ..watermark.ensemble import Found, Marks, load_audioseal_if_there
+from ..watermark.fixed_pattern import FixedTrace
 from ..watermark.keyed import KeyedTrace, load_keyed
 from ..watermark.perth import PERTH_RATE, Perth, PerthTrace, load_watermarker
 from .classifier import RATE as SYNTHETIC_RATE
@@ -32,8 +34,10 @@ class Detection:
     Attributes:
         found: The inaudible marks.
         manifest: The content credentials; only the state "trusted" says that they are ours.
-        ledger_ids: Rows of the store's ledger that the keyed mark's bits stand for: they name the
-            file even when its manifest was stripped. Nearly always one or none.
+        ledger_ids: Rows of the store's ledger whose outputs sound as the file does and whose marks
+            it carries: they name it even when its manifest was stripped. Mostly one or none.
+        older_ids: Rows without a fingerprint that the older pattern's bits stand for. That pattern
+            can be copied: they may be, or not be, where the file is from.
         recalled: The store's copy of the manifest that the file has lost.
         likeness: Whether it sounds like our model; no mark, and `ours` does not ask it.
     """
@@ -44,6 +48,7 @@ class Detection:
     manifest: Manifest
     likeness: Likeness
     ledger_ids: tuple[str, ...] = ()
+    older_ids: tuple[str, ...] = ()
     recalled: Manifest | None = None
 
     @property
@@ -57,15 +62,31 @@ class Detection:
         return self.found.score
 
     @property
+    def marked(self) -> bool:
+        """Whether any layer shows the file to be made with Sayso, or marked as if it were."""
+        return self.present or self.ours
+
+    @property
     def ours(self) -> bool:
-        """Whether any layer shows the file to be made with Sayso (or marked as if it were)."""
-        return self.present or self.manifest.state == "trusted"
+        """Whether it was made here: a trusted manifest, or sound and mark of an output of ours."""
+        return self.manifest.state == "trusted" or bool(self.ledger_ids)
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """Rows of the store that it sounds like, without their marks: washed, or said again."""
+        return () if self.found.keyed is None else self.found.keyed.alike
+
+    @property
+    def copied_from(self) -> tuple[str, ...]:
+        """Rows of the store whose keyed mark lies on this sound, which is not theirs."""
+        return () if self.found.keyed is None else self.found.keyed.copied
 
     def to_json(self) -> dict[str, Any]:
         """For machines; the keys are stable, new ones may come."""
         return {
             "file": str(self.path),
             "seconds": round(self.seconds, 3),
+            "ours": self.ours,
             "watermark": {
                 "present": self.present,
                 "score": round(self.score, 4),
@@ -75,10 +96,14 @@ class Detection:
                     if trace is not None
                 },
                 "ledger_ids": list(self.ledger_ids),
+                "older_ids": list(self.older_ids),
+                "copied_from": list(self.copied_from),
+                "sounds_like_ids": list(self.alike),
             },
             "c2pa": {
                 "state": self.manifest.state,
                 "ledger_id": self.manifest.ledger_id,
+                "when": self.manifest.when,
                 "reasons": list(self.manifest.reasons),
                 "recalled": None
                 if self.recalled is None
@@ -106,7 +131,9 @@ class Detector:
         if folder is not None and (folder.is_file() or (folder / "ca").exists()):
             self.anchor = load_anchor(folder if folder.is_file() else folder / "ca")
         self.home = folder if folder is not None and folder.is_dir() else None
-        keyed = None if self.home is None else load_keyed(self.home, create=False)
+        keyed = None
+        if self.home is not None:
+            keyed = load_keyed(self.home, create=False, rows=released(self.home))
         self.marks = Marks(perth or load_watermarker(), keyed, load_audioseal_if_there())
         self.synthetic = load_synthetic()
 
@@ -115,16 +142,17 @@ class Detector:
         path = Path(path)
         audio = read_audio(path, PERTH_RATE, allow_silence=True)[0]
         found = self.marks.search(audio, PERTH_RATE)
-        rows: list[str] = []
-        if self.home and self.marks.keyed and found.keyed and found.keyed.payload is not None:
-            rows = self.marks.keyed.rows(found.keyed.payload, released_ids(self.home))
+        rows = () if found.keyed is None else found.keyed.rows
+        older: list[str] = []
+        if self.marks.keyed and found.fixed and found.fixed.payload is not None:
+            older = self.marks.keyed.fixed.rows(found.fixed.payload, self.marks.keyed.older)
         manifest, recalled = read_manifest(path, self.anchor), None
         if self.home and len(rows) == 1 and manifest.state != "trusted":  # lost, or a stranger's
             recalled = recall_manifest(path, self.home, rows[0], self.anchor)
         narrow = torch.from_numpy(resample(audio.numpy(), PERTH_RATE, SYNTHETIC_RATE))
         likeness = listen(self.synthetic, narrow)
         seconds = len(audio) / PERTH_RATE
-        return Detection(path, seconds, found, manifest, likeness, tuple(rows), recalled)
+        return Detection(path, seconds, found, manifest, likeness, rows, tuple(older), recalled)
 
 
 def detect(
@@ -147,6 +175,8 @@ def _trace_json(trace: Trace, seconds: float) -> dict[str, Any]:
     if isinstance(trace, PerthTrace):
         out["network"] = round(trace.network, 4)
     if isinstance(trace, KeyedTrace):
+        out["likeness"] = round(trace.likeness, 4)
+    if isinstance(trace, FixedTrace):
         out["payload"] = trace.payload
     return out
 

@@ -80,12 +80,12 @@ def look(path: Path, detector: Detector) -> Result:
 
 
 def exit_code(results: Iterable[Result]) -> int:
-    """0: all files carry a mark of ours. 4: one does not. 5: one could not be read."""
+    """0: all files are marked. 4: one is not. 5: one could not be read."""
     code = ALL_MARKED
     for result in results:
         if isinstance(result, Unread):
             return SOME_UNREADABLE
-        if not result.ours:
+        if not result.marked:
             code = SOME_UNMARKED
     return code
 
@@ -155,12 +155,18 @@ def where_in_words(result: Detection) -> str:
 
 
 def ledger_row(result: Detection) -> str:
-    """The row that a trusted manifest names, else those that the keyed mark's bits stand for."""
+    """The row that a trusted manifest or sound and mark name; or what else is known of rows."""
     if result.manifest.state == "trusted" and result.manifest.ledger_id:
         return result.manifest.ledger_id
     if result.ledger_ids:
         kept = ", manifest recalled" if result.recalled is not None else ""
-        return f"{' or '.join(result.ledger_ids)} (by the keyed mark{kept})"
+        return f"{' and '.join(result.ledger_ids)} (by sound and mark{kept})"
+    if result.copied_from:
+        return f"not ours: mark copied from {' and '.join(result.copied_from)}"
+    if result.alike:
+        return f"sounds like {' and '.join(result.alike)}, whose mark is not there"
+    if result.older_ids:
+        return f"{' or '.join(result.older_ids)}? (older mark; may be copied)"
     return ""
 
 
@@ -180,7 +186,12 @@ def draw(result: Detection, picture: Path) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.specgram(audio + 1e-8 * np.ones_like(audio), NFFT=512, Fs=rate, noverlap=384, vmin=-140)
     upper.set(ylabel="Hz", title=f"{result.path.name}: C2PA {result.manifest.state}")
-    colours = {"perth": "tab:orange", "keyed": "tab:cyan", "audioseal": "tab:pink"}
+    colours = {
+        "perth": "tab:orange",
+        "keyed": "tab:cyan",
+        "fixed": "tab:olive",
+        "audioseal": "tab:pink",
+    }
     for row, (name, trace) in enumerate(result.found.named().items()):
         if trace is None:
             continue

@@ -5,7 +5,9 @@ root a good signature is "valid", not "trusted": anybody can make an authority, 
 says that the file is ours.
 """
 
+import base64
 import dataclasses
+import datetime
 import io
 import json
 from dataclasses import dataclass
@@ -56,8 +58,9 @@ BESIDE = (".ogg", ".opus")
 """C2PA has no place in these; their manifest stands in a file beside them."""
 ELSEWHERE = "Remote: must fetch remote manifests from url "
 """What C2PA says of a file that only names a URL, which is never followed."""
-SOFT_BINDING = "org.sayso.weave.1"
-"""The keyed mark's name as a C2PA soft binding: its bits lead back to the ledger row."""
+NOT_FETCHED = "not fetched: "
+SOFT_BINDING = "org.sayso.sound.1"
+"""The fingerprint's name as a C2PA soft binding: it leads back to the ledger row."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,22 @@ class Manifest:
             manifest.
         ledger_id: As the manifest claims it; a fact only when `state` is "trusted".
         card_hash: SHA-256 of the model card, likewise.
+        when: The signing machine's clock as the file was made; nobody else vouches for it.
         reasons: Codes of the failed checks (C2PA's own), or why nothing was read.
     """
 
     state: State
     ledger_id: str | None = None
     card_hash: str | None = None
+    when: str | None = None
     title: str | None = None
     generator: str | None = None
     reasons: tuple[str, ...] = ()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the file names a URL to fetch a manifest from, which is not done."""
+        return any(reason.startswith(NOT_FETCHED) for reason in self.reasons)
 
 
 def sign_audio(
@@ -88,13 +98,13 @@ def sign_audio(
     ledger_id: str,
     card_hash: str,
     title: str,
-    payload: int | None = None,
+    sound: bytes = b"",
 ) -> tuple[bytes, bytes]:
     """Signs a file in memory; the audio data stay as they are, bit for bit.
 
     Args:
         suffix: Of the file's name, one of `SIGNED` or `BESIDE`.
-        payload: The keyed mark's bits, stated in the manifest as its soft binding.
+        sound: Its fingerprint, stated in the manifest as its soft binding.
     Returns:
         The file with our manifest in it, and the manifest itself (see `keep_manifest`). Ogg and
         Opus have no place for a manifest: the file is as it was, the manifest goes beside it.
@@ -104,7 +114,7 @@ def sign_audio(
     suffix = suffix.lower()
     if suffix not in SIGNED + BESIDE:
         raise MarkError(f"Cannot sign {suffix} files; use {', '.join(SIGNED + BESIDE)}.")
-    definition = manifest_definition(ledger_id, card_hash, title, TYPES[suffix], payload)
+    definition = manifest_definition(ledger_id, card_hash, title, TYPES[suffix], sound)
     target = io.BytesIO()
     try:
         with _signer(ca) as signer, c2pa.Builder(json.dumps(definition)) as builder:
@@ -123,7 +133,7 @@ def sign(
     ledger_id: str,
     card_hash: str,
     title: str,
-    payload: int | None = None,
+    sound: bytes = b"",
 ) -> bytes:
     """`sign_audio` from file to file, whole or not at all; a manifest beside it is written first.
 
@@ -138,7 +148,7 @@ def sign(
         raise MarkError(f"Cannot sign {audio_file.name} as {out_file.name}: give one suffix.")
     try:
         signed, manifest = sign_audio(
-            audio_file.read_bytes(), suffix, ca, ledger_id, card_hash, title, payload
+            audio_file.read_bytes(), suffix, ca, ledger_id, card_hash, title, sound
         )
         if suffix in BESIDE:
             replace_file(sidecar_of(out_file), manifest, 0o644)
@@ -185,7 +195,7 @@ def check_manifest(
                 return _manifest(json.loads(reader.json()))
     except (c2pa.C2paError, OSError) as error:
         if (where := str(error)).startswith(ELSEWHERE):
-            return Manifest("none", reasons=(f"not fetched: {where.removeprefix(ELSEWHERE)}",))
+            return Manifest("none", reasons=(NOT_FETCHED + where.removeprefix(ELSEWHERE),))
         # Something is there (or the container is broken) that C2PA cannot make sense of.
         return Manifest("invalid", reasons=(str(error),))
 
@@ -204,7 +214,7 @@ def recall_manifest(path: Path, home: Path, ledger_id: str, ca: Anchor | None) -
     """The kept manifest of a ledger row for a file whose own was stripped; None if none was kept.
 
     Its audio has changed since, so its hash cannot match: "trusted" or "valid" here speaks of the
-    manifest's signature and content alone. That it belongs to this audio rests on the keyed mark.
+    manifest's signature and content alone. That it belongs to this audio rests on its sound.
     """
     file = kept_path(home, ledger_id)
     if not file.is_file():
@@ -229,18 +239,20 @@ def recall_manifest(path: Path, home: Path, ledger_id: str, ca: Anchor | None) -
 
 
 def manifest_definition(
-    ledger_id: str, card_hash: str, title: str, kind: str, payload: int | None = None
+    ledger_id: str, card_hash: str, title: str, kind: str, sound: bytes = b""
 ) -> dict[str, Any]:
-    """The manifest before signing: created by a trained model, with the ledger id and card hash."""
+    """The manifest before signing: made by a trained model, when, with ledger id and card hash."""
     agent = {"name": "Sayso", "version": _version()}
-    created = {"action": "c2pa.created", "digitalSourceType": TRAINED, "softwareAgent": agent}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    created = {"action": "c2pa.created", "when": now.replace("+00:00", "Z")}
+    created |= {"digitalSourceType": TRAINED, "softwareAgent": agent}
     ours = {"ledger_id": ledger_id, "model_card_sha256": card_hash}
     assertions: list[dict[str, Any]] = [
         {"label": "c2pa.actions", "data": {"actions": [created]}},
         {"label": OUR_LABEL, "data": ours},
     ]
-    if payload is not None:
-        blocks = [{"scope": {}, "value": f"{payload:06x}"}]
+    if sound:
+        blocks = [{"scope": {}, "value": base64.b64encode(sound).decode()}]
         binding = {"alg": SOFT_BINDING, "blocks": blocks}
         assertions.append({"label": "c2pa.soft-binding", "data": binding})
     return {
@@ -253,8 +265,12 @@ def manifest_definition(
 
 def _manifest(found: dict[str, Any]) -> Manifest:
     active = found.get("manifests", {}).get(found.get("active_manifest"), {})
-    ours = next((a for a in active.get("assertions", []) if a.get("label") == OUR_LABEL), {})
-    data = ours.get("data", {})
+    data, when = {}, None
+    for assertion in active.get("assertions", []):
+        if assertion.get("label") == OUR_LABEL:
+            data = assertion.get("data", {})
+        if str(assertion.get("label", "")).startswith("c2pa.actions"):
+            when = next((a.get("when") for a in assertion["data"].get("actions", [])), None)
     results = found.get("validation_results", {}).get("activeManifest", {})
     reasons = tuple(str(failure.get("code")) for failure in results.get("failure", []))
     state = str(found.get("validation_state", "Invalid")).lower()
@@ -264,6 +280,7 @@ def _manifest(found: dict[str, Any]) -> Manifest:
         state=known.get(state, "invalid"),
         ledger_id=data.get("ledger_id"),
         card_hash=data.get("model_card_sha256"),
+        when=when,
         title=active.get("title"),
         generator=generator,
         reasons=reasons,

@@ -1,5 +1,7 @@
 """What left the store, for a reader who only looks: the detector changes nothing."""
 
+import base64
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,8 +10,10 @@ from ..errors import StoreError
 from .database import FILE
 
 
-def released_ids(home: Path) -> list[str]:
-    """The ids of all files that the store's ledger says have left; changes nothing.
+def released(home: Path) -> list[tuple[str, bytes | None]]:
+    """Ledger id and fingerprint of every file that left, oldest first; changes nothing.
+
+    Files that left before there were fingerprints have None.
 
     Raises:
         StoreError: The ledger cannot be read.
@@ -20,7 +24,11 @@ def released_ids(home: Path) -> list[str]:
     try:
         address = f"{file.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(address, uri=True)) as database:
-            rows = database.execute("SELECT id FROM ledger WHERE event = 'released'").fetchall()
-        return [row[0] for row in rows]
-    except sqlite3.Error as error:
+            found = database.execute(
+                "SELECT l.id, d.content FROM ledger l JOIN details d ON d.seq = l.seq "
+                "WHERE l.event = 'released' ORDER BY l.seq"
+            ).fetchall()
+        details = [(row, json.loads(content).get("sound")) for row, content in found]
+        return [(row, base64.b64decode(sound) if sound else None) for row, sound in details]
+    except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"{file} cannot be read ({error}).") from error

@@ -1,11 +1,12 @@
 """All the inaudible marks of one store together: put in, looked for, and demanded.
 
-PerTh is the public one (anyone with the package can find it, and forge it); the keyed one only
-the store can find, nor can others make it; AudioSeal joins where its weights are. A mark is made
+PerTh is the public one (anyone with the package can find it, and forge it); the keyed one, bound to
+an output's sound, only the store can find; AudioSeal joins where its weights are. A mark is made
 stronger until it is found with a margin, because a short or noisy sentence carries less.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,35 +14,39 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import MarkError
-from . import spread_spectrum
 from .audioseal import AudioSealMark, audioseal_files, load_audioseal
 from .base import THRESHOLD, Stretch, Trace, TraceKind, check_audio
+from .fixed_pattern import FixedTrace, payload_of
 from .keyed import Keyed, KeyedTrace, load_keyed
 from .perth import Perth, PerthTrace, load_watermarker
 
 PERTH_STRENGTHS = (0.65, 0.8, 1.0, 1.3, 1.7, 2.2)
 KEYED_DECIBELS = (2.0, 2.5, 3.5, 5.0, 7.0)
-KEYED_WEIGHT, TOGETHER_LIMIT = 4.0, 2.3
-"""No clip of 1,384 trials reaches the limit that is not over PerTh's own already."""
 MARGIN = 0.65
 """The score that each mark must reach when it is put in, well above the threshold."""
 PIECE, OVERLAP = 60.0, 6.0
 """Seconds: longer files are looked at in pieces, as memory grows with the length (0.4 GB/min)."""
-CALIBRATED, PERTH_GROWTH, KEYED_GROWTH = 15.0, 0.055, 0.016
+CALIBRATED, PERTH_GROWTH, FIXED_GROWTH = 15.0, 0.055, 0.016
 """The highest score of an unmarked file grows with the logarithm of its length over 15 s, by the
 scale of the (Gumbel) distribution of scores over all real clips; so much is taken off."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of each mark in one file; None for a mark that cannot be looked for here."""
+    """What was found of each mark in one file; None for a mark that cannot be looked for here.
+
+    `fixed` is that of older stores, looked for where the ledger has outputs without a fingerprint.
+    """
 
     perth: PerthTrace
     keyed: KeyedTrace | None
+    fixed: FixedTrace | None = None
     audioseal: Trace | None = None
 
     def named(self) -> dict[str, Trace | None]:
-        return {"perth": self.perth, "keyed": self.keyed, "audioseal": self.audioseal}
+        """Each mark's trace by its name."""
+        keyed = {"perth": self.perth, "keyed": self.keyed, "fixed": self.fixed}
+        return {**keyed, "audioseal": self.audioseal}
 
     @property
     def traces(self) -> list[Trace]:
@@ -49,11 +54,8 @@ class Found:
 
     @property
     def score(self) -> float:
-        """The highest of the marks' scores, or that of PerTh's and the keyed mark together."""
-        single = max(trace.score for trace in self.traces)
-        if self.keyed is None:
-            return single
-        return max(single, together(self.perth.score, self.keyed.score))
+        """The highest of the marks' scores."""
+        return max(trace.score for trace in self.traces)
 
     @property
     def present(self) -> bool:
@@ -81,46 +83,63 @@ class Marks:
         if self.keyed is None:
             raise MarkError("There is no key for the keyed mark; nothing can be marked without it.")
         if self.audioseal is not None:
-            bits = spread_spectrum.payload_of(self.keyed.key, ledger_id) & 0xFFFF
+            bits = payload_of(self.keyed.key, ledger_id) & 0xFFFF
             audio = self.audioseal.embed(audio, sample_rate, bits)
         audio = self._embed_perth(audio, sample_rate)
         return self._embed_keyed(self.keyed, audio, sample_rate, ledger_id)
+
+    def fingerprint(self, audio: Tensor, sample_rate: int) -> bytes:
+        """What the ledger keeps of an output, to find it again; MarkError without a key."""
+        if self.keyed is None:
+            raise MarkError("There is no key for the keyed mark: its outputs are not found again.")
+        return self.keyed.fingerprint(audio, sample_rate)
 
     def search(self, audio: Tensor, sample_rate: int) -> Found:
         """Looks for every mark in (samples,), in pieces where it is long."""
         check_audio(audio)
         length, step = int(PIECE * sample_rate), int((PIECE - OVERLAP) * sample_rate)
         starts = range(0, max(1, len(audio) - int(OVERLAP * sample_rate)), step)
-        found = [self._search(audio[start : start + length], sample_rate) for start in starts]
+        whole = len(audio) / sample_rate
+        parts = (audio[start : start + length] for start in starts)
+        found = [self._search(part, sample_rate, whole) for part in parts]
         begins = [start / sample_rate for start in starts]
         seconds = len(audio) / sample_rate
         keyed = [each.keyed for each in found if each.keyed is not None]
+        fixed = [each.fixed for each in found if each.fixed is not None]
         seal = [each.audioseal for each in found if each.audioseal is not None]
         return Found(
             joined([each.perth for each in found], begins, seconds, PERTH_GROWTH),
-            joined(keyed, begins, seconds, KEYED_GROWTH) if keyed else None,
+            joined_keyed(keyed, begins) if keyed else None,
+            joined(fixed, begins, seconds, FIXED_GROWTH) if fixed else None,
             joined(seal, begins, seconds, 0.0) if seal else None,
         )
 
-    def _search(self, audio: Tensor, sample_rate: int) -> Found:
+    def _search(self, audio: Tensor, sample_rate: int, whole: float) -> Found:
+        keyed = self.keyed
         return Found(
             self.perth.search(audio, sample_rate),
-            None if self.keyed is None else self.keyed.search(audio, sample_rate),
+            None if keyed is None else keyed.search(audio, sample_rate, whole),
+            None if keyed is None or not keyed.older else keyed.search_fixed(audio, sample_rate),
             None if self.audioseal is None else self.audioseal.search(audio, sample_rate),
         )
 
-    def demand(self, audio: Tensor, sample_rate: int) -> Found:
-        """As `search`, but raises MarkError unless each of the marks is there."""
-        found = self.search(audio, sample_rate)
-        for name, trace in found.named().items():
-            if trace is not None and not trace.present:
+    def demand(self, audio: Tensor, sample_rate: int, ledger_id: str) -> float:
+        """The highest score of an output's marks (samples,); MarkError unless each is there."""
+        if self.keyed is None:
+            raise MarkError("There is no key for the keyed mark; nothing is released without it.")
+        scores = {
+            "perth": self.perth.score(audio, sample_rate),
+            "keyed": self.keyed.score(audio, sample_rate, ledger_id),
+        }
+        if self.audioseal is not None:
+            scores["audioseal"] = self.audioseal.score(audio, sample_rate)
+        for name, score in scores.items():
+            if score < THRESHOLD:
                 raise MarkError(
-                    f"The {name} watermark was not found in the result (score {trace.score:.2f}, "
+                    f"The {name} watermark was not found in the result (score {score:.2f}, "
                     f"needed {THRESHOLD:g}); nothing is released."
                 )
-        if found.keyed is None:
-            raise MarkError("There is no key for the keyed mark; nothing is released without it.")
-        return found
+        return max(scores.values())
 
     def _embed_perth(self, audio: Tensor, sample_rate: int) -> Tensor:
         score = 0.0
@@ -135,7 +154,7 @@ class Marks:
         score = 0.0
         for decibels in KEYED_DECIBELS:
             marked = keyed.embed(audio, sample_rate, ledger_id, decibels)
-            score = keyed.search(marked, sample_rate).score
+            score = keyed.score(marked, sample_rate, ledger_id)
             if score >= MARGIN:
                 return marked
         raise MarkError(_too_weak("keyed", score, audio, sample_rate))
@@ -165,30 +184,46 @@ def joined(
     windows.sort(key=lambda window: window.start)
     score = max(best.score - less, 0.0)
     out = replace(best, score=score, windows=tuple(windows))
-    if isinstance(out, KeyedTrace) and score < THRESHOLD:
+    if isinstance(out, FixedTrace) and score < THRESHOLD:
         out = replace(out, payload=None)
     return out
 
 
-def together(perth: float, keyed: float) -> float:
-    """One score from two: a file in which both marks are just too weak is marked all the same.
+def joined_keyed(pieces: list[KeyedTrace], begins: list[float]) -> KeyedTrace:
+    """What was found of outputs in the overlapping pieces of a file: all rows, the best's score."""
+    best = max(pieces, key=lambda trace: (trace.score, trace.likeness))
+    rows = dict.fromkeys(row for trace in pieces for row in trace.rows)
+    alike = dict.fromkeys(row for trace in pieces for row in trace.alike)
+    copied = dict.fromkeys(row for trace in pieces for row in trace.copied)
+    windows = [
+        Stretch(begin + w.start, begin + w.stop, w.score)
+        for trace, begin in zip(pieces, begins, strict=True)
+        for w in trace.windows
+    ]
+    windows.sort(key=lambda window: window.start)
+    return replace(
+        best,
+        rows=tuple(rows),
+        alike=tuple(row for row in alike if row not in rows),
+        copied=tuple(row for row in copied if row not in rows),
+        windows=tuple(windows),
+    )
 
-    The keyed mark's score varies less in unmarked speech, hence its weight.
-    """
-    return min(THRESHOLD * (perth + KEYED_WEIGHT * keyed) / TOGETHER_LIMIT, 1.0)
 
-
-def load_marks(home: Path | None, create: bool = True) -> Marks:
+def load_marks(
+    home: Path | None, create: bool = True, rows: Sequence[tuple[str, bytes | None]] = ()
+) -> Marks:
     """The marks of the store in `home`, fail closed.
 
     Args:
         home: The store's folder; None for a reader without a store, who finds PerTh's mark only.
         create: Make the key on first use; False to only look.
+        rows: The outputs to look for, see `Keyed`.
 
     Raises:
         MarkError: PerTh or its weights are missing or damaged, or the key is.
     """
-    keyed = None if home is None else load_keyed(home, create)
+    keyed = None if home is None else load_keyed(home, create, rows)
     return Marks(load_watermarker(), keyed, load_audioseal_if_there())
 
 

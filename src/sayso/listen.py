@@ -81,7 +81,7 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
                 [target["text"]],
             )
             out = folder / f"{name}-step-{step:08d}.wav"
-            speaker.speak(target["text"], name, out, purpose="benchmark")
+            speaker.speak(target["text"], name, out, purpose="benchmark", seed=0)
             made[name] = out
     return made
 

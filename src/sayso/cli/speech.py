@@ -19,7 +19,9 @@ def speak(
     out: Annotated[Path, typer.Option(help="File to write: .wav, .flac, .mp3, .ogg or .opus.")],
     purpose: Annotated[str, typer.Option(help="What for; the receipt must allow it.")] = "research",
     user: Annotated[str | None, typer.Option(help="Who asks; the login name by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the random draws; by default a fresh one.")
+    ] = None,
     top_p: Annotated[
         float | None,
         typer.Option(help="Probability mass of nucleus sampling, 0 to 1; by default the model's."),
@@ -61,7 +63,7 @@ def speak(
     spoken = synthesizer.speak(text, voice, out, purpose, user, seed, sampling, alteration, samples)
     say(
         f"{spoken.path}: {spoken.seconds:.2f} s, watermark found ({spoken.watermark_score:.2f}), "
-        f"C2PA signed, ledger {spoken.ledger_id}"
+        f"C2PA signed, ledger {spoken.ledger_id}, seed {spoken.seed}"
     )
 
 
