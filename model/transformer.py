@@ -54,7 +54,10 @@ class Cache:
         self.used = 0  # slots looked at: no row has more, and no device is asked how many it has
 
     def reserve(self, new: int) -> tuple[Tensor, Tensor]:
-        """Place `new` tokens behind each row: their slots, and which slots each may look at."""
+        """Place `new` tokens behind each row: their slots, and which slots each may look at.
+
+        ValueError where the capacity is too small.
+        """
         self.used += new
         if self.used > self.keys.shape[3]:
             raise ValueError(f"cache holds {self.keys.shape[3]} tokens, {self.used} needed")
@@ -125,7 +128,8 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, L, D) to (B, L, D); rows are right-padded beyond `lengths` (B,).
 
-        With a cache, `x` holds the tokens that follow those in it (causal models only).
+        With a cache, `x` holds the tokens that follow those in it (causal models only, others
+        raise ValueError).
         """
         x = F.dropout(x, self.size.dropout, self.training)
         mask, slots = None, None
@@ -163,7 +167,8 @@ def embed_text(
 ) -> Tensor:
     """Text ids (B, S), right-padded beyond `lengths` (B,), and <eos> (Eq. 5): (B, S + 1, D).
 
-    <eos> is the last row of `table`, behind the vocabulary.
+    <eos> is the last row of `table`, behind the vocabulary. ValueError for more text than
+    positions.
     """
     text = F.pad(text, (0, 1)).scatter(1, lengths[:, None], table.num_embeddings - 1)
     if text.shape[1] > position.num_embeddings:

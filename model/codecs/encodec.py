@@ -204,7 +204,7 @@ def pretrained_encodec(folder: Path) -> EncodecModel:
 
 
 def download(cache: Path) -> Path:
-    """Fetch encodec_24khz into torch hub's cache, whole or not at all."""
+    """Fetch encodec_24khz into torch hub's cache, whole or not at all: else CheckpointError."""
     path = cache / PRETRAINED_FILE
     part = path.with_suffix(".part")
     try:

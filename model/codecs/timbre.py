@@ -104,6 +104,7 @@ class SpeechModel(Stored):
 
     @pivot.setter
     def pivot(self, timbre: Timbre) -> None:
+        """Copy another one into the buffers."""
         for name, value in timbre._asdict().items():
             getattr(self, f"pivot_{name}").copy_(torch.from_numpy(value))
 

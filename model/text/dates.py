@@ -33,34 +33,34 @@ def read_dates(text: str) -> str:
     spaced = r"(?<![\w.,+-])[1-9]\d{0,2}(?:(?: \d{3}){2,}|(?: 000)+)(?![\w.,-]*\s?\d)"
     text = re.sub(spaced, lambda m: m[0].replace(" ", ","), text)
     for pattern in PHONES:
-        text = re.sub(pattern, phone, text)
-    text = re.sub(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)", address, text)
-    text = re.sub(r"(?<![\d.,])\d+(?:\.\d+){2,}(?![\d.]*\d)", numeric_date_or_version, text)
-    text = re.sub(r"\b([A-Z]{2}|[Zz][Ii][Pp](?: code)?) (\d{5})(-\d{4})?\b", code, text)
+        text = re.sub(pattern, _phone, text)
+    text = re.sub(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)", _address, text)
+    text = re.sub(r"(?<![\d.,])\d+(?:\.\d+){2,}(?![\d.]*\d)", _numeric_date_or_version, text)
+    text = re.sub(r"\b([A-Z]{2}|[Zz][Ii][Pp](?: code)?) (\d{5})(-\d{4})?\b", _code, text)
     text = re.sub(
         r"\b(call|dial|text|ring|code|PIN|pin|extension|ext)(\.?(?: is)?) (\d{3,8})\b",
         lambda m: f"{m[1]}{m[2]} {digits(m[3])}", text, flags=re.I,
     )  # fmt: skip
-    text = re.sub(r"\b(\d{4})([-/])(\d{1,2})\2(\d{1,2})\b", numeric_date, text)
-    text = re.sub(r"\b(\d{1,2})([/-])(\d{1,2})\2(\d{4}|\d{2})\b", numeric_date, text)
+    text = re.sub(r"\b(\d{4})([-/])(\d{1,2})\2(\d{1,2})\b", _numeric_date, text)
+    text = re.sub(r"\b(\d{1,2})([/-])(\d{1,2})\2(\d{4}|\d{2})\b", _numeric_date, text)
     text = re.sub(
-        r"\b(on|by|until|since|before|after|from) (\d{1,2})/(\d{1,2})\b(?!/)", short, text
+        r"\b(on|by|until|since|before|after|from) (\d{1,2})/(\d{1,2})\b(?!/)", _short, text
     )
     text = re.sub(rf"\b(\d{{1,2}})-({MONTH})-(?=\d{{4}}\b)", r"\1 \2 ", text)
     text = re.sub(rf"\b({'|'.join(WEEKDAY)})\b\.?(?=,?\s(?:{MONTH}|\d))",
                   lambda m: WEEKDAY[m[1]], text)  # fmt: skip
-    text = re.sub(rf"\b({MONTH})\s{DAY}{TO}({MONTH})\s{DAY}{YEAR}", days_of_two_months, text)
-    text = re.sub(rf"\b({MONTH})\s{DAY}{TO}{DAY}(?![:\d]){YEAR}", days, text)
-    text = re.sub(rf"\b(the\s)?{DAY}{TO}{DAY}(\sof)?\s({MONTH})(?!\w){YEAR}", days_first, text)
-    text = re.sub(rf"\b({MONTH})\s{DAY}(?!\w)(?![,.:/%-]\d)(?!\s?[%x-])", month_day, text)
+    text = re.sub(rf"\b({MONTH})\s{DAY}{TO}({MONTH})\s{DAY}{YEAR}", _days_of_two_months, text)
+    text = re.sub(rf"\b({MONTH})\s{DAY}{TO}{DAY}(?![:\d]){YEAR}", _days, text)
+    text = re.sub(rf"\b(the\s)?{DAY}{TO}{DAY}(\sof)?\s({MONTH})(?!\w){YEAR}", _days_first, text)
+    text = re.sub(rf"\b({MONTH})\s{DAY}(?!\w)(?![,.:/%-]\d)(?!\s?[%x-])", _month_day, text)
     text = re.sub(
         rf"(?<![\w.,:$£€/-])(the\s)?(\d{{1,2}})(st|nd|rd|th)?(\sof)?\s({MONTH})(?!\w)",
-        day_month,
+        _day_month,
         text,
     )
-    text = re.sub(rf"\b({MONTH})(?=,?\s\d{{4}}\b)", lambda m: month(m[1]), text)
+    text = re.sub(rf"\b({MONTH})(?=,?\s\d{{4}}\b)", lambda m: _month(m[1]), text)
     text = re.sub(r"(?<!\d)(1[1-9]|20)?'?(\d)0'?s\b", decade, text)
-    text = re.sub(r"(?<![\w.,-])(1[1-9]\d\d|20\d\d)\s?[-/]\s?(\d{4}|\d\d)(?![\w/-])", years, text)
+    text = re.sub(r"(?<![\w.,-])(1[1-9]\d\d|20\d\d)\s?[-/]\s?(\d{4}|\d\d)(?![\w/-])", _years, text)
     return read_times(text)
 
 
@@ -72,13 +72,13 @@ def read_times(text: str) -> str:
         r"\1 to ", text,
     )  # fmt: skip
     text = re.sub(r"(\d:[0-5]\d)\s?-\s?(?=\d{1,2}:[0-5]\d)", r"\1 to ", text)
-    text = re.sub(rf"(?<![\d:.,]){clock}{NOON}{ZONES}", twelve_hours, text)
-    text = re.sub(r"(?<![\d:.,])(\d{1,2}):([0-5]\d):([0-5]\d)\b", duration, text)
-    text = re.sub(rf"(?<![\d:.,])([01]?\d|2[0-4]):([0-5]\d)(?![\d:]){ZONES}", whole_day, text)
+    text = re.sub(rf"(?<![\d:.,]){clock}{NOON}{ZONES}", _twelve_hours, text)
+    text = re.sub(r"(?<![\d:.,])(\d{1,2}):([0-5]\d):([0-5]\d)\b", _duration, text)
+    text = re.sub(rf"(?<![\d:.,])([01]?\d|2[0-4]):([0-5]\d)(?![\d:]){ZONES}", _whole_day, text)
     return re.sub(r"(?<![\d:.])(\d+):(\d+)(?![\d:])", r"\1 to \2", text)
 
 
-def phone(match: re.Match[str]) -> str:
+def _phone(match: re.Match[str]) -> str:
     """Digit by digit, a pause between the groups."""
     groups = re.findall(r"\d+", match[0])
     said = [
@@ -88,16 +88,16 @@ def phone(match: re.Match[str]) -> str:
     return ("plus " if "+" in match[0] else "") + ", ".join(said)
 
 
-def address(match: re.Match[str]) -> str:
+def _address(match: re.Match[str]) -> str:
     return " dot ".join(digits(part) for part in match[0].split("."))
 
 
-def code(match: re.Match[str]) -> str:
+def _code(match: re.Match[str]) -> str:
     rest = f", {digits(match[3])}" if match[3] else ""
     return f"{match[1]} {digits(match[2])}{rest}"
 
 
-def month(name: str) -> str:
+def _month(name: str) -> str:
     return SHORT.get(name.rstrip("."), name)
 
 
@@ -116,7 +116,7 @@ def written_year(text: str) -> str:
     return year(int(text) + (2000 if int(text) < 50 else 1900))
 
 
-def numeric_date(match: re.Match[str]) -> str:
+def _numeric_date(match: re.Match[str]) -> str:
     """Year first, or month first as in the US unless only day first can be."""
     first, second, third = match[1], int(match[3]), match[4]
     if len(first) == 4:
@@ -126,7 +126,7 @@ def numeric_date(match: re.Match[str]) -> str:
     return spoken_date(second, int(first), third) or match[0]
 
 
-def numeric_date_or_version(match: re.Match[str]) -> str:
+def _numeric_date_or_version(match: re.Match[str]) -> str:
     """`25.12.2024`, day first; `1.2.3` has points; `1.234.567` is one number."""
     parts = match[0].split(".")
     if all(len(part) == 3 for part in parts[1:]) and len(parts[0]) < 4:
@@ -139,56 +139,56 @@ def numeric_date_or_version(match: re.Match[str]) -> str:
     return f" {' point '.join(value(part) for part in parts)} "
 
 
-def short(match: re.Match[str]) -> str:
+def _short(match: re.Match[str]) -> str:
     return f"{match[1]} {spoken_date(int(match[3]), int(match[2]), None) or match[0]}"
 
 
-def day_and_year(day: str, in_year: str | None) -> str:
+def _day_and_year(day: str, in_year: str | None) -> str:
     return ordinal(int(day)) + (f", {written_year(in_year)}" if in_year else "")
 
 
-def days(match: re.Match[str]) -> str:
+def _days(match: re.Match[str]) -> str:
     """`June 10-12, 2024`."""
-    return f"{month(match[1])} {ordinal(int(match[2]))} to {day_and_year(match[3], match[4])}"
+    return f"{_month(match[1])} {ordinal(int(match[2]))} to {_day_and_year(match[3], match[4])}"
 
 
-def days_of_two_months(match: re.Match[str]) -> str:
-    first = f"{month(match[1])} {ordinal(int(match[2]))}"
-    return f"{first} to {month(match[3])} {day_and_year(match[4], match[5])}"
+def _days_of_two_months(match: re.Match[str]) -> str:
+    first = f"{_month(match[1])} {ordinal(int(match[2]))}"
+    return f"{first} to {_month(match[3])} {_day_and_year(match[4], match[5])}"
 
 
-def days_first(match: re.Match[str]) -> str:
+def _days_first(match: re.Match[str]) -> str:
     in_year = f" {written_year(match[6])}" if match[6] else ""
     first, last = ordinal(int(match[2])), ordinal(int(match[3]))
-    return f"the {first} to the {last} of {month(match[5])}{in_year}"
+    return f"the {first} to the {last} of {_month(match[5])}{in_year}"
 
 
-def month_day(match: re.Match[str]) -> str:
+def _month_day(match: re.Match[str]) -> str:
     """`May 2`, with an ending and a year day first; not in "In May 10 people came"."""
     rest, before = match.string[match.end() :], match.string[: match.start()]
     suffixed = not match[0][-1].isdigit()
     alone = re.match(r"\s*(?:[^\w\s]|$|\d{4}\b)", rest)
     linked = re.match(r"\s(?:at|and|or|to|through|until|by|is|was|the|we|I)\b", rest)
     if int(match[2]) > 31 or int(match[2]) == 0:
-        return f"{month(match[1])} {match[2]}"
+        return f"{_month(match[1])} {match[2]}"
     if suffixed and re.match(r",?\s\d{4}\b", rest):
-        return f"the {ordinal(int(match[2]))} of {month(match[1])}"
+        return f"the {ordinal(int(match[2]))} of {_month(match[1])}"
     if suffixed or alone or (linked and not re.search(r"\b[Ii]n\s$", before)):
-        return f"{month(match[1])} {ordinal(int(match[2]))}"
-    return f"{month(match[1])} {match[2]}"
+        return f"{_month(match[1])} {ordinal(int(match[2]))}"
+    return f"{_month(match[1])} {match[2]}"
 
 
-def day_month(match: re.Match[str]) -> str:
+def _day_month(match: re.Match[str]) -> str:
     """`2 May` -> "the second of May"; `12th of May` as it is written."""
     day = int(match[2])
     if not 1 <= day <= 31:
         return match[0]
     if match[3] or match[1]:
-        return f"{match[1] or ''}{ordinal(day)}{' of'} {month(match[5])}"
-    return f"the {ordinal(day)} of {month(match[5])}"
+        return f"{match[1] or ''}{ordinal(day)}{' of'} {_month(match[5])}"
+    return f"the {ordinal(day)} of {_month(match[5])}"
 
 
-def years(match: re.Match[str]) -> str:
+def _years(match: re.Match[str]) -> str:
     """`1999-2005`, `1990-95`; `1999-12` is no range of years."""
     first, last = int(match[1]), match[2]
     if len(last) == 4:
@@ -198,7 +198,7 @@ def years(match: re.Match[str]) -> str:
     return f"{year(first)} to {cardinal(int(last)) if int(last) > 9 else digits(last, 'oh')}"
 
 
-def clock_words(hours: str, minutes: str | None, whole: str) -> str:
+def _clock_words(hours: str, minutes: str | None, whole: str) -> str:
     said = cardinal(int(hours))
     if minutes is None or int(minutes) == 0:
         return said + whole
@@ -206,17 +206,17 @@ def clock_words(hours: str, minutes: str | None, whole: str) -> str:
     return f"{said} {'oh ' if low else ''}{cardinal(int(minutes))}"
 
 
-def twelve_hours(match: re.Match[str]) -> str:
+def _twelve_hours(match: re.Match[str]) -> str:
     zone = f" {' '.join(match[4])}" if match[4] else ""
-    return f"{clock_words(match[1], match[2], '')} {match[3].upper()} M{zone}"
+    return f"{_clock_words(match[1], match[2], '')} {match[3].upper()} M{zone}"
 
 
-def whole_day(match: re.Match[str]) -> str:
+def _whole_day(match: re.Match[str]) -> str:
     zone = f" {' '.join(match[3])}" if match[3] else ""
-    return clock_words(match[1], match[2], " o'clock") + zone
+    return _clock_words(match[1], match[2], " o'clock") + zone
 
 
-def duration(match: re.Match[str]) -> str:
+def _duration(match: re.Match[str]) -> str:
     parts = [
         f"{cardinal(int(number))} {name}{'' if int(number) == 1 else 's'}"
         for number, name in zip(match.groups(), ("hour", "minute", "second"), strict=True)

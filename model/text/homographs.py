@@ -112,7 +112,7 @@ def is_verb(words: list[str], place: int, with_s: bool) -> bool:
     return follows in OBJECTS
 
 
-def read(before: list[str], after: list[str], words: list[str]) -> str:
+def _read(before: list[str], after: list[str], words: list[str]) -> str:
     past, present = "R EH D", "R IY D"
     if set(before) & PERFECT and before[-1] != "to":
         return past
@@ -129,7 +129,7 @@ def read(before: list[str], after: list[str], words: list[str]) -> str:
     return past
 
 
-def live(before: list[str], after: list[str], words: list[str]) -> str:
+def _live(before: list[str], after: list[str], words: list[str]) -> str:
     adjective, verb = "L AY V", "L IH V"
     if before[-1] in BEFORE_VERBS or before[-1] in ("and", "people"):
         return verb
@@ -139,11 +139,11 @@ def live(before: list[str], after: list[str], words: list[str]) -> str:
     return adjective if near or after[0] in things.split()[:-1] else verb
 
 
-def lives(before: list[str], after: list[str], words: list[str]) -> str:
+def _lives(before: list[str], after: list[str], words: list[str]) -> str:
     return "L IH V Z" if before[-1] in THIRD | {"man", "woman", "family"} else "L AY V Z"
 
 
-def lead(before: list[str], after: list[str], words: list[str]) -> str:
+def _lead(before: list[str], after: list[str], words: list[str]) -> str:
     things = "pipe pipes paint poisoning pencil pencils acid bullet bullets weight weights battery "
     things += "ore mine mines shot roof roofs and"
     made = before[-1] in ("of", "molten", "contains", "like", "white", "red", "into", "as")
@@ -151,13 +151,13 @@ def lead(before: list[str], after: list[str], words: list[str]) -> str:
     return "L EH D" if metal else "L IY D"
 
 
-def tear(before: list[str], after: list[str], words: list[str]) -> str:
+def _tear(before: list[str], after: list[str], words: list[str]) -> str:
     falls = after[0] in ("rolled", "ran", "fell", "slid", "drop", "drops", "gas", "duct", "ducts")
     single = before[-1] in ("single", "a", "each", "every") and after[:2] != ["in", "the"]
     return "T IH R" if falls or single else "T EH R"
 
 
-def tears(before: list[str], after: list[str], words: list[str]) -> str:
+def _tears(before: list[str], after: list[str], words: list[str]) -> str:
     rips = before[-1] in THIRD - {"that"} or after[0] in (
         "it",
         "them",
@@ -172,43 +172,43 @@ def tears(before: list[str], after: list[str], words: list[str]) -> str:
 TURNING = ("up", "around", "down", "through", "its", "round", "back", "along", "their")
 
 
-def wind(before: list[str], after: list[str], words: list[str]) -> str:
+def _wind(before: list[str], after: list[str], words: list[str]) -> str:
     turns = before[-1] in BEFORE_VERBS or (before[-1] not in BEFORE_NOUNS and after[0] == "up")
     return "W AY N D" if turns else "W IH N D"
 
 
-def winds(before: list[str], after: list[str], words: list[str]) -> str:
+def _winds(before: list[str], after: list[str], words: list[str]) -> str:
     path = before[-1] in THIRD | {"road", "river", "path", "trail", "stream", "street"}
     return "W AY N D Z" if path else "W IH N D Z"
 
 
-def wound(before: list[str], after: list[str], words: list[str]) -> str:
+def _wound(before: list[str], after: list[str], words: list[str]) -> str:
     turned = after[0] in TURNING and before[-1] not in ("a", "the", "this", "of")
     return "W AW N D" if turned or after[0] == "tightly" else "W UW N D"
 
 
-def bow(before: list[str], after: list[str], words: list[str]) -> str:
+def _bow(before: list[str], after: list[str], words: list[str]) -> str:
     bends = before[-1] in BEFORE_VERBS or before[-2:] in (["took", "a"], ["take", "a"])
     return "B AW" if bends or after[0] in ("down", "before", "of") else "B OW"
 
 
-def bass(before: list[str], after: list[str], words: list[str]) -> str:
+def _bass(before: list[str], after: list[str], words: list[str]) -> str:
     fish = after[0].startswith("fish") or before[-1] in ("sea", "striped", "largemouth", "caught")
     return "B AE S" if fish else "B EY S"
 
 
-def dove(before: list[str], after: list[str], words: list[str]) -> str:
+def _dove(before: list[str], after: list[str], words: list[str]) -> str:
     went = after[0] in ("into", "in", "under", "off", "down", "for", "to", "headfirst")
     return "D OW V" if went and before[-1] not in ("a", "the", "white") else "D AH V"
 
 
-def minute(before: list[str], after: list[str], words: list[str]) -> str:
+def _minute(before: list[str], after: list[str], words: list[str]) -> str:
     things = "detail details amount amounts quantity quantities particle particles trace traces "
     things += "differences variations portions fragments"
     return "M AY N UW T" if after[0] in things.split() else "M IH N AH T"
 
 
-def content(before: list[str], after: list[str], words: list[str]) -> str:
+def _content(before: list[str], after: list[str], words: list[str]) -> str:
     glad = before[-1] in (
         "is",
         "was",
@@ -224,12 +224,12 @@ def content(before: list[str], after: list[str], words: list[str]) -> str:
     return "K AH N T EH N T" if glad or after[0] in ("with", "to") else "K AA N T EH N T"
 
 
-def bows(before: list[str], after: list[str], words: list[str]) -> str:
+def _bows(before: list[str], after: list[str], words: list[str]) -> str:
     return "B AW Z" if before[-1] in THIRD or after[0] in ("to", "down") else "B OW Z"
 
 
 SPECIAL = {
-    "read": read, "live": live, "lives": lives, "lead": lead, "tear": tear, "tears": tears,
-    "wind": wind, "winds": winds, "wound": wound, "bow": bow, "bows": bows, "bass": bass,
-    "dove": dove, "minute": minute, "content": content,
+    "read": _read, "live": _live, "lives": _lives, "lead": _lead, "tear": _tear, "tears": _tears,
+    "wind": _wind, "winds": _winds, "wound": _wound, "bow": _bow, "bows": _bows, "bass": _bass,
+    "dove": _dove, "minute": _minute, "content": _content,
 }  # fmt: skip

@@ -115,11 +115,11 @@ def split_pauses(text: str) -> list[tuple[str, float | None]]:
         InputError: The length of a pause is none, or too long.
     """
     parts = PAUSE.split(text)
-    lengths: list[float | None] = [seconds(length) for length in parts[1::2]]
+    lengths: list[float | None] = [_seconds(length) for length in parts[1::2]]
     return list(zip(parts[::2], [*lengths, None], strict=True))
 
 
-def seconds(length: str) -> float:
+def _seconds(length: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|sec|seconds?)", length.strip().lower())
     value = float(found[1]) / (1000 if found[2] == "ms" else 1) if found else 0.0
     if not 0 < value <= LONGEST_PAUSE:
@@ -141,7 +141,7 @@ def prose(text: str) -> str:
         raise InputError(f"{manner[0]} asks for a manner of speaking, and there is none: delete it")
     text = re.sub(r"\[([^\[\]|{}\n]+)\|([^\[\]|\n]+)\]", lambda m: f"{{{phones_of(m[2])}}}", text)
     text = re.sub(r"<!--.*?-->", " ", text, flags=re.DOTALL)
-    text = TAG.sub(tag, text)
+    text = TAG.sub(_tag, text)
     text = re.sub(r"\[\^\w+\]:?", " ", text)  # marks of footnotes
     text = re.sub(r"^([ \t]*[-*+] )\[[ xX]\] ", r"\1", text, flags=re.MULTILINE)
     if not re.search(r"[*_`#~>|\[\\&=]|^\s*(?:[-+]|\d+[.)])\s", text, flags=re.MULTILINE):
@@ -151,7 +151,7 @@ def prose(text: str) -> str:
     return "\n\n".join(blocks(parser().parse(text)))
 
 
-def tag(match: re.Match[str]) -> str:
+def _tag(match: re.Match[str]) -> str:
     """What stands for one tag: HTML breaks or nothing; the name within others."""
     name = match[1].lower()
     if name in SSML:
@@ -184,13 +184,13 @@ def blocks(tokens: list[Token]) -> list[str]:
             found.append(", ".join(cell for cell in row if cell))
             row = None
         elif token.type in ("fence", "inline"):
-            said = token.content if token.type == "fence" else inline(token.children or [])
+            said = token.content if token.type == "fence" else _inline(token.children or [])
             (found if row is None else row).append(item + said.strip())
             item = ""
     return found
 
 
-def inline(tokens: list[Token]) -> str:
+def _inline(tokens: list[Token]) -> str:
     said = []
     for place, token in enumerate(tokens):
         if token.type == "em_open":
@@ -200,5 +200,5 @@ def inline(tokens: list[Token]) -> str:
                 f"the {token.markup} away"
             )
         said.append("\n" if token.type.endswith("break") else token.content)
-        said[-1] = inline(token.children) if token.type == "image" and token.children else said[-1]
+        said[-1] = _inline(token.children) if token.type == "image" and token.children else said[-1]
     return "".join(said)

@@ -107,7 +107,7 @@ def pieces(text: str, most: int | None = None, pauses: bool = True) -> list[Piec
     if not any(character.isalnum() or character in SAID for character in text):
         raise InputError("text has nothing that can be spoken: write at least one word")
     for stretch, pause in split_pauses(text):
-        found += [Piece(said, None) for said in read(stretch, most)]
+        found += [Piece(said, None) for said in _read(stretch, most)]
         if pause is not None and not (pauses and found):
             where = "behind words" if pauses else "in a text to be said"
             raise InputError(f"[pause {pause:g}s] is only understood {where}: take it away")
@@ -118,7 +118,7 @@ def pieces(text: str, most: int | None = None, pauses: bool = True) -> list[Piec
     return found
 
 
-def read(text: str, most: int | None) -> list[str]:
+def _read(text: str, most: int | None) -> list[str]:
     """Sentences as they are spoken, each of at most `most` characters."""
     text = prose(text)
     if any(unicodedata.category(character) == "Co" for character in text):
@@ -181,20 +181,22 @@ def plain(text: str) -> str:
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: f"^{m[0].translate(HIGH)}", text)
     text = re.sub("[A-Z]{2,}(?=[₀-₉])", lambda m: " ".join(m[0]), text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉₊₋]+", lambda m: f" {m[0].translate(LOW)} ", text)
-    text = re.sub("§§|" + "|".join(map(re.escape, SAID)), lambda m: spaced(SAID[m[0]]), text)
+    text = re.sub("§§|" + "|".join(map(re.escape, SAID)), lambda m: _spaced(SAID[m[0]]), text)
     text = unicodedata.normalize("NFKD", text.translate(PLAIN)).translate(PLAIN)
     text = re.sub(
         r"(?<![Ͱ-Ͽ])[Α-Ωα-ω](?![Ͱ-Ͽ])", lambda m: f" {GREEK[ord(m[0].lower()) - ord('α')]} ", text
     )
-    kept = "".join(character if is_plain(character) else replaced(character) for character in text)
+    kept = "".join(
+        character if _is_plain(character) else _replaced(character) for character in text
+    )
     return re.sub(r"[\[\]{}]", lambda m: "(" if m[0] in "[{" else ")", kept)
 
 
-def spaced(said: str) -> str:
+def _spaced(said: str) -> str:
     return said if said in KEPT or said in "|°C°F" else f" {said} "
 
 
-def is_plain(character: str) -> bool:
+def _is_plain(character: str) -> bool:
     return (
         character in KEPT
         or character == SPELLED
@@ -202,7 +204,7 @@ def is_plain(character: str) -> bool:
     )
 
 
-def replaced(character: str) -> str:
+def _replaced(character: str) -> str:
     """What stands for a character that is not plain: nothing, a space, a hyphen or a bracket."""
     kind = unicodedata.category(character)
     if character.isalnum():
@@ -222,12 +224,12 @@ def tidy(text: str) -> str:
     text = re.sub(r"[;:()]|(?<!\w)-+|-+(?!\w)", ",", text)
     text = re.sub(rf"[^A-Za-z',.?!{SPELLED}]", " ", text)
     text = QUIET_APOSTROPHES.sub("", text)
-    text = re.sub(r"\s*([,.?!])[\s,.?!]*", stop, text)
+    text = re.sub(r"\s*([,.?!])[\s,.?!]*", _stop, text)
     text = re.sub(r"\s+", " ", text).strip(" ,")
     text = re.sub(r"^[\s,.?!]+", "", text)
     return text if not text or text[-1] in ".?!" else f"{text}."
 
 
-def stop(match: re.Match[str]) -> str:
+def _stop(match: re.Match[str]) -> str:
     """Of several marks in a row the weightiest: ? ! . before a comma."""
     return next(mark for mark in "?!.," if mark in match[0]) + " "

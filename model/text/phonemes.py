@@ -59,7 +59,7 @@ class Dictionary:
 
     @cached_property
     def words(self) -> dict[str, str]:
-        """Words to their first pronunciation."""
+        """Phones between spaces of each listed word, the first listed of each."""
         pairs = (line.split(maxsplit=1) for line in self.lines if line.strip())
         return {word: phones for word, phones in pairs if not word.endswith(")")}
 
@@ -77,7 +77,7 @@ class Dictionary:
         for ending in ("ed", "d"):
             stem = self.words.get(word.removesuffix(ending)) if word.endswith(ending) else None
             if stem:
-                return f"{stem} {past(stem)}"
+                return f"{stem} {_past(stem)}"
         if word.endswith("ing"):
             stem = self.words.get(word[:-3]) or self.words.get(word[:-3] + "e")
             return stem and f"{stem} IH NG"
@@ -107,10 +107,11 @@ class Dictionary:
 
 
 def plural(stem: str) -> str:
+    """What a plural s, or 's, adds to the phones of a stem."""
     last = stem.split()[-1]
     return "IH Z" if last in HISSES else "S" if last in HARD else "Z"
 
 
-def past(stem: str) -> str:
+def _past(stem: str) -> str:
     last = stem.split()[-1]
     return "IH D" if last in ("T", "D") else "T" if last in ("S", "SH", "CH", *HARD) else "D"

@@ -95,8 +95,8 @@ def read_quantities(text: str) -> str:
     """One sentence with every number in words; dates and times are so already."""
     text = canonical(text)
     power = r"\^\(?([+-]?\d+|[a-z])\)?"
-    text = re.sub(rf"(?<=[\d)])\s?{power}", power_words, text)
-    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?)(\d+)\b", scientific, text)
+    text = re.sub(rf"(?<=[\d)])\s?{power}", _power_words, text)
+    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?)(\d+)\b", _scientific, text)
     text = re.sub(r"(?<![\w.,/-])(\d+)-(?=\d/\d+\b)", r"\1 and ", text)
     text = re.sub(r"(\d/\d+)(?:rds?|ths?|nds?)\b", r"\1", text)
     text = read_money(text)
@@ -104,27 +104,27 @@ def read_quantities(text: str) -> str:
     text = re.sub(r"\b24/7\b", "twenty four seven", text)
     text = re.sub(r"\b9/11\b", "nine eleven", text)
     text = re.sub(r"(?<![\w/.])(\d+)/\1(?![\w/])", lambda m: f"{value(m[1])} {value(m[1])}", text)
-    text = re.sub(rf"{SIGN}(?<![\w/.,]){FRACTION}(?![\w/]|[.,]\d)", part, text)
+    text = re.sub(rf"{SIGN}(?<![\w/.,]){FRACTION}(?![\w/]|[.,]\d)", _part, text)
     text = re.sub(r"(\d)\s/\s(?=\d)", r"\1 divided by ", text)
     text = re.sub(r"(\d)/(?=\d)", r"\1 over ", text)
-    text = re.sub(rf"(?<=\b[A-Za-z]){power}|(?<=\b[A-Za-z][A-Za-z]){power}", power_words, text)
+    text = re.sub(rf"(?<=\b[A-Za-z]){power}|(?<=\b[A-Za-z][A-Za-z]){power}", _power_words, text)
     text = re.sub(r"(?<=[A-Za-z.,!?\"'])\^\(?(\d+)\)?", r" note \1", text)
     text = re.sub(
-        rf"(?<![\w.])(\d[\d,]*)(?:st|nd|rd|th)?\s?-\s?(\d[\d,]*)({ENDING})\b", ordinals, text
+        rf"(?<![\w.])(\d[\d,]*)(?:st|nd|rd|th)?\s?-\s?(\d[\d,]*)({ENDING})\b", _ordinals, text
     )
-    text = re.sub(rf"(?<![\w.])(\d[\d,]*)({ENDING})\b", lambda m: nth(m[1]), text)
-    text = re.sub(r"(?<=\d)\s?[xX]\s?(?=\d)", times, text)
+    text = re.sub(rf"(?<![\w.])(\d[\d,]*)({ENDING})\b", lambda m: _nth(m[1]), text)
+    text = re.sub(r"(?<=\d)\s?[xX]\s?(?=\d)", _times, text)
     text = re.sub(r"(?<=\d)[xX]\b", " times", text)
     text = re.sub(r"(\d)\s*\*\s*(?=\d)", r"\1 times ", text)
     text = re.sub(r"(?<=\d)(?:-(?=\d+-\d)|(?<=-\d)-(?=\d))", ", ", text)
     if re.search(r"[=+]|\btimes\b|\bdivided by\b", text):
         text = re.sub(r"(?<=\d)\s?-\s?(?=\d)", " minus ", text)
-    text = re.sub(rf"(?<![\w.-])({NUMBER})\s?-\s?({NUMBER})(?![\w-])", span, text)
+    text = re.sub(rf"(?<![\w.-])({NUMBER})\s?-\s?({NUMBER})(?![\w-])", _span, text)
     text = re.sub(r"(?<![\w)\]%°.])-\s?(?=\d|\.\d)|(?<=[(=<>]\s)-(?=\d)", " negative ", text)
     text = re.sub(r"\bNos?\.?(?=\s?\d)|#(?=\d)", "Number ", text)
-    text = re.sub(rf"(?<![\w.])({NUMBER})([KMBk]|bn)\b(?!\s[A-Z])", numerous, text)
+    text = re.sub(rf"(?<![\w.])({NUMBER})([KMBk]|bn)\b(?!\s[A-Z])", _numerous, text)
     text = re.sub(r"(?<=[A-Za-z])-(?=\d)|(?<=\d)-(?=[A-Za-z])", " ", text)
-    text = re.sub(r"(\d[\d,]*)'?s\b", several, text)
+    text = re.sub(r"(\d[\d,]*)'?s\b", _several, text)
     return re.sub(NUMBER, lambda m: f" {value(m[0])} ", text)
 
 
@@ -144,7 +144,7 @@ def canonical(text: str) -> str:
     return re.sub(r"(?<![\d.,])(\d+),(\d{1,2})(?![\d,.]*\d)", r"\1.\2", text)
 
 
-def attributive(match: re.Match[str]) -> bool:
+def _attributive(match: re.Match[str]) -> bool:
     """Whether a quantity stands before its noun as in "a $5 bill": then it has no plural."""
     word = re.match(r"\s([a-z]+)", match.string[match.end() :])
     article = re.search(r"\b[Aa]n?\s$", match.string[: match.start()])
@@ -152,25 +152,26 @@ def attributive(match: re.Match[str]) -> bool:
 
 
 def read_money(text: str) -> str:
+    """Sums with their signs or codes in words: `$5.20`, `CA$5m`, `EUR 20`, `50p`."""
     amount = rf"({NUMBER})(?:\s?-\s?(?:{SYMBOL})?({NUMBER}))?"
     lands = "|".join(sorted(COUNTRIES, key=len, reverse=True))
     text = re.sub(
         rf"{SIGN}(?:\b({lands})(?=\$))?({SYMBOL})\s?(-)?{amount}{SCALE}",
-        lambda m: cash(m, m[1] or m[4], m[2], m[3], m[5], m[6], m[7]), text,
+        lambda m: _cash(m, m[1] or m[4], m[2], m[3], m[5], m[6], m[7]), text,
     )  # fmt: skip
     text = re.sub(
         rf"{SIGN}(?<![\w.]){amount}{SCALE}\s?({SYMBOL})(?!\d)",
-        lambda m: cash(m, m[1], None, m[5], m[2], m[3], m[4]), text,
+        lambda m: _cash(m, m[1], None, m[5], m[2], m[3], m[4]), text,
     )  # fmt: skip
     codes = "|".join(CODES)
     text = re.sub(
-        rf"\b({codes})\s?({NUMBER}){SCALE}", lambda m: coins(m, CODES[m[1]], m[2], m[3]), text
+        rf"\b({codes})\s?({NUMBER}){SCALE}", lambda m: _coins(m, CODES[m[1]], m[2], m[3]), text
     )
     text = re.sub(
         rf"(?<![\w.])({NUMBER}){SCALE}\s?({codes})\b",
-        lambda m: coins(m, CODES[m[3]], m[1], m[2]), text,
+        lambda m: _coins(m, CODES[m[3]], m[1], m[2]), text,
     )  # fmt: skip
-    text = re.sub(r"(?<![\w.])(\d+)\s?¢", lambda m: coins(m, "cent", m[1], None), text)
+    text = re.sub(r"(?<![\w.])(\d+)\s?¢", lambda m: _coins(m, "cent", m[1], None), text)
     text = re.sub(
         r"(?<![\w.,])(\d{1,2})p\b(?!\.)",
         lambda m: f"{value(m[1])} {'penny' if m[1] == '1' else 'pence'}", text,
@@ -178,7 +179,7 @@ def read_money(text: str) -> str:
     return per(text)
 
 
-def cash(match, minus, land, symbol, amount, upper, scale) -> str:
+def _cash(match, minus, land, symbol, amount, upper, scale) -> str:
     """`$5.20` -> five dollars and twenty cents; `£5m` -> five million pounds; `$10-20`."""
     one, many, cent, cents = (*CURRENCIES[symbol].split(), "", "")[:4]
     prefix = "negative " if minus else ""
@@ -188,19 +189,19 @@ def cash(match, minus, land, symbol, amount, upper, scale) -> str:
     if upper or scale or (decimals and (len(decimals) != 2 or not cent)):
         said = value(amount) + (f" to {value(upper)}" if upper else "")
         size = f" {SCALES.get(scale.lower(), scale)}" if scale else ""
-        return f"{prefix}{said}{size} {place}{one if attributive(match) else many}{tail}"
+        return f"{prefix}{said}{size} {place}{one if _attributive(match) else many}{tail}"
     parts = []
     if int(whole.replace(",", "") or 0) or not int(decimals or 0):
-        name = one if whole == "1" or attributive(match) else many
+        name = one if whole == "1" or _attributive(match) else many
         parts.append(f"{value(whole or '0')} {place}{name}")
     if int(decimals or 0):
         parts.append(f"{cardinal(int(decimals))} {cent if int(decimals) == 1 else cents}")
     return prefix + " and ".join(parts) + tail
 
 
-def coins(match: re.Match[str], name: str, amount: str, scale: str | None) -> str:
+def _coins(match: re.Match[str], name: str, amount: str, scale: str | None) -> str:
     size = f" {SCALES.get(scale.lower(), scale)}" if scale else ""
-    same = amount == "1" or attributive(match) or name in ("yen", "yuan")
+    same = amount == "1" or _attributive(match) or name in ("yen", "yuan")
     return f"{value(amount)}{size} {name if same else f'{name}s'}"
 
 
@@ -214,14 +215,14 @@ def read_measures(text: str) -> str:
     """Numbers with units: `5 m/s`, `6'2"`, `10-20%`, `a 5 km run`, `40°26'46"N`."""
     text = re.sub(r"(?<=\d['\"])[xX](?=\d)", " x ", text)
     text = re.sub(rf"({NUMBER})%\s?-\s?(?={NUMBER}\s?%)", r"\1-", text)
-    text = re.sub(r"(\d+)°\s?(\d+)'\s?(?:(\d+(?:\.\d+)?)\"\s?)?([NSEW]\b)?", bearing, text)
-    text = re.sub(r"(?<![\w.'])(\d+)'\s?(\d+)\s?(?:\"|''|in\b\.?|(?![\w.,]))", feet, text)
-    text = re.sub(r"(?<![\w.'])(\d+)\s?ft\.?,?\s(\d+)\s?in\b\.?", feet, text)
+    text = re.sub(r"(\d+)°\s?(\d+)'\s?(?:(\d+(?:\.\d+)?)\"\s?)?([NSEW]\b)?", _bearing, text)
+    text = re.sub(r"(?<![\w.'])(\d+)'\s?(\d+)\s?(?:\"|''|in\b\.?|(?![\w.,]))", _feet, text)
+    text = re.sub(r"(?<![\w.'])(\d+)\s?ft\.?,?\s(\d+)\s?in\b\.?", _feet, text)
     text = re.sub(
-        rf"{SIGN}(?<![\w/.,']){FRACTION}(?:\"|[ -]?(?P<unit>{UNIT})(?![\w'/]))", part_of_unit, text
+        rf"{SIGN}(?<![\w/.,']){FRACTION}(?:\"|[ -]?(?P<unit>{UNIT})(?![\w'/]))", _part_of_unit, text
     )
-    text = re.sub(rf"(?<![\w.'])({NUMBER})'(?![\w'])", lambda m: quoted(m, "'", "foot"), text)
-    text = re.sub(rf"(?<![\w.])({NUMBER})\"", lambda m: quoted(m, '"', "inch"), text)
+    text = re.sub(rf"(?<![\w.'])({NUMBER})'(?![\w'])", lambda m: _quoted(m, "'", "foot"), text)
+    text = re.sub(rf"(?<![\w.])({NUMBER})\"", lambda m: _quoted(m, '"', "inch"), text)
     text = re.sub(
         rf"(?<![\w.])({NUMBER})[ -]?in(?:\.|(?=\sx\s?\d|\s(?:tall|long|wide|high|deep|thick)\b))",
         r"\1 inch", text,
@@ -237,21 +238,21 @@ def read_measures(text: str) -> str:
         rf"[ -]?(?:{SCALEWORD})?({UNIT})(?:\^?([23]))?(?:/({RATE}))?(?![\w^'])"
         r"(?:\.(?=\s[a-z]|[,;]))?"
     )
-    return per(re.sub(pattern, measure, text))
+    return per(re.sub(pattern, _measure, text))
 
 
 DEGREES = {"C": "Celsius", "F": "Fahrenheit"}
 SCALEWORD = r"(hundred|thousand|million|billion|trillion)\s"
 
 
-def measure(match: re.Match[str]) -> str:
+def _measure(match: re.Match[str]) -> str:
     minus, low, high, added, scale, unit, power, rate = match.groups()
     if re.search(r"\dK$|\d{3}s$", match[0]):
         return match[0]  # "5K" is a thousand or a letter, "747s" are planes
     name = UNITS[unit]
     if power:
         name = f"{'square' if power == '2' else 'cubic'} {name}"
-    single = (low == "1" and not high and not scale and not added) or attributive(match)
+    single = (low == "1" and not high and not scale and not added) or _attributive(match)
     hyphen = re.search(r"\d-[A-Za-z]", match[0]) is not None
     said = value(low) + (f" to {value(high)}" if high else "")
     if added:
@@ -273,13 +274,13 @@ def plural(name: str) -> str:
     return first + gap + (stem + irregular if irregular else f"{last}s") + space + rest
 
 
-def feet(match: re.Match[str]) -> str:
+def _feet(match: re.Match[str]) -> str:
     foot, inch = match[1], match[2]
     first = "foot" if foot == "1" else "feet"
     return f"{value(foot)} {first} {value(inch)} {'inch' if inch == '1' else 'inches'}"
 
 
-def quoted(match: re.Match[str], mark: str, unit: str) -> str:
+def _quoted(match: re.Match[str], mark: str, unit: str) -> str:
     """A mark behind a number is a unit, unless it closes a quotation."""
     before = match.string[: match.start()]
     opened = before.count(mark) % 2 if mark == '"' else len(re.findall(r"(?<!\w)'(?=\w)", before))
@@ -288,7 +289,7 @@ def quoted(match: re.Match[str], mark: str, unit: str) -> str:
     return f"{value(match[1])} {unit if match[1] == '1' else PLURALS[unit]}"
 
 
-def bearing(match: re.Match[str]) -> str:
+def _bearing(match: re.Match[str]) -> str:
     degrees, minutes, seconds, side = match.groups()
     said = f"{value(degrees)} degrees {value(minutes)} minutes"
     said += f" {value(seconds)} seconds" if seconds else ""
@@ -296,7 +297,7 @@ def bearing(match: re.Match[str]) -> str:
     return f"{said} {sides[side]}" if side else said
 
 
-def part(match: re.Match[str]) -> str:
+def _part(match: re.Match[str]) -> str:
     """`3/4`, `1 1/2`, `3 and 1/2`; `120/80` is no fraction."""
     minus, whole, joined, over, under = match[1], match[2], match[3], int(match[4]), int(match[5])
     if under < 2 or len(match[5]) > 4 or (over > under and under > 16) or len(match[4]) == 4:
@@ -307,13 +308,13 @@ def part(match: re.Match[str]) -> str:
     return f"negative {said}" if minus else said
 
 
-def part_of_unit(match: re.Match[str]) -> str:
+def _part_of_unit(match: re.Match[str]) -> str:
     """`1/2 km`, `3/4"`, `2 1/2"`."""
     name = UNITS[match["unit"]] if match["unit"] else "inch"
-    return f"{part(match)} {plural(name) if match[2] else name}"
+    return f"{_part(match)} {plural(name) if match[2] else name}"
 
 
-def power_words(match: re.Match[str]) -> str:
+def _power_words(match: re.Match[str]) -> str:
     index = next(group for group in match.groups() if group)
     if index in POWERS:
         return f" {POWERS[index]} "
@@ -321,13 +322,13 @@ def power_words(match: re.Match[str]) -> str:
     return f" to the power of {index} "
 
 
-def scientific(match: re.Match[str]) -> str:
+def _scientific(match: re.Match[str]) -> str:
     """`1.5e-6` -> one point five times ten to the power of negative six."""
     sign = {"-": "negative ", "+": "", "": ""}[match[2]]
     return f"{value(match[1])} times ten to the power of {sign}{value(match[3])}"
 
 
-def several(match: re.Match[str]) -> str:
+def _several(match: re.Match[str]) -> str:
     """`747s` -> seven hundred and forty sevens."""
     said = f" {value(match[1])}"
     if said.endswith("y"):
@@ -335,15 +336,15 @@ def several(match: re.Match[str]) -> str:
     return said + ("es" if said.endswith("x") else "s")
 
 
-def nth(number: str) -> str:
+def _nth(number: str) -> str:
     return ordinal(int(number.replace(",", "")))
 
 
-def ordinals(match: re.Match[str]) -> str:
-    return f"{nth(match[1])} to {nth(match[2])}"
+def _ordinals(match: re.Match[str]) -> str:
+    return f"{_nth(match[1])} to {_nth(match[2])}"
 
 
-def times(match: re.Match[str]) -> str:
+def _times(match: re.Match[str]) -> str:
     """Sizes of screens are "by", the rest is multiplied."""
     before = re.search(r"\d+$", match.string[: match.start()])
     after = re.match(r"\d+", match.string[match.end() :])
@@ -351,13 +352,13 @@ def times(match: re.Match[str]) -> str:
     return " by " if large else " times "
 
 
-def span(match: re.Match[str]) -> str:
+def _span(match: re.Match[str]) -> str:
     if match[1] == match[2]:
         return f"{value(match[1])} {value(match[2])}"
     return f"{value(match[1])} to {value(match[2])}"
 
 
-def numerous(match: re.Match[str]) -> str:
+def _numerous(match: re.Match[str]) -> str:
     """`100K` -> one hundred thousand; `4K` and `8K` are names of pictures, `5K` of a run."""
     if match[2] == "K" and match[1] in ("2", "4", "5", "8", "10"):
         return f"{value(match[1])} K"

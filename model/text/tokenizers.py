@@ -33,9 +33,17 @@ class Tokenizer(Protocol):
     identity: str
     """sha256 (hex) over everything that decides the ids."""
 
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
-    def save(self, folder: Path) -> None: ...
+    def encode(self, text: str) -> list[int]:
+        """Ids of a normalised text; InputError where it holds what the kind cannot read."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Symbols or text, for people."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what `load_tokenizer` reads."""
+        ...
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -76,10 +84,11 @@ class Phonemes:
             "symbols": self.symbols,
             "dictionary": self.dictionary.identity,
         }
-        self.identity = digest(self._config)
+        self.identity = _digest(self._config)
 
     @classmethod
     def load(cls, folder: Path) -> "Phonemes":
+        """As `load_tokenizer`; CheckpointError for another dictionary, symbols or marks."""
         config = read_config(folder)
         read_as = config.get("read_as", {})
         if not isinstance(read_as, dict) or not {*read_as, *read_as.values()} <= set(PUNCTUATION):
@@ -94,7 +103,8 @@ class Phonemes:
         return tokenizer
 
     def save(self, folder: Path) -> None:
-        write_config(folder, self._config | ({"read_as": self.read_as} if self.read_as else {}))
+        """Write its config.json, which has no copy of the dictionary."""
+        _write_config(folder, self._config | ({"read_as": self.read_as} if self.read_as else {}))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a normalised text; raises InputError if it is not normalised."""
@@ -129,6 +139,7 @@ class Phonemes:
         return said.split() if said else self.dictionary.phones(part.lower())
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Phones, marks and boundaries between spaces."""
         return " ".join(self.symbols[index] for index in ids)
 
 
@@ -140,10 +151,11 @@ class BPE:
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
         self.size = tokenizer.get_vocab_size()
-        self.identity = digest({"kind": self.kind, "vocabulary": json.loads(tokenizer.to_str())})
+        self.identity = _digest({"kind": self.kind, "vocabulary": json.loads(tokenizer.to_str())})
 
     @classmethod
     def load(cls, folder: Path) -> "BPE":
+        """As `load_tokenizer`; CheckpointError where the vocabulary cannot be read."""
         path = folder / VOCABULARY
         try:
             return cls(tokenizers.Tokenizer.from_str(path.read_text()))
@@ -153,22 +165,25 @@ class BPE:
             ) from None
 
     def save(self, folder: Path) -> None:
-        write_config(folder, {"kind": self.kind})
+        """Write its config.json and its vocabulary."""
+        _write_config(folder, {"kind": self.kind})
         (folder / VOCABULARY).write_text(self._tokenizer.to_str())
 
     def encode(self, text: str) -> list[int]:
+        """Ids of a normalised text; InputError for spellings `{EY AY}`."""
         if "{" in text:
             raise InputError("this model reads letters, not phones: take the spellings out")
         return self._tokenizer.encode(text).ids
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids."""
         return self._tokenizer.decode(list(ids)).strip()
 
 
-def write_config(folder: Path, config: dict[str, Any]) -> None:
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def digest(config: dict[str, Any]) -> str:
+def _digest(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

@@ -131,11 +131,11 @@ IN_ADDRESS = {
 
 def read_abbreviations(text: str) -> str:
     """One sentence with addresses, titles and what is written with dots in full."""
-    text = WEB.sub(web, text)
+    text = WEB.sub(_web, text)
     text = re.sub(r"(?<=[A-Za-z][a-z][.?!])(?=[A-Z])(?<!Ph\.)", " ", text)
     text = streets(text)
-    text = NUMBERED_FOUND.sub(lambda m: in_full(m[1], NUMBERED, True) + " ", text)
-    text = DOTTED_FOUND.sub(lambda m: in_full(m[1], ABBREVIATIONS, False), text)
+    text = NUMBERED_FOUND.sub(lambda m: _in_full(m[1], NUMBERED, True) + " ", text)
+    text = DOTTED_FOUND.sub(lambda m: _in_full(m[1], ABBREVIATIONS, False), text)
     text = re.sub(
         rf"(?<![\w.'-])({'|'.join(TITLES)})(?=\s(?:[A-Z]|and\s))", lambda m: TITLES[m[1]], text
     )
@@ -146,7 +146,7 @@ def read_abbreviations(text: str) -> str:
     return re.sub(r"\b([cC])/o\b", r"\1are of", re.sub(r"\b([wW])/o\b", r"\1ithout", text))
 
 
-def in_full(short: str, table: dict[str, str], cased: bool) -> str:
+def _in_full(short: str, table: dict[str, str], cased: bool) -> str:
     full = table.get(short) or table[short[0].lower() + short[1:]]
     return full.capitalize() if cased and short[0].isupper() else full
 
@@ -163,7 +163,7 @@ def streets(text: str) -> str:
     return text
 
 
-def web(match: re.Match[str]) -> str:
+def _web(match: re.Match[str]) -> str:
     """An address with its marks as words."""
     written = match[0].rstrip(".?!:'")
     scheme = f"{' '.join(match[1].upper())}, " if match[1] else ""
@@ -175,10 +175,10 @@ def web(match: re.Match[str]) -> str:
 def read_words(text: str) -> str:
     """One sentence, its numbers in words, with Roman numerals, acronyms and joined words read."""
     text = re.sub(r"(?<=\w)\.(?=[a-z])", " dot ", text)
-    text = re.sub(r"\b([A-Za-z]+)((?:\s[A-Z][a-z]+)?)\s([IVXLCDMivxlcdm]+)\b('s)?", roman, text)
+    text = re.sub(r"\b([A-Za-z]+)((?:\s[A-Z][a-z]+)?)\s([IVXLCDMivxlcdm]+)\b('s)?", _roman, text)
     text = re.sub(
         r"(?<![\w-])(?:II|III|VI{1,3}|IX|X[IV]{1,4}|XI?X|XXI?)(?![\w'-])(?=\s(century|Corps)|)",
-        lambda m: (ordinal if m[1] else cardinal)(arabic(m[0])), text,
+        lambda m: (ordinal if m[1] else cardinal)(_arabic(m[0])), text,
     )  # fmt: skip
     text = re.sub(r"\b([A-Z])#", r"\1 sharp", re.sub(r"#(?=[A-Za-z])", "hashtag ", text))
     text = re.sub(r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " ", text)
@@ -186,9 +186,9 @@ def read_words(text: str) -> str:
         return text
     text = re.sub(r"(?<=[a-z])(?=[A-Z]{2,})|(?<=[A-Z]{2})(?=[A-Z][a-z]{2,})", " ", text)
     text = re.sub(r"\b(?:PhD|Ph\.D)(s?)\b", lambda m: f"P H D{m[1] and chr(39)}{m[1]}", text)
-    text = re.sub(r"(?<![\w'])([A-Z]{2,})('s|s)?(?![\w])", acronym, text)
+    text = re.sub(r"(?<![\w'])([A-Z]{2,})('s|s)?(?![\w])", _acronym, text)
     letters = "|".join(LOWER)
-    return re.sub(rf"(?<![\w'])(?:{letters})(?![\w'])", lambda m: spell(m[0]), text)
+    return re.sub(rf"(?<![\w'])(?:{letters})(?![\w'])", lambda m: _spell(m[0]), text)
 
 
 def is_shouted(text: str) -> bool:
@@ -197,12 +197,12 @@ def is_shouted(text: str) -> bool:
     return len(words) > 1 and all(word.isupper() for word in words)
 
 
-def spell(word: str) -> str:
+def _spell(word: str) -> str:
     plural = word.endswith("s") and word not in ("https", "css")
     return " ".join(word.removesuffix("s").upper() if plural else word.upper()) + "'s" * plural
 
 
-def acronym(match: re.Match[str]) -> str:
+def _acronym(match: re.Match[str]) -> str:
     """Letters, unless it is read as a word, or is a word in capitals for emphasis."""
     word, ending = match[1], match[2] or ""
     if word in PARTLY:
@@ -214,7 +214,7 @@ def acronym(match: re.Match[str]) -> str:
     return " ".join(word) + ("'s" if ending else "")
 
 
-def arabic(numeral: str) -> int:
+def _arabic(numeral: str) -> int:
     values = [ROMAN[letter] for letter in numeral.upper()]
     return sum(
         -one if any(one < later for later in values[place + 1 :][:1]) else one
@@ -222,7 +222,7 @@ def arabic(numeral: str) -> int:
     )
 
 
-def roman(match: re.Match[str]) -> str:
+def _roman(match: re.Match[str]) -> str:
     """`Henry VIII` -> the eighth, `Chapter IX` -> nine; `I` mostly is no number."""
     word, second, numeral, ending = match[1], match[2], match[3], match[4] or ""
     name = (second or word).strip()
@@ -235,7 +235,7 @@ def roman(match: re.Match[str]) -> str:
         numeral.isupper() or len(numeral) > 1 or numeral in "vx"
     )
     if counted and not (numeral == "I" and not re.match(CLAUSE, after)):
-        return f"{word}{second} {cardinal(arabic(numeral))}{ending}"
+        return f"{word}{second} {cardinal(_arabic(numeral))}{ending}"
     if not numeral.isupper() or not name[0].isupper():
         return match[0]
     crowned = name in REGNAL or word in (
@@ -248,13 +248,13 @@ def roman(match: re.Match[str]) -> str:
         "Prince",
     )
     if crowned and set(numeral) <= set("IVX") and (numeral != "I" or regnal_first(after)):
-        return f"{word}{second} the {ordinal(arabic(numeral))}{ending}"
+        return f"{word}{second} the {ordinal(_arabic(numeral))}{ending}"
     if (
         len(numeral) > 1
         and set(numeral) <= set("IVX")
         and name not in ("The", "An", "A", "My", "His")
     ):
-        return f"{word}{second} {cardinal(arabic(numeral))}{ending}"
+        return f"{word}{second} {cardinal(_arabic(numeral))}{ending}"
     return match[0]
 
 
@@ -267,7 +267,7 @@ def read_signs(text: str) -> str:
     """One sentence, its numbers in words, with the signs left over said."""
     text = re.sub(r"(?<!\w)~(?=\s?\w)", "about ", text)
     text = re.sub(r"(?<![\w-])([A-F])-(?![\w-])", r"\1 minus", text)
-    text = re.sub(r"(?<![\w/])~?/(?=\w)[\w./-]+", path, text)
+    text = re.sub(r"(?<![\w/])~?/(?=\w)[\w./-]+", _path, text)
     text = re.sub(r"/", " ", text)
     text = re.sub(r"_{2,}", " blank ", text)
     text = text.replace("_", " underscore ").replace("~", " tilde ").replace("|", ", ")
@@ -279,5 +279,5 @@ def read_signs(text: str) -> str:
     return text
 
 
-def path(match: re.Match[str]) -> str:
+def _path(match: re.Match[str]) -> str:
     return re.sub(r"[/.~-]", lambda m: f" {IN_ADDRESS[m[0]]} ", match[0])
