@@ -45,6 +45,9 @@ def prepare(
         limit: Only so many utterances, of whole speakers.
         processes: Processes on this machine, where torchrun or SLURM does not start them.
         device: Where the codec runs: cpu, cuda, or auto for a GPU if there is one.
+
+    Raises:
+        InputError: There is no recipe, or the corpus or its token folder is not in it.
     """
     if recipe is None:
         corpora.get(corpus)
@@ -167,6 +170,9 @@ def check(folder: Path, corpus: str | None = None) -> None:
         folder: Made by prepare (``manifest.json``) or by training (``card.json``).
         corpus: The folder is this corpus as published: its archives, against the checksums of
             the list, or unpacked, read as prepare reads it.
+
+    Raises:
+        InputError: The folder is neither, and no corpus is named.
     """
     if corpus is not None:
         _check_corpus(corpora.get(corpus), folder)

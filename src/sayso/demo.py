@@ -16,7 +16,7 @@ STRANGER = "somebody"
 
 
 def spectrogram(audio_file: Path, picture: Path) -> None:
-    """Save a spectrogram of an audio file as PNG (needs the `plot` extra)."""
+    """Save a spectrogram of an audio file as PNG; InputError without matplotlib (`plot` extra)."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -35,6 +35,7 @@ def run(out: Path) -> None:
 
     Raises:
         MarkError: A mark is missing on the result.
+        RuntimeError: A voice that nobody enrolled was not refused.
     """
     out.mkdir(parents=True, exist_ok=True)
     audio_file, picture = out / "nobody.wav", out / "nobody.png"

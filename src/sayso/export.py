@@ -33,7 +33,11 @@ PARTS = ("text", "codec", "ar", "nar")
 
 
 def fitted_on(codec: Path) -> list[dict] | str:
-    """The corpora a codec was fitted on, checked against the list; of published weights a word."""
+    """The corpora a codec was fitted on, checked against the list; of published weights a word.
+
+    Raises:
+        CheckpointError: The codec does not say which.
+    """
     if read_config(codec).get("source") == PRETRAINED:
         return f"the published {PRETRAINED}, on data of Meta's choice"
     path = codec / FITTED_ON

@@ -108,6 +108,7 @@ class Run:
     balancer: Balancer
 
     def parts(self) -> Iterator[tuple[str, nn.Module, torch.optim.Adam]]:
+        """Name, module and optimizer of what a checkpoint holds."""
         yield "codec", self.codec, self.optimizers["codec"]
         yield "judge", self.judge, self.optimizers["judge"]
 
@@ -193,7 +194,7 @@ def one_step(
     torch.autograd.backward(
         [made, recipe.commitment_weight * commitment], [gradient, torch.ones_like(commitment)]
     )
-    step_if_finite(run.optimizers["codec"], codec)
+    _step_if_finite(run.optimizers["codec"], codec)
     figures = {name: float(loss.detach()) for name, loss in losses.items()}
     if adversarial and random.random() < 2 / 3:
         run.optimizers["judge"].zero_grad()
@@ -202,12 +203,12 @@ def one_step(
             [F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, fake, strict=True)]
         ).mean()
         loss.backward()
-        step_if_finite(run.optimizers["judge"], judge)
+        _step_if_finite(run.optimizers["judge"], judge)
         figures["discriminator"] = float(loss.detach())
     return figures | {"commitment": float(commitment.detach())}
 
 
-def step_if_finite(optimizer: torch.optim.Adam, module: nn.Module) -> None:
+def _step_if_finite(optimizer: torch.optim.Adam, module: nn.Module) -> None:
     norm = nn.utils.clip_grad_norm_(module.parameters(), 10.0)
     if bool(norm.isfinite()):
         optimizer.step()
@@ -221,10 +222,10 @@ def examples(utterances: list[Utterance], recipe: CodecRecipe, number: int) -> T
     """
     random = np.random.default_rng([recipe.seed, number])
     size = int(recipe.segment_seconds * recipe.codec.sample_rate)
-    return torch.stack([piece(utterances, recipe, size, random) for _ in range(recipe.batch)])
+    return torch.stack([_piece(utterances, recipe, size, random) for _ in range(recipe.batch)])
 
 
-def piece(
+def _piece(
     utterances: list[Utterance], recipe: CodecRecipe, size: int, random: np.random.Generator
 ) -> Tensor:
     """A random piece (1, size); recordings that cannot be used, and silent pieces, are no loss."""
@@ -256,7 +257,11 @@ def save(
 
 
 def resume(recipe: CodecRecipe, entries: list[dict[str, Any]], out: Path, run: Run) -> int:
-    """Steps done so far; fills everything from the newest checkpoint, if there is one."""
+    """Steps done so far; fills everything from the newest checkpoint, if there is one.
+
+    Raises:
+        InputError: The checkpoint was made with other settings.
+    """
     last = newest(out / "checkpoints")
     if last is None:
         return 0
@@ -264,16 +269,16 @@ def resume(recipe: CodecRecipe, entries: list[dict[str, Any]], out: Path, run: R
     if head["made_from"] != made_from(recipe, entries):
         raise InputError(f"{last} was made with other settings; give another folder with --out")
     for name, module, optimizer in run.parts():
-        restore(part_of(tensors, f"{name}/"), module, optimizer, {})
+        restore(_part_of(tensors, f"{name}/"), module, optimizer, {})
     for key, buffer in run.codec.named_buffers():
         buffer.copy_(tensors[f"buffer/{key}"])
     device = next(run.codec.parameters()).device
-    run.balancer.norms = {k: v[0].to(device) for k, v in part_of(tensors, "norm/").items()}
+    run.balancer.norms = {k: v[0].to(device) for k, v in _part_of(tensors, "norm/").items()}
     run.balancer.steps = head["balanced"]
     return head["step"]
 
 
-def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 

@@ -266,7 +266,7 @@ def parse_numbers(option: str, pairs: list[str]) -> dict[str, int]:
 
 
 def parse_pairs(option: str, pairs: list[str]) -> dict[str, str]:
-    """Names and values out of NAME=VALUE."""
+    """Names and values out of NAME=VALUE; InputError."""
     bad = [pair for pair in pairs if "=" not in pair]
     if bad:
         example = "kathleen=47" if option.startswith("--held-out") else "kathleen=/data/kathleen"
