@@ -43,7 +43,7 @@ from sayso.training.train import train_ar
 BOOKS, ENTRIES, TEXT = 8, 1024, 512
 LENGTHS = (690, 640, 560, 500)  # frames of a LibriTTS-like batch at 75 Hz: 6.7 to 9.2 s
 TEXT_PER_FRAME = 0.06  # BPE tokens
-LIBRITTS, MEAN_SECONDS, RATE = 375_000, 5.6, 75  # utterances (585 h; Zen et al. 2019), Hz
+LIBRITTS, MEAN_SECONDS, RATE = 354_780, 5.63, 75  # utterances of train-* (555 h), Hz
 CLIPS = Path(__file__).parents[2] / "shared" / "corpora" / "librispeech-clips"
 CONFIG = Path(__file__).parents[1] / "configs" / "libritts.yaml"
 
