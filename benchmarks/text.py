@@ -15,6 +15,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sayso.inference.consent.challenge import distance, pronunciations
 from sayso.model.errors import InputError
 from sayso.model.text.homographs import homograph
 from sayso.model.text.normalization import normalise
@@ -66,10 +67,7 @@ def homographs() -> None:
 def unknown_words() -> None:
     """Words of the CMU dictionary, each taken out of it before it is read."""
     dictionary = Dictionary()
-    ways: dict[str, list[list[str]]] = {}
-    for line in dictionary.path.read_text("utf-8").splitlines():
-        word, *phones = line.split()
-        ways.setdefault(re.sub(r"\(\d+\)$", "", word), []).append(phones)
+    ways = pronunciations()
     known = sorted(word for word in dictionary.words if re.fullmatch("[a-z]{4,}", word))
     right = wrong = total = 0
     for word in random.Random(17).sample(known, LEFT_OUT):
@@ -79,16 +77,6 @@ def unknown_words() -> None:
         errors, length = min((distance(said, way), len(way)) for way in ways[word])
         right, wrong, total = right + (errors == 0), wrong + errors, total + length
     print(f"unknown words: {right / LEFT_OUT:.1%} right, {wrong / total:.1%} of phones wrong")
-
-
-def distance(first: list[str], second: list[str]) -> int:
-    """Levenshtein distance."""
-    row = list(range(len(second) + 1))
-    for i, left in enumerate(first, 1):
-        before, row[0] = row[0], i
-        for j, right in enumerate(second, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (left != right))
-    return row[-1]
 
 
 def check(count: Counter[str], text: str) -> None:
