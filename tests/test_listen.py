@@ -1,6 +1,7 @@
 """Samples while a model trains: through the gate, marked, and only where a prompt may be used."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sayso.inference.detection.detector import detect
+from sayso.inference.store.store import Store
 from sayso.listen import listen, listener
 from sayso.model.codecs.world import WorldConfig, analyse
 from sayso.model.errors import InputError
@@ -60,8 +62,9 @@ def test_a_corpus_whose_prompts_may_not_be_used_is_not_heard(recipe, tmp_path, m
     assert not list(tmp_path.rglob("*.wav"))
 
 
-def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, monkeypatch):
+def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, tmp_path, monkeypatch):
     """A model of two steps does not end by itself, so it is stopped every 40 groups."""
+    monkeypatch.setenv("SAYSO_HOME", str(tmp_path / "home"))
     heard = []
     train_ar(recipe, report=lambda line: None)
 
@@ -85,7 +88,12 @@ def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, monke
     for path in heard[-1].values():
         found = detect(path)
         assert found.found.perth.present
-        assert found.manifest.state == "valid"  # its store, and with it the root, is gone
+        assert found.manifest.state == "valid"  # not asked with its store's root
+    with Store.open() as store:  # the user's own: it knows what was said, and nothing can be added
+        assert {Path(row.content["path"]) for row in store.entries("released")} >= {
+            path.resolve() for path in heard[-1].values()
+        }
+        assert {bool(each.revoked) for each in store.voices() if each.voice != "nobody"} == {True}
     events = EventAccumulator(f"{recipe.run}/tensorboard/nar", {"audio": 0})
     events.Reload()
     assert {tag for tag in events.Tags()["audio"]} == {f"sample/{name}" for name in heard[-1]}

@@ -137,10 +137,9 @@ def _refusal_logged(store: Store, session: str) -> Iterator[None]:
     try:
         yield
     except RefusedError as refusal:
-        with store.transaction():
-            named = session[:80].encode("utf-8", "replace").decode()
-            details = {"session": named, "code": refusal.code, "checks": []}
-            store.append("enrol-refused", f"e-{secrets.token_hex(16)}", details)
+        named = session[:80].encode("utf-8", "replace").decode()
+        details = {"session": named, "code": refusal.code, "checks": []}
+        store.log_refusal(details, "enrol-refused")
         raise
 
 

@@ -2,7 +2,8 @@
 
 `sayso train ar|nar --listen`. Training itself can make no sound: it may not import inference. The
 prompts are held-out utterances of the token files, as corpus voices that may say their own corpus's
-sentences; what is said are other held-out texts. The samples stay in RUN/samples, with both marks.
+sentences; what is said are other held-out texts. The samples stay in RUN/samples, with both marks,
+and in the ledger of the store; each voice is withdrawn when it has said its sentence.
 """
 
 import tempfile
@@ -17,6 +18,7 @@ from sayso.inference.synthesizer import Synthesizer
 from sayso.model import corpora
 from sayso.model.card import CARD
 from sayso.model.errors import CheckpointError, InputError, SaysoError
+from sayso.model.files import unique
 from sayso.model.printable import printable
 from sayso.training.recipe import Recipe
 from sayso.training.tokens import VALIDATION, open_tokens
@@ -55,7 +57,7 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
     made = {}
-    with tempfile.TemporaryDirectory() as place, Store.open(Path(place) / "home") as store:
+    with tempfile.TemporaryDirectory() as place, Store.open() as store:
         model = Path(place) / "model"
         model.mkdir()
         parts = {"text": recipe.text.folder, "codec": recipe.codec.folder}
@@ -70,9 +72,10 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
             prompt, target = rows[2 * number], rows[2 * number + 1]
             codes = codec.as_prompt(torch.tensor(prompt["codes"]).view(codec.codebooks, -1))
             name = f"{prompt['corpus']}-{number}"
+            voice = f"{name}-{unique()}"
             issue_corpus_voice(
                 store,
-                name,
+                voice,
                 codes,
                 prompt["text"],
                 codec.identity,
@@ -81,7 +84,10 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
                 [target["text"]],
             )
             out = folder / f"{name}-step-{step:08d}.wav"
-            speaker.speak(target["text"], name, out, purpose="benchmark", seed=0)
+            try:
+                speaker.speak(target["text"], voice, out, purpose="benchmark", seed=0)
+            finally:  # it was for this one sentence
+                speaker.gate.revoke(voice, f"a sample of step {step}")
             made[name] = out
     return made
 
