@@ -39,6 +39,7 @@ FFMPEG_SAFE = ["-protocol_whitelist", "file", "-format_whitelist", FFMPEG_CONTAI
 
 
 def check_file(path: Path) -> None:
+    """InputError unless it is a file that can be read and is not empty."""
     name = str(path).encode("utf-8", "replace").decode()
     if name != str(path):
         raise InputError(f"The file name {name!r} is not UTF-8: rename it.")
@@ -56,6 +57,7 @@ def check_file(path: Path) -> None:
 
 
 def check_length(path: Path, seconds: float, least: float, most: float) -> None:
+    """InputError unless a file lasts from `least` to `most` seconds."""
     if seconds < least:
         raise InputError(f"{path} is {seconds:.2f} s long; at least {least:g} s are needed.")
     if seconds > most:
@@ -63,6 +65,7 @@ def check_length(path: Path, seconds: float, least: float, most: float) -> None:
 
 
 def check_shape(path: Path, rate: int, channels: int, seconds: float) -> None:
+    """InputError unless rate (Hz), channels and samples are within bounds."""
     if not RATES[0] <= rate <= RATES[1]:
         raise InputError(
             f"{path} has a sample rate of {rate} Hz; {RATES[0]} to {RATES[1]} are taken."
@@ -112,7 +115,7 @@ class FfmpegSound:
         check_shape(path, self.rate, self.channels, most + 1 if math.isnan(seconds) else seconds)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, one after the other."""
+        """(samples, channels) float32, one after the other; InputError where ffmpeg fails."""
         command = ["ffmpeg", "-v", "error", "-nostdin", *FFMPEG_SAFE, "-i", f"file:{self.path}"]
         command += ["-map", "a:0", "-t", f"{self.most + 1:.3f}", "-ar", str(self.rate)]
         command += ["-ac", str(self.channels), "-f", "f32le", "-"]
@@ -146,7 +149,7 @@ class FfmpegSound:
 
 
 def probe(path: Path) -> tuple[int, float, int]:
-    """Rate, length in seconds and channels, of what only ffmpeg reads."""
+    """Rate, length in seconds and channels, of what only ffmpeg reads; else InputError."""
     if not shutil.which("ffprobe") or not shutil.which("ffmpeg"):
         raise InputError(
             f"{path} is not WAV, FLAC, MP3, Ogg or Opus (or it is damaged), and the ffmpeg "

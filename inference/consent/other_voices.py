@@ -185,6 +185,9 @@ def issue_corpus_voice(
         corpus: As `corpora.published` knows it (LibriTTS, VCTK); anything else is refused.
         reader: The corpus's id of the reader.
         sentences: The only texts that may be spoken, exactly as they will be asked for.
+
+    Raises:
+        CorpusError: The corpus is not such a one, or there is no sentence.
     """
     entry = published(corpus)
     what = RELEASED if "free-text" in entry.uses else OWN

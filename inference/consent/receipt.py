@@ -162,7 +162,7 @@ COLLECTION = {
 
 
 def issue(receipt: Receipt, key: Ed25519PrivateKey) -> str:
-    """Sign a receipt: a compact JWS."""
+    """Sign a receipt: a compact JWS; StoreError if it names another key."""
     if receipt.kid != keys.thumbprint(key.public_key()):
         raise StoreError(
             f"Receipt {receipt.record_id} names another key than the one that signs it."

@@ -51,7 +51,10 @@ def _frames(audio: Audio) -> Audio:
 
 
 def speech_seconds(audio: Audio) -> float:
-    """Seconds that the strictest setting of WebRTC's detector takes for speech."""
+    """Seconds that the strictest setting of WebRTC's detector takes for speech.
+
+    InputError without the detector (`enrol` extra).
+    """
     try:
         import webrtcvad  # imported late: it comes with the extra
     except ImportError as error:

@@ -106,6 +106,7 @@ class Likeness:
 
     @property
     def like_ours(self) -> bool:
+        """Whether the log odds reach the threshold; not for silence."""
         return self.log_odds >= self.threshold
 
 

@@ -45,6 +45,7 @@ class Unread:
     reason: str
 
     def to_json(self) -> dict[str, Any]:
+        """`file` and `error`, both text."""
         return {"file": str(self.path), "error": self.reason}
 
 

@@ -164,7 +164,10 @@ def sidecar_of(path: Path) -> Path:
 
 
 def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
-    """The manifest inside or beside a file, checked against a root (a CA is one) if given."""
+    """The manifest inside or beside a file, checked against a root (a CA is one) if given.
+
+    InputError if there is no file.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
@@ -201,7 +204,7 @@ def check_manifest(
 
 
 def keep_manifest(home: Path, ledger_id: str, manifest: bytes) -> None:
-    """Keeps a manifest in the store, so that it can be found again when a file has lost it."""
+    """Keeps a manifest in the store, for when a file has lost it; else MarkError."""
     file = kept_path(home, ledger_id)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def ensure_ca(folder: Path) -> CA:
 
 
 def load_anchor(path: Path) -> Anchor:
-    """A root certificate from a PEM file, or from the folder of a CA, to check files against."""
+    """A root certificate from a PEM file, or from the folder of a CA; else MarkError."""
     path = Path(path)
     file = path / "root.pem" if path.is_dir() else path
     try:

@@ -164,7 +164,10 @@ class Book:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """The lock for steps that touch files as well as the database; may be taken twice."""
+        """The lock for steps that touch files as well as the database; may be taken twice.
+
+        StoreError where the store can only be read.
+        """
         if self.read_only:
             raise StoreError(f"The store {self.home} can only be read: nothing can be logged.")
         with database.locked(self._lock):
@@ -255,7 +258,7 @@ class Book:
     # --- time ---
 
     def now(self) -> float:
-        """The time, refused when the clock was set back behind the ledger's last row."""
+        """The time; StoreError when the clock was set back behind the ledger's last row."""
         now, last = clock.wall(), self._last_time()
         if now < last - CLOCK_SLACK:
             raise StoreError(

@@ -208,7 +208,10 @@ def within(time: str, span: tuple[str, str]) -> bool:
 
 
 def sign(payload: bytes, key: Ed25519PrivateKey, kind: str) -> str:
-    """Sign `payload`: a compact JWS whose header names the kid and the kind of document (`typ`)."""
+    """Sign `payload`: a compact JWS whose header names the kid and the kind of document (`typ`).
+
+    StoreError where the payload is too long.
+    """
     header = {"alg": ALGORITHM, "kid": thumbprint(key.public_key()), "typ": kind}
     if len(payload) * 4 // 3 >= Registry.max_payload_length:
         raise StoreError(f"{len(payload)} bytes cannot be signed as one {kind}: give fewer.")

@@ -101,6 +101,9 @@ class Store(Book):
             secret: Kind to bytes (codes, embedding, recordings ...); each is sealed with AES-GCM
                 under a fresh key of this voice alone.
             issuer: PEM of a bundled voice's issuer, else "".
+
+        Raises:
+            StoreError: The id names no file, or the voice was revoked.
         """
         if not sealed.RECORD_ID.fullmatch(record_id):
             raise StoreError(f"{record_id[:80]!r} cannot be a record's id: it names a file.")
@@ -176,6 +179,7 @@ class Store(Book):
         """Revoke a voice and destroy its key and data; False if it was revoked before.
 
         The order is: the ledger says so (from here every process refuses), then the key dies.
+        StoreError if there is no such voice.
         """
         with self.exclusive():
             with self.transaction():

@@ -39,6 +39,7 @@ class Trace:
 
     @property
     def present(self) -> bool:
+        """Whether the score reaches the threshold."""
         return self.score >= THRESHOLD
 
     def where(self) -> list[tuple[float, float]]:

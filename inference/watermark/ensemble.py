@@ -50,6 +50,7 @@ class Found:
 
     @property
     def traces(self) -> list[Trace]:
+        """Those of the marks that were looked for."""
         return [trace for trace in self.named().values() if trace is not None]
 
     @property

@@ -56,6 +56,7 @@ class Perth:
         """(samples,) to (samples,), with `strength` times PerTh's own change in dB.
 
         What lies above PerTh's band is kept as it was: only the difference is resampled and added.
+        MarkError if the audio is silent.
         """
         check_audio(audio)
         if float(audio.abs().max()) == 0:
