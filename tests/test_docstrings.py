@@ -25,7 +25,8 @@ def public_functions(tree: ast.Module) -> list[tuple[str, ast.FunctionDef, str]]
 
 def raised(function: ast.FunctionDef) -> set[str]:
     """Names of the errors that leave a function's own body; inner functions are others."""
-    names, todo = set(), [(node, "") for node in function.body]
+    names: set[str] = set()
+    todo: list[tuple[ast.AST, str]] = [(node, "") for node in function.body]
     while todo:
         node, caught = todo.pop()
         if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
@@ -34,8 +35,9 @@ def raised(function: ast.FunctionDef) -> set[str]:
             name = ast.unparse(node.exc.func).rpartition(".")[2]
             if name not in re.findall(r"\w+", caught):
                 names.add(name)
-        tried = node.body if isinstance(node, ast.Try) else []
-        kinds = [each.type for each in node.handlers if each.type] if tried else []
+        tried: list[ast.stmt] = node.body if isinstance(node, ast.Try) else []
+        handlers = node.handlers if isinstance(node, ast.Try) else []
+        kinds = [each.type for each in handlers if each.type]
         within = " ".join([caught, *map(ast.unparse, kinds)])
         todo += [(each, within if each in tried else caught) for each in ast.iter_child_nodes(node)]
     return names
