@@ -15,7 +15,7 @@ from sayso.model.text.homographs import homograph
 from sayso.model.text.markup import read_lexicon, respell
 from sayso.model.text.normalization import MAX_CHARACTERS, normalise, pieces
 from sayso.model.text.phonemes import PHONES
-from sayso.model.text.tokenizers import BPE, Phonemes, load_tokenizer
+from sayso.model.text.tokenizers import BPE, BY_RULES, Phonemes, load_tokenizer
 from sayso.training.fitting.bpe import fit_bpe
 from speech import KATHLEEN
 
@@ -264,6 +264,8 @@ def test_phonemes_saved_and_loaded(phonemes, tmp_path):
     loaded = load_tokenizer(tmp_path)
     assert (loaded.kind, loaded.size, loaded.identity) == ("phonemes", 44, phonemes.identity)
     config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "dictionary": BY_RULES}))
+    assert load_tokenizer(tmp_path).identity == phonemes.identity
     for key, value in (("dictionary", "0" * 64), ("symbols", ["|"])):
         (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
         with pytest.raises(CheckpointError, match=f"another {key}"):
