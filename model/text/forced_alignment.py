@@ -41,13 +41,7 @@ class Aligner:
         Raises:
             InputError: The words cannot be aligned with the audio.
         """
-        # A word that ends with the recording is lost without a little silence behind it.
-        padded = np.pad(np.clip(audio, -1, 1), (0, int(QUIET_SECONDS * RATE)))
-        pcm = (padded * 32767).astype("<i2").tobytes()
-        names = ["w_" + "_".join(phones).lower() for phones in words]
-        for name, phones in dict(zip(names, words, strict=True)).items():
-            if self.decoder.lookup_word(name) is None:
-                self.decoder.add_word(name, " ".join(phones), True)
+        names, pcm = self._names(words), _pcm(audio)
         try:
             self.decoder.set_align_text(" ".join(names))
             self._hear(pcm)
@@ -78,12 +72,32 @@ class Aligner:
         Raises:
             InputError: The words cannot be aligned with the audio.
         """
-        starts: dict[int, float] = {}
-        for phone in self.align(audio, words):
-            starts.setdefault(phone.word, phone.start)
-        return list(starts.values())
+        names = self._names(words)
+        try:
+            self.decoder.set_align_text(" ".join(names))
+            self._hear(_pcm(audio))
+            found = [each for each in self.decoder.seg() or () if each.word.startswith("w_")]
+        except RuntimeError as error:
+            raise InputError(f"the recording cannot be aligned with its words ({error})") from None
+        if [each.word for each in found] != names:
+            raise InputError(f"{len(found)} of {len(names)} words could be aligned")
+        return [each.start_frame / FRAMES_PER_SECOND for each in found]
+
+    def _names(self, words: list[list[str]]) -> list[str]:
+        """What the decoder calls these words, which it then knows."""
+        names = ["w_" + "_".join(phones).lower() for phones in words]
+        for name, phones in dict(zip(names, words, strict=True)).items():
+            if self.decoder.lookup_word(name) is None:
+                self.decoder.add_word(name, " ".join(phones), True)
+        return names
 
     def _hear(self, pcm: bytes) -> None:
         self.decoder.start_utt()
         self.decoder.process_raw(pcm, full_utt=True)
         self.decoder.end_utt()
+
+
+def _pcm(audio: NDArray[np.float32]) -> bytes:
+    """16-bit samples; a word that ends with the recording is lost without a little silence."""
+    padded = np.pad(np.clip(audio, -1, 1), (0, int(QUIET_SECONDS * RATE)))
+    return (padded * 32767).astype("<i2").tobytes()
