@@ -100,6 +100,7 @@ def test_pickles_are_read_where_their_hash_is_known_and_as_tensors_only():
     assert all("weights_only=True" in call for found in calls.values() for call in found)
     assert set(calls) == {
         "model/checkpoint.py",  # `load_pickle`
+        "inference/recognisers.py",
         "inference/watermark/perth.py",
         "inference/watermark/audioseal.py",
     }
@@ -190,8 +191,11 @@ def test_a_new_codec_is_a_file_and_a_line(toy_is_known, toy_model: Path, tmp_pat
         out = tmp_path / "b.wav"
         with pytest.raises(InputError, match="need a codec that can edit"):
             speaker.speak(TEXT, "toy", out, "benchmark", alteration=Alteration(speed=1.2))
+        issue_corpus_voice(
+            store, "old", prompt, "new codes", "another", "Kathleen", "kathleen", [TEXT]
+        )
         with pytest.raises(RefusedError, match="codec-mismatch"):
-            speaker.speak(TEXT, "nobody", out)
+            speaker.speak(TEXT, "old", out, "benchmark")
         assert not out.exists()
 
 
