@@ -15,7 +15,6 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import readings
 from conftest import Clock
 from sayso.inference import recognisers
 from sayso.inference.consent import challenge, checks, clauses, enrolment, session, statement
@@ -40,20 +39,13 @@ from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.text import phonemes
-from speech import SPEECH
+from speech import KATHLEEN, SPEECH, reader_clips
 
 pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")
-CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
 SPRING = 1_585_800_000.0  # 2 April 2020: the reader's corpus has every word of that date
 READING = SPEECH / "consent.opus"
 """Philip's consent, put together from Kathleen's words (benchmarks/readings.py)."""
 WORDS = ("afternoon", "tragedy", "country", "ambition", "asleep")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corpora():
-    if not (readings.KATHLEEN / "metadata.tsv").is_file() or not CLIPS.is_dir():
-        pytest.skip(f"no shared corpora: {readings.KATHLEEN.parent} is missing")
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +82,24 @@ def save(path: Path, audio: np.ndarray) -> Path:
     return path
 
 
-def kathleen(count: int, start: int = 0) -> np.ndarray:
-    """Sentences of one reader, one after the other."""
-    names = list(readings.transcripts())[start : start + count]
-    return np.concatenate([readings.clip(name) for name in names])
-
-
-def reader(index: int) -> np.ndarray:
-    audio, rate = soundfile.read(sorted((CLIPS / "audio").iterdir())[index], dtype="float32")
+def heard(path: Path) -> np.ndarray:
+    audio, rate = soundfile.read(path, dtype="float32")
     return resample(audio, rate, RATE)
 
 
+def kathleen(count: int, start: int = 0) -> np.ndarray:
+    """Sentences of one reader, one after the other."""
+    paths = sorted((KATHLEEN / "audio").iterdir())
+    return np.concatenate([heard(path) for path in paths[start : start + count]])
+
+
+def reader(index: int) -> np.ndarray:
+    return heard(reader_clips()[index])
+
+
 def natural() -> np.ndarray:
-    """A reader's unbroken recording, long enough to be a consent recording."""
-    return next(audio for index in range(20) if len(audio := reader(index)) > 14 * RATE)
+    """Another reader's unbroken recording of 16 s, long enough to be a consent recording."""
+    return reader(2)
 
 
 def refusal(store, session, path, codec: Any = None, ears=None, marks=None, **more) -> str:
@@ -424,7 +420,7 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
 def test_a_long_silence_behind_the_words_leaves_no_prompt():
     spoken = kathleen(1)
     late = np.concatenate([spoken, np.zeros(9 * RATE, np.float32)])
-    text = " ".join(readings.transcripts()[next(iter(readings.transcripts()))])
+    text = (KATHLEEN / "metadata.tsv").read_text().splitlines()[1].split("\t")[1]
     with pytest.raises(InputError, match="no word begins in the last 8 s"):
         alignment.cut_prompt(late, text)
 
