@@ -281,11 +281,14 @@ def statements() -> dict[str, Any]:
         rows = json.loads(path.read_text())
         wrong = [row for row in rows if row["kind"] != "genuine"]
         right = [row for row in rows if row["kind"] == "genuine"]
-        excess = [worst_excess(row) for row in wrong if not row["denied"]]
+        denied = [
+            row for row in wrong if row["denied"] or any(d["denied"] for d in row["differences"])
+        ]
+        excess = [worst_excess(row) for row in wrong if row not in denied and row["found"] == 5]
         found[path.stem.removeprefix("statements_")] = {
             "wrong": len(wrong),
             "wrong, accepted": sum(map(is_taken, wrong)),
-            "wrong, a negation heard": sum(bool(row["denied"]) for row in wrong),
+            "wrong, a negation heard": len(denied),
             "the others' doubt above its limit, least": min(excess),
             "right": len(right),
             "right, all words heard": sum(row["found"] == len(row["words"]) for row in right),
@@ -294,9 +297,16 @@ def statements() -> dict[str, Any]:
     return found
 
 
+def is_denied(row: dict[str, Any]) -> bool:
+    """Whether a negation was heard, or fits better somewhere than what was shown."""
+    return bool(row["denied"]) or any(each["denied"] for each in row["differences"])
+
+
 def is_taken(row: dict[str, Any]) -> bool:
     """Whether the enrolment would take what was heard of a statement."""
-    return row["found"] == len(row["words"]) and not row["denied"] and worst_excess(row) <= 0
+    found = [clauses.Difference(**each) for each in row["differences"]]
+    whole = row["found"] == len(row["words"])
+    return whole and not row["denied"] and all(each.good for each in found)
 
 
 def worst_excess(row: dict[str, Any]) -> float:

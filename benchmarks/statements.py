@@ -31,7 +31,7 @@ VOICES = {
     "espeak-ng": [["espeak-ng", "-s", "150", "-v", voice] for voice in ("en-us", "en-gb")],
 }
 DAY = 86400.0
-COUNTS = {"flite": (15, 65), "espeak-ng": (15, 65), "Kathleen": (57, 78)}  # right, wrong
+COUNTS = {"flite": (15, 80), "espeak-ng": (15, 80), "Kathleen": (57, 44)}  # right, wrong
 MAY = 1_588_420_800.0  # 2 May 2020, noon: the day Kathleen's sentences can say
 
 SPEAKERS = "Ada Lovelace,Maria Gomez,Peter Brown,Rebecca,Jonathan Reed,Sophia,Daniel,Emily Carter"
@@ -250,7 +250,7 @@ def main() -> None:
         author, rng = Author(name, len(kept)), np.random.default_rng(len(kept))
         while len(kept) < right + wrong:
             done = sum(row["kind"] == "genuine" for row in kept)
-            is_right = done < right and (len(kept) % 2 == 0 or len(kept) - done >= wrong)
+            is_right = done < right and (len(kept) % 5 != 4 or len(kept) - done >= wrong)
             audio, kind = None, KINDS[(len(kept) - done) % len(KINDS)]
             while audio is None:
                 statement = author.genuine() if is_right else author.wrong(kind)

@@ -17,7 +17,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conftest import Clock
 from sayso.inference import recognisers
-from sayso.inference.consent import challenge, checks, clauses, enrolment, session, statement
+from sayso.inference.consent import (
+    challenge,
+    checks,
+    clauses,
+    enrolment,
+    recording,
+    session,
+    statement,
+)
 from sayso.inference.consent import prompt as alignment
 from sayso.inference.consent.enrolment import finish_enrolment
 from sayso.inference.consent.microphone import record
@@ -423,6 +431,18 @@ def test_a_long_silence_behind_the_words_leaves_no_prompt():
     text = (KATHLEEN / "metadata.tsv").read_text().splitlines()[1].split("\t")[1]
     with pytest.raises(InputError, match="no word begins in the last 8 s"):
         alignment.cut_prompt(late, text)
+
+
+def test_a_recording_may_go_on_after_the_words(ears):
+    """`sayso enrol record` listens for 40 s: no words are heard in the silence, no prompt is it."""
+    take = checks.read_take(READING, "consent")
+    room = np.random.default_rng(0).normal(0, 1e-3, 15 * RATE).astype(np.float32)
+    late = checks.Take(Path(), np.concatenate([take.raw, room]), "consent")
+    said = statement.Terms("Philip", "Gregson", ("business",), ("Ernest",), SPRING + 30 * 86400)
+    heard = clauses.spoken(late.audio, statement.phrases(said), WORDS, ears)
+    assert heard.good and heard.found == len(WORDS)
+    stop = recording.speech_span(late.audio)[1]
+    assert abs(stop / RATE - take.seconds) < 1
 
 
 def test_a_consent_without_a_prompt_in_it_is_logged_as_refused(

@@ -103,7 +103,20 @@ def test_no_name_has_a_word_of_the_statement(word: str):
 
 @pytest.mark.parametrize(
     "purpose",
-    ["sex", "war", "ads", "sale", "art", "the war", "a реклама", "реклама", "not war films", "x"],
+    [
+        "sex",
+        "war",
+        "ads",
+        "sale",
+        "art",
+        "the war",
+        "everything",
+        "any films",
+        "a реклама",
+        "реклама",
+        "not war films",
+        "x",
+    ],
 )
 def test_a_purpose_that_cannot_be_told_from_other_speech_is_refused(purpose: str):
     """Measured (docs/consent.md): what fits into any speech where it was never said."""

@@ -205,16 +205,17 @@ def check_words(
         "if you want this, read it as shown.",
     )
     for clause, found in heard.doubts(read).items():
-        worst = max(found, key=lambda each: each.doubt - each.limit, default=None)
+        worst = max(found, key=lambda each: (not each.good, each.doubt - each.limit), default=None)
         doubt, limit = (0.0, MAX_DOUBT) if worst is None else (worst.doubt, worst.limit)
         yield Verdict(
             _check(f"{clause}: doubt", min(doubt, MOST_DOUBT), limit, "nats; 0 is as shown"),
-            doubt <= limit,
+            worst is None or worst.good,
             "statement-wrong",
             ""
             if worst is None
-            else f"{worst.heard or 'Nothing'!r} was heard for {worst.shown or 'nothing'!r} (where "
-            f"it says {clause}): read the whole statement as shown, and nothing else.",
+            else f"{worst.denied or worst.heard or 'Nothing'!r} was heard for "
+            f"{worst.shown or 'nothing'!r} (where it says {clause}): read the whole statement as "
+            "shown, and nothing else.",
         )
 
 

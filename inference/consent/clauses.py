@@ -15,18 +15,21 @@ from typing import Protocol
 
 from ..recognisers import Ears
 from .challenge import find_words, tokens
-from .recording import RATE, Audio
+from .recording import RATE, Audio, speech_span
 from .statement import NEGATIONS, Phrase
 
 FILLERS = frozenset(["um", "uh", "er", "erm", "ah", "mm", "hmm"])
 LAST_SHOWN = ("today", "are")
 END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
 MOST_HEARD = 3  # words that may be heard of a session's word, if all are found in the end
-MAX_DOUBT = 6.5  # nats, of a difference in one word or none
+MAX_DOUBT = 8.0  # nats, of a difference in one word
+MAX_ANNOUNCED = 5.5  # the same if it is a name, a purpose, a number or of the date
 MORE_DOUBT = 4.5  # for each further word
-MAX_FOREIGN = 4.0  # of words heard where none are, but for those that change nothing
+MAX_FOREIGN = 3.5  # of words heard where none are, but for those that change nothing
 MAX_LIGHT = 12.0  # of these
-LIGHT = frozenset(["a", "an", "and", "at", "in", "is", "it", "of", "or", "so", "the", "to"])
+LIGHT = frozenset(["a", "an", "and", "at", "for", "in", "is", "it", "of", "or", "so", "the", "to"])
+DENIALS = ("no", "not", "never", "don't", "but")
+"""Tried in every gap of a difference: do the words shown fit the sound better with one of them?"""
 
 
 class Hearing(Protocol):
@@ -48,32 +51,42 @@ class Difference:
         clause: What is spoken of there.
         shown, heard: Words; one of the two may be empty.
         doubt: See `Hearing.doubt`.
+        announced: Whether all words shown are the session's own: a name, a number ...
+        denied: What fits the sound better than the words shown: the same with one of `DENIALS`.
     """
 
     clause: str
     shown: str
     heard: str
     doubt: float
+    announced: bool = False
+    denied: str = ""
 
     @property
     def limit(self) -> float:
         """Doubt up to which the words shown may have been said."""
         if not self.shown:
             return MAX_LIGHT if LIGHT.issuperset(tokens(self.heard)) else MAX_FOREIGN
-        return MAX_DOUBT + MORE_DOUBT * max(0, len(self.shown.split()) - 1)
+        least = MAX_ANNOUNCED if self.announced else MAX_DOUBT
+        return least + MORE_DOUBT * (len(self.shown.split()) - 1)
+
+    @property
+    def good(self) -> bool:
+        """Whether the words shown may have been said."""
+        return self.doubt <= self.limit and not self.denied
 
 
 @dataclass(frozen=True)
 class _Word:
     text: str  # as written, without signs
-    clause: str
+    of: Phrase
     first: bool  # whether it stands at the beginning of what is written in one piece
 
 
 def differences(read: Sequence[Phrase], hearing: Hearing, stop: int) -> list[Difference]:
     """Where the first `stop` words heard are not those of the statement."""
-    shown = [word for phrase in read for word in _spoken(phrase.text, phrase.clause)]
-    heard = [word for i in range(stop) for word in _spoken(hearing.words[i], str(i))]
+    shown = [word for phrase in read for word in _spoken(phrase.text, phrase)]
+    heard = [word for i in range(stop) for word in _spoken(hearing.words[i], Phrase(str(i), ""))]
     wanted = [_tokens(word.text)[0] for word in shown]
     said = [_tokens(word.text)[0] for word in heard]
     found: list[Difference] = []
@@ -85,15 +98,32 @@ def differences(read: Sequence[Phrase], hearing: Hearing, stop: int) -> list[Dif
             i, j = max(0, i - 1), max(0, j - 1)
         while (k < len(shown) and not shown[k].first) or (m < len(heard) and not heard[m].first):
             k, m = min(len(shown), k + 1), min(len(heard), m + 1)
-        begin = int(heard[j].clause) if j < len(heard) else stop
-        end = int(heard[m - 1].clause) + 1 if m > j else begin
-        texts = " ".join(word.text for word in shown[i:k])
-        other = " ".join(hearing.words[begin:end])
+        begin = int(heard[j].of.clause) if j < len(heard) else stop
+        end = int(heard[m - 1].of.clause) + 1 if m > j else begin
+        texts = [word.text for word in shown[i:k]]
         if not texts and FILLERS.issuperset(said[j:m]):
             continue
-        clause = shown[min(i, len(shown) - 1)].clause
-        found.append(Difference(clause, texts, other, hearing.doubt(begin, end, texts)))
+        each = Difference(
+            shown[min(i, len(shown) - 1)].of.clause,
+            " ".join(texts),
+            " ".join(hearing.words[begin:end]),
+            hearing.doubt(begin, end, " ".join(texts)),
+            bool(texts) and all(word.of.announced for word in shown[i:k]),
+        )
+        if each.good:
+            each = replace(each, denied=_denied(hearing, begin, end, texts, each.doubt))
+        found.append(each)
     return found
+
+
+def _denied(hearing: Hearing, start: int, stop: int, shown: list[str], doubt: float) -> str:
+    """The words shown with one of `DENIALS`, if the sound fits them better so; else nothing."""
+    for word in DENIALS:
+        for gap in range(len(shown) + 1):
+            text = " ".join([*shown[:gap], word, *shown[gap:]])
+            if hearing.doubt(start, stop, text) < doubt:
+                return text
+    return ""
 
 
 def denials(words: Sequence[str]) -> list[str]:
@@ -106,13 +136,13 @@ def _spans(wanted: list[str], said: list[str]) -> list[tuple[int, int, int, int]
     return [span[1:] for span in matcher.get_opcodes() if span[0] != "equal"]
 
 
-def _spoken(text: str, clause: str) -> list[_Word]:
+def _spoken(text: str, of: Phrase) -> list[_Word]:
     """One of them for each token of each written word."""
     found = []
     for written in text.split():
         parts = _tokens(written)
         plain = (written.strip('.,:;?!"'),) if len(parts) == 1 else parts
-        found += [_Word(word, clause, place == 0) for place, word in enumerate(plain)]
+        found += [_Word(word, of, place == 0) for place, word in enumerate(plain)]
     return found
 
 
@@ -145,7 +175,7 @@ class Reading:
     @property
     def good(self) -> bool:
         """Whether nothing was denied, and what was shown may have been said."""
-        return not self.denied and all(each.doubt <= each.limit for each in self.differences)
+        return not self.denied and all(each.good for each in self.differences)
 
 
 def judged(hearing: Hearing, read: Sequence[Phrase], asked: Sequence[str]) -> Reading:
@@ -161,22 +191,23 @@ def judged(hearing: Hearing, read: Sequence[Phrase], asked: Sequence[str]) -> Re
 def spoken(audio: Audio, read: Sequence[Phrase], asked: Sequence[str], ears: Ears) -> Reading:
     """Hear a session's recording, (samples,) at 16 kHz.
 
-    The end is heard again by itself if words are missing: a recogniser bends a word to fit the
-    sentence before it; without the sentence it does so less.
+    The end is heard again by itself: a recogniser bends a word to fit the sentence before it, and
+    without the sentence it does so less; and it may stop before the end.
     """
-    hearing = ears.hear(audio)
+    start, stop = speech_span(audio)
+    audio = audio[start:stop]
+    hearing, end = ears.hear(audio), ears.hear(audio[-int(END_SECONDS * RATE) :])
     whole = judged(hearing, read, asked)
-    if whole.found == len(asked):
-        return whole
-    end = ears.hear(audio[-int(END_SECONDS * RATE) :])
     parts, behind = _split(end, asked), len(hearing.words) - _split(hearing, asked).stop
-    denied = [*whole.denied, *denials(end.words)]
-    if len(parts.places) < len(asked) or behind > MOST_HEARD * len(asked):
-        return replace(whole, denied=denied)
+    whole = replace(whole, denied=[*whole.denied, *denials(end.words)])
+    if len(parts.places) < len(asked) or (
+        whole.found < len(asked) and behind > MOST_HEARD * len(asked)
+    ):
+        return whole
     if parts.stop < len(end.words):  # what stands between the statement and the words counts, too
         parts.places.insert(0, (parts.stop, parts.stop))
     found = [*whole.differences, *_between(end, parts.places)]
-    return Reading(len(asked), found, denied, whole.said)
+    return replace(whole, found=len(asked), differences=found)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from .checks import Take, read_take
 from .other_voices import pack_codes
 from .prompt import cut_prompt
 from .receipt import Check, Receipt, Scope, codes_digest, issue
+from .recording import RATE
 from .session import terms_of, waiting
 from .statement import phrases, text_of
 
@@ -215,15 +216,18 @@ def _take_in(
 ) -> Enrolment:
     asked = started.content
     source = prompt or consent
-    start, transcript = 0.0, prompt_text or ""
+    start, stop, transcript = 0.0, source.seconds, prompt_text or ""
     if prompt is None:  # a consent recording is longer than a prompt should be: its end
         read = f"{asked['statement']} {', '.join(asked['words'])}."
         try:
-            start, transcript = cut_prompt(consent.audio, normalise(read))
+            behind = recording.speech_span(consent.audio)[1]
+            start, transcript = cut_prompt(consent.audio[:behind], normalise(read))
+            stop = behind / RATE
         except InputError as error:
             message = f"No prompt can be cut from the consent recording: {error}."
             raise _refused(store, started, "prompt-unclear", message, passed, hashes) from None
-    audio = read_audio(source.path, codec.sample_rate)[:, int(start * codec.sample_rate) :]
+    audio = read_audio(source.path, codec.sample_rate)
+    audio = audio[:, int(start * codec.sample_rate) : int(stop * codec.sample_rate)]
     codes = codec.encode(audio)[0]
     slug = re.sub(r"[^a-z0-9]+", "-", asked["speaker"].lower()).strip("-") or "voice"
     scope: dict[str, Any] = {

@@ -18,6 +18,7 @@ from sayso.model.errors import InputError
 RATE = 16_000
 Audio = NDArray[np.float32]
 FRAME = RATE * 30 // 1000
+AROUND = RATE // 2
 RUMBLE = 50.0  # Hz; no voice is below
 LOUD = 0.1
 QUIETEST = 1e-5  # a third of a step of 16-bit audio: quieter frames are silence
@@ -55,13 +56,30 @@ def speech_seconds(audio: Audio) -> float:
 
     InputError without the detector (`enrol` extra).
     """
+    return 0.03 * sum(_speech(audio, 3))
+
+
+def speech_span(audio: Audio) -> tuple[int, int]:
+    """First sample and the one behind the last of what may be speech, with `AROUND` on both sides.
+
+    Recognisers hear words in long silence, and a prompt should not be one.
+    """
+    found = np.flatnonzero(_speech(audio, 1))
+    if not len(found):
+        return 0, len(audio)
+    start, stop = found[0] * FRAME - AROUND, (found[-1] + 1) * FRAME + AROUND
+    return max(0, int(start)), min(len(audio), int(stop))
+
+
+def _speech(audio: Audio, strictness: int) -> list[bool]:
+    """For each frame, whether WebRTC's detector takes it for speech."""
     try:
         import webrtcvad  # imported late: it comes with the extra
     except ImportError as error:
         raise InputError(f"{error.name} is missing: pip install 'sayso[enrol]'.") from None
-    detector = webrtcvad.Vad(3)
+    detector = webrtcvad.Vad(strictness)
     pcm = (np.clip(_frames(audio), -1, 1) * 32767).astype("<i2")
-    return 0.03 * sum(detector.is_speech(frame.tobytes(), RATE) for frame in pcm)
+    return [detector.is_speech(frame.tobytes(), RATE) for frame in pcm]
 
 
 def unevenness(audio: Audio) -> float:

@@ -25,7 +25,11 @@ NEGATIONS = frozenset(
      "joking", "pretend", "pretending", "forced")
 )  # fmt: skip
 """Heard anywhere they refuse: no statement has one, no name, and no word of a session."""
-EVERYONE = frozenset(["all", "any", "anybody", "anyone", "each", "every", "everybody", "everyone"])
+EVERYONE = frozenset(
+    ("all", "any", "anybody", "anyone", "anything", "each", "every", "everybody", "everyone",
+     "everything", "whatever", "whoever")
+)  # fmt: skip
+"""A consent is never for all users, nor for all purposes."""
 PLAIN = frozenset(["the", "of", "in", "at"])
 """Words of the statement that a purpose may have as well: "readings at the museum"."""
 LETTERS = "ÆÐØÞßæðøþĐđŁłŒœ"
@@ -125,12 +129,12 @@ def _check_name(role: str, name: str) -> None:
         )
     own = fixed_words() - PLAIN if role == "purpose" else fixed_words()
     found = [token for token in tokens(name) if token in own | NEGATIONS]
-    if role == "user":
+    if role in ("user", "purpose"):
         found += [token for token in tokens(name) if token in EVERYONE]
     if found:
         raise InputError(
-            f"The {role} {shown} has the word {found[0]!r}, which would mean something in the "
-            "statement itself: use another name."
+            f"The {role} {shown} has the word {found[0]!r}, which would change what the statement "
+            "means: use another name."
         )
 
 
