@@ -31,7 +31,7 @@ VOICES = {
     "espeak-ng": [["espeak-ng", "-s", "150", "-v", voice] for voice in ("en-us", "en-gb")],
 }
 DAY = 86400.0
-COUNTS = {"flite": (15, 80), "espeak-ng": (15, 80), "Kathleen": (57, 44)}  # right, wrong
+COUNTS = {"flite": (15, 95), "espeak-ng": (15, 95), "Kathleen": (57, 20)}  # right, wrong
 MAY = 1_588_420_800.0  # 2 May 2020, noon: the day Kathleen's sentences can say
 
 SPEAKERS = "Ada Lovelace,Maria Gomez,Peter Brown,Rebecca,Jonathan Reed,Sophia,Daniel,Emily Carter"

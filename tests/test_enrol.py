@@ -402,7 +402,7 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
     assert "embedding" not in public_text and len(public_text) < 8000
     verify(store)
     # Had anything else been shown than was read, it would have been refused.
-    take = checks.read_take(READING, "consent")
+    hearing = ears.hear(checks.read_take(READING, "consent").audio)
     said = statement.Terms("Philip", "Gregson", ("business",), ("Ernest",), SPRING + 30 * 86400)
     for change in (
         {"purposes": ("business", "advertising")},
@@ -413,7 +413,7 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
         {"max_uses": 10},
     ):
         read = statement.phrases(dataclasses.replace(said, **change))
-        heard = clauses.spoken(take.audio, read, WORDS, ears)
+        heard = clauses.judged(hearing, read, WORDS)
         failed = [v.code for v in checks.check_words(heard, read, WORDS, []) if not v.passed]
         assert failed == ["statement-wrong"], change
     # The same words in a new session: its own are not heard, and the old ones are recognised.

@@ -24,11 +24,11 @@ END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
 MOST_HEARD = 3  # words that may be heard of a session's word, if all are found in the end
 MAX_DOUBT = 8.0  # nats, of a difference in one word
 MAX_ANNOUNCED = 5.5  # the same if it is a name, a purpose, a number or of the date
-MORE_DOUBT = 4.5  # for each further word
-MAX_FOREIGN = 3.5  # of words heard where none are, but for those that change nothing
-MAX_LIGHT = 12.0  # of these
+MORE_DOUBT = 4.5  # for each further word, shown and heard
+MAX_FOREIGN = 4.0  # of words heard where none are, but for those that change nothing
+MAX_LIGHT = 20.0  # of these
 LIGHT = frozenset(["a", "an", "and", "at", "for", "in", "is", "it", "of", "or", "so", "the", "to"])
-DENIALS = ("no", "not", "never", "don't", "but")
+DENIALS = ("no", "not", "never", "don't")
 """Tried in every gap of a difference: do the words shown fit the sound better with one of them?"""
 
 
@@ -68,7 +68,8 @@ class Difference:
         if not self.shown:
             return MAX_LIGHT if LIGHT.issuperset(tokens(self.heard)) else MAX_FOREIGN
         least = MAX_ANNOUNCED if self.announced else MAX_DOUBT
-        return least + MORE_DOUBT * (len(self.shown.split()) - 1)
+        further = min(len(self.shown.split()), max(1, len(self.heard.split()))) - 1
+        return least + MORE_DOUBT * further
 
     @property
     def good(self) -> bool:

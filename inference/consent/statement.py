@@ -21,7 +21,7 @@ NEGATIONS = frozenset(
      "cannot", "cant", "dont", "doesnt", "didnt", "wont", "wouldnt", "shouldnt", "couldnt", "isnt",
      "arent", "wasnt", "aint", "mustnt", "neednt", "maynt", "without", "against", "except",
      "unless", "refuse", "refused", "deny", "denied", "forbid", "forbidden", "prohibit", "disallow",
-     "reject", "revoke", "hardly", "barely", "ever", "false", "untrue", "lie", "lying", "joke",
+     "reject", "revoke", "hardly", "barely", "ever", "false", "untrue", "lying", "joke",
      "joking", "pretend", "pretending", "forced")
 )  # fmt: skip
 """Heard anywhere they refuse: no statement has one, no name, and no word of a session."""
