@@ -193,10 +193,10 @@ def test_ten_thousand_sequences_of_words_are_not_the_statement():
 def test_statements_read_aloud_wrongly_are_refused_and_right_ones_taken():
     """Heard by the enrolment's recogniser, with its doubts, and kept (benchmarks/statements.py)."""
     figures = consent.statements()
-    assert sum(found["wrong"] for found in figures.values()) >= 70
+    assert sum(found["wrong"] for found in figures.values()) >= 200
     assert sum(found["wrong, accepted"] for found in figures.values()) == 0
-    assert figures["Kathleen"]["right"] >= 9
-    assert figures["Kathleen"]["right, accepted"] >= figures["Kathleen"]["right"] - 2
+    assert figures["Kathleen"]["right"] == 57
+    assert figures["Kathleen"]["right, accepted"] >= 55
     for path in consent.RESULTS.glob("statements_*.json"):
         for row in json.loads(path.read_text()):
             assert row["kind"] == "genuine" or row["differences"] or row["denied"]

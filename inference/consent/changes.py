@@ -1,8 +1,8 @@
 """A prompt as the model hears it, and after small changes that no listener minds.
 
-A clip can be made to fool the speaker encoder by steps along its gradient (benchmarks/fooled.py).
-What was added fits the samples as they are; through the codec, at another rate, in noise or in
-half of the band little of it is left, and a person's own voice is.
+A clip can be made to fool the speaker encoder by steps along its gradient. Of a hasty one little is
+left through the codec, at another rate, in noise or in half of the band; half a minute of steps
+passes this, too (benchmarks/fooled.py). A consent recording as its own prompt needs none of it.
 """
 
 import numpy as np
