@@ -20,7 +20,7 @@ from .bar import Bar
 from .prepare import prepare as prepare_corpus
 from .prepare import process_rank
 from .readers import list_corpus
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe, maker, read_recipe
 from .shards import MANIFEST
 from .speech import Filters
 from .tokens import open_tokens
@@ -107,7 +107,7 @@ def _prepare(
     for kind, folder in parts.items():
         if folder is not None and not Path(folder).is_dir():
             raise InputError(
-                f"{folder} is missing: make it with `sayso train {kind} --out {folder}`"
+                f"{folder} is missing: make it with `{maker(recipe, kind, Path(folder))}`"
             )
     timbre = None if data.timbre is None else Path(data.timbre)
     codec = load_codec(Path(recipe.codec.folder), timbre, codec_device(device, rank))

@@ -16,7 +16,7 @@ from sayso.model.transformer import Size
 from .clock import matmul_rate
 from .data import Batches
 from .finetune import Part, new_task
-from .recipe import Optimisation, Recipe
+from .recipe import Optimisation, Recipe, maker
 from .tasks import ARTask, NARTask
 from .tokens import VALIDATION, Tokens, open_tokens
 
@@ -37,7 +37,7 @@ class Finding:
 def examine(recipe: Recipe) -> Iterator[Finding]:
     """Looks at everything a recipe needs; costs are given for each model that can be built."""
     for kind, folder in (("codec", recipe.model_codec), ("text", Path(recipe.text.folder))):
-        yield _made(kind, folder)
+        yield _made(recipe, kind, folder)
     yield from _devices(recipe)
     try:
         data = recipe.data
@@ -58,11 +58,11 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
     yield _disk(Path(recipe.run), needed)
 
 
-def _made(kind: str, folder: Path) -> Finding:
+def _made(recipe: Recipe, kind: str, folder: Path) -> Finding:
     try:
         found = load_codec(folder) if kind == "codec" else load_tokenizer(folder)
     except SaysoError as error:
-        return Finding(False, f"{kind}: {error} (`sayso train {kind} --out {folder}` makes it)")
+        return Finding(False, f"{kind}: {error} (`{maker(recipe, kind, folder)}` makes it)")
     return Finding(True, f"{kind}: {folder}, identity {found.identity[:12]}")
 
 

@@ -228,6 +228,15 @@ class Recipe:
         return Path(self.codec.folder) if timbre is None else Path(timbre) / "codec"
 
 
+def maker(recipe: Recipe, kind: str, folder: Path) -> str:
+    """The command that makes a recipe's codec, text or timbre folder."""
+    if kind == "codec" and recipe.codec.kind == "encodec":
+        return f"sayso codec published --decoder vocos --out {folder}"
+    roots = "" if kind == "text" and recipe.text.kind == "phonemes" else " --root NAME=FOLDER"
+    pivot = " --pivot NAME" if kind == "timbre" else ""
+    return f"sayso train {kind}{roots}{pivot} --out {folder}"
+
+
 def read_recipe(path: Path | str, overrides: dict[str, object] | None = None) -> Recipe:
     """Reads a recipe; every key must be known and every value of its type.
 

@@ -83,12 +83,16 @@ def enrol_start(
         session = start_enrolment(
             store, speaker, tuple(purpose), days, users, controller, characters, uses, may_alter
         )
-    for line in (f"session {session.id}", f"record before {session.expires}, aloud:", ""):
+    for line in (
+        f"session {session.id}",
+        f"read this aloud, and finish, before {session.expires[11:19]} UTC:",
+        "",
+    ):
         say(line)
     say(f"  {session.text}")
     say()
     say(f"then: sayso enrol finish --session {session.id} --consent RECORDING.wav")
-    say("For the speaker: the voice is checked, not that a living person speaks.")
+    say("For the speaker: a good imitation of your voice would pass, too. Keep the receipt.")
 
 
 @enrol.command("record")
