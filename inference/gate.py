@@ -22,7 +22,7 @@ from .consent.other_voices import bundled_folders, install_bundled_voice
 from .consent.receipt import MAX_NAME, Receipt, codes_digest
 from .errors import RefusedError, StoreError
 from .finishing import Marked, finish
-from .permission import Asked, allowed, clean, short, signed_receipt
+from .permission import Asked, allowed, clean, short, signed_receipt, spoken_characters
 from .provenance.c2pa import CA
 from .store import ledger, releases
 from .store.recovery import recover, silent, stuck
@@ -116,7 +116,7 @@ class Gate:
             "text_salt": salt,
             "text_commitment": ledger.commit_to(salt, clean(text)),
             "altered": altered,
-            "characters": len(text),
+            "characters": spoken_characters(text),
         }
         try:
             with self.store.transaction():

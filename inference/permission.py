@@ -1,7 +1,11 @@
 """What a voice's receipt allows: the checks of `Gate.authorise`, in the order below."""
 
 import hashlib
+import textwrap
 from dataclasses import dataclass
+
+from sayso.model.errors import InputError
+from sayso.model.text.normalization import MAX_CHARACTERS, pieces
 
 from .consent.other_voices import is_issuer
 from .consent.receipt import ANY, MAX_NAME, Receipt
@@ -89,7 +93,7 @@ def allowed(store: Store, asked: Asked) -> tuple[Voice, Receipt]:
             f"Voice {name!r} was enrolled with codec {receipt.codec[:12]}, this model has "
             f"{asked.codec[:12]}: enrol the voice with this model",
         )
-    _within_quota(store, receipt, len(text))
+    _within_quota(store, receipt, spoken_characters(text))
     return found, receipt
 
 
@@ -141,8 +145,23 @@ def _within_quota(store: Store, receipt: Receipt, characters: int) -> None:
         raise RefusedError(
             "quota-characters",
             f"{max(scope.max_characters - spoken, 0)} of {scope.max_characters} characters of "
-            f"{receipt.voice!r} are left; the text has {characters}.",
+            f"{receipt.voice!r} are left; the text, as it is spoken, has {characters}.",
         )
+
+
+def spoken_characters(text: str) -> int:
+    """Characters of a text as written or as spoken, the greater: "777,777" is long to say."""
+    if len(text) > MAX_TEXT:  # refused in any case
+        return len(text)
+    whole = len(text) <= MAX_CHARACTERS
+    return max(len(text), sum(map(_said, [text] if whole else textwrap.wrap(text, MAX_CHARACTERS))))
+
+
+def _said(text: str) -> int:
+    try:
+        return len(" ".join(piece.text for piece in pieces(text)).rstrip("."))
+    except InputError:  # nothing speaks it
+        return len(text)
 
 
 def clean(text: str) -> str:

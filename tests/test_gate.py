@@ -131,6 +131,14 @@ def test_characters_add_up(gate: Gate):
     gate.authorise("vera", "research", "ada", "x" * 40)
 
 
+@pytest.mark.parametrize("text", ["777777777, 777777777", "777777777 [pause 1s] 777777777"])
+def test_characters_count_as_they_are_spoken(gate: Gate, text: str):
+    """Twenty characters in writing, 13 s of speech."""
+    assert len(text) < 100 and refused(gate, text=text) == "quota-characters"
+    gate.authorise("vera", "research", "ada", "777")  # seven hundred and ...
+    assert gate.store.used("c-vera")[1] == len("seven hundred and seventy seven")
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

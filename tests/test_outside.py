@@ -19,8 +19,8 @@ from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.gate import Gate
 from sayso.inference.store import clock as clocks
 from sayso.inference.store import keys
-from sayso.inference.store.export import export, verify_export
-from sayso.inference.store.ledger import stamp
+from sayso.inference.store.export import export, verify_export, write_export
+from sayso.inference.store.ledger import KEY_EVENTS, START, Head, Row, commit_to, sign_head, stamp
 from sayso.inference.store.store import Store
 from sayso.model import corpora
 from sayso.model.bundle import load_bundle
@@ -222,6 +222,45 @@ def test_a_ledger_that_goes_on_with_a_key_that_left_is_not_good(
         register(forged, "eve", SCOPE)
         export(forged, tmp_path / "forged.jsonl")
     with pytest.raises(StoreError, match="not in use then"):
+        verify_export(tmp_path / "forged.jsonl", public)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_key_that_left_vouches_for_no_unknown_key(
+    home: Path, tmp_path: Path, clock: Clock, first: bool
+):
+    """The thief dates a rotation while it was in use, to a key of his own, which writes on.
+
+    Or his own key writes first, and the stolen one signs but the last row, dated back.
+    """
+    with Store.open(home) as store:
+        stolen = store.signing_key()
+        clock.now += 60
+        store.rotate_key()
+        public = dated(store)
+        rows = [row for row, _ in store.rows()][:-1]
+    mine = keys.Ed25519PrivateKey.generate()
+    early = rows[-1].time
+    forged: list[tuple[Row, tuple[str, str]]] = []
+
+    def add(event: str, key: keys.Ed25519PrivateKey, time: str, new=None):
+        fields = {"public": keys.public_pem(new)} if new else {}
+        opening = ("00" * 32, keys.canonical(fields).decode())
+        before = forged[-1][0].hash if forged else START
+        seq, made = len(forged) + 1, commit_to(*opening)
+        digest = Row(seq, time, event, "x", made, before, "", "").digest()
+        ledger = forged[0][0].hash if forged else digest
+        head = sign_head(Head(ledger, seq, digest, time), key)
+        forged.append((Row(seq, time, event, "x", made, before, digest, head), opening))
+
+    begins, goes_on = (mine, stolen) if first else (stolen, mine)
+    add(KEY_EVENTS[0], begins, early, begins)
+    if first:
+        add("revoked", mine, stamp(clock.now + 60))
+    add(KEY_EVENTS[1], begins, early, goes_on)
+    add("revoked", goes_on, early if first else stamp(clock.now + 60))
+    write_export(forged, tmp_path / "forged.jsonl")
+    with pytest.raises(StoreError, match="not in use then" if first else "has left"):
         verify_export(tmp_path / "forged.jsonl", public)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import consent
 from sayso.inference.consent.challenge import tokens, word_list
-from sayso.inference.consent.clauses import Deaf, judged
+from sayso.inference.consent.clauses import Deaf, denials, judged
 from sayso.inference.consent.statement import (
     MIN_SOUNDS,
     NEGATIONS,
@@ -84,7 +84,13 @@ def test_a_name_is_a_name(role: str, name: str):
         check_terms(replace(TERMS, **changed))
 
 
-@pytest.mark.parametrize("user", ["Every Student", "anyone", "All Users", "everybody"])
+@pytest.mark.parametrize(
+    "user",
+    [
+        *("Every Student", "anyone", "All Users", "everybody", "Everyone's", "Everyman", "Whoever"),
+        *("Public", "The public", "People", "The World", "Everyone\u2019s"),
+    ],
+)
 def test_no_user_is_everyone(user: str):
     with pytest.raises(InputError, match="user"):
         check_terms(replace(TERMS, users=(user,)))
@@ -112,6 +118,9 @@ def test_no_name_has_a_word_of_the_statement(word: str):
         "the war",
         "everything",
         "any films",
+        "anything",
+        "everybody's films",
+        "all purposes",
         "a реклама",
         "реклама",
         "not war films",
@@ -129,6 +138,7 @@ def test_the_statement_as_shown_is_taken():
     shown = f"{text_of(READ)} {', '.join(WORDS)}."
     assert good(shown)
     assert good(shown.replace("at most twenty five times", "at most, um, 25 times").lower())
+    assert good(shown.replace("I allow", "I, um, allow ...").replace("are:", "are: - Uh."))
     assert good(shown.replace("five thousand", "5,000").replace("twenty twenty seven", "2027"))
 
 
@@ -153,12 +163,20 @@ def test_the_statement_as_shown_is_taken():
         ("afternoon.", "afternoon. But I mean none of it."),
         ("afternoon.", "afternoon. As they told me to say."),
         ("pretty,", "pretty, as they say,"),
+        *(("I allow", f"I allow {word},") for word in ("uh-uh", "Hmm\u2010mm", "uh uh", "nope")),
+        *(("I allow", f"{word} I allow") for word in ("Запрещаю.", "нет", "不", "✗", "I ал low")),
+        *(("pretty,", f"pretty, {word},") for word in ("uh-uh", "mm, mm", "нет", "不")),
         ("I am", "They make me read this. I am"),
     ],
 )
 def test_a_refusal_is_no_consent(shown: str, said: str):
     right = f"{text_of(READ)} {', '.join(WORDS)}."
     assert shown in right and not good(right.replace(shown, said))
+
+
+def test_a_grunted_no_denies_whatever_its_sound():
+    assert denials(["Uh-uh.", "mm-mm,", "nuh-uh", "nope", "Nah,", "negative"])[5:]
+    assert not denials(["uh", "um,", "mm", "twenty-five", "so-so"])
 
 
 def test_ten_thousand_sequences_of_words_are_not_the_statement():

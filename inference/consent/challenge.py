@@ -70,7 +70,7 @@ def tokens(text: str) -> list[str]:
             spoken += " " + normalise(piece)
         except InputError:  # a recogniser may write anything: then its letters as they stand
             spoken += " " + piece
-    return re.findall(r"[a-z0-9]+", spoken.lower().replace("'", "").replace("\u2019", ""))
+    return re.findall(r"[^\W_]+", spoken.lower().replace("'", "").replace("\u2019", ""))
 
 
 def distance(first: Sequence[str], second: Sequence[str]) -> int:

@@ -7,6 +7,8 @@ nats)? Mishearings cost little, other words much. A negation that was heard refu
 """
 
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -19,6 +21,8 @@ from .recording import RATE, Audio, speech_span
 from .statement import NEGATIONS, Phrase
 
 FILLERS = frozenset(["um", "uh", "er", "erm", "ah", "mm", "hmm"])
+GRUNTED = re.compile(r"(?:n?uh|unh|hm+|m+)(?:-(?:n?uh|unh|hm+|m+))+")  # "uh-uh" is a no
+SIGNS = '.,:;?!"'  # that a recogniser puts at a word
 LAST_SHOWN = ("today", "are")
 END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
 MOST_HEARD = 3  # words that may be heard of a session's word, if all are found in the end
@@ -66,7 +70,7 @@ class Difference:
     def limit(self) -> float:
         """Doubt up to which the words shown may have been said."""
         if not self.shown:
-            return MAX_LIGHT if LIGHT.issuperset(tokens(self.heard)) else MAX_FOREIGN
+            return MAX_LIGHT if LIGHT.issuperset(_said(self.heard.split())) else MAX_FOREIGN
         least = MAX_ANNOUNCED if self.announced else MAX_DOUBT
         further = min(len(self.shown.split()), max(1, len(self.heard.split()))) - 1
         return least + MORE_DOUBT * further
@@ -102,7 +106,7 @@ def differences(read: Sequence[Phrase], hearing: Hearing, stop: int) -> list[Dif
         begin = int(heard[j].of.clause) if j < len(heard) else stop
         end = int(heard[m - 1].of.clause) + 1 if m > j else begin
         texts = [word.text for word in shown[i:k]]
-        if not texts and FILLERS.issuperset(said[j:m]):
+        if not texts and _silent(hearing.words[begin:end]):
             continue
         each = Difference(
             shown[min(i, len(shown) - 1)].of.clause,
@@ -129,7 +133,18 @@ def _denied(hearing: Hearing, start: int, stop: int, shown: list[str], doubt: fl
 
 def denials(words: Sequence[str]) -> list[str]:
     """What of the words heard denies."""
-    return [word for word in words if NEGATIONS.intersection(_tokens(word))]
+    return [
+        word
+        for word in words
+        if NEGATIONS.intersection(_tokens(word))
+        or GRUNTED.fullmatch(re.sub(r"[^\w-]", "", re.sub(r"[\u2010-\u2015]", "-", word)).lower())
+    ]
+
+
+def _silent(words: Sequence[str]) -> bool:
+    """Whether they say nothing: signs alone, or one filler by itself ("uh uh" is a no)."""
+    left = [word.strip(SIGNS).lower() for word in words if _tokens(word)]
+    return not left or (len(left) == 1 and left[0] in FILLERS)
 
 
 def _spans(wanted: list[str], said: list[str]) -> list[tuple[int, int, int, int]]:
@@ -142,14 +157,19 @@ def _spoken(text: str, of: Phrase) -> list[_Word]:
     found = []
     for written in text.split():
         parts = _tokens(written)
-        plain = (written.strip('.,:;?!"'),) if len(parts) == 1 else parts
+        plain = (written.strip(SIGNS),) if len(parts) == 1 else parts
         found += [_Word(word, of, place == 0) for place, word in enumerate(plain)]
     return found
 
 
 @lru_cache(maxsize=100_000)
 def _tokens(written: str) -> tuple[str, ...]:
-    return tuple(tokens(written))
+    said = any(unicodedata.category(each)[0] not in "CPZ" for each in written)
+    return tuple(tokens(written)) or ((written.strip(SIGNS),) if said else ())
+
+
+def _said(words: Sequence[str]) -> list[str]:
+    return [token for word in words for token in _tokens(word)]
 
 
 @dataclass(frozen=True)
@@ -234,7 +254,7 @@ def _between(hearing: Hearing, places: list[tuple[int, int]]) -> list[Difference
         edges, [*(start for start, _ in places[1:]), len(hearing.words)], strict=True
     ):
         heard = " ".join(hearing.words[start:stop])
-        if start < stop and not FILLERS.issuperset(tokens(heard)):
+        if not _silent(hearing.words[start:stop]):
             found.append(Difference("words", "", heard, hearing.doubt(start, stop, "")))
     return found
 

@@ -22,7 +22,7 @@ NEGATIONS = frozenset(
      "arent", "wasnt", "aint", "mustnt", "neednt", "maynt", "without", "against", "except",
      "unless", "refuse", "refused", "deny", "denied", "forbid", "forbidden", "prohibit", "disallow",
      "reject", "revoke", "hardly", "barely", "ever", "false", "untrue", "lying", "joke",
-     "joking", "pretend", "pretending", "forced")
+     "joking", "pretend", "pretending", "forced", "nope", "nah", "nuh", "nay", "negative")
 )  # fmt: skip
 """Heard anywhere they refuse: no statement has one, no name, and no word of a session."""
 EVERYONE = frozenset(
@@ -30,6 +30,8 @@ EVERYONE = frozenset(
      "everything", "whatever", "whoever")
 )  # fmt: skip
 """A consent is never for all users, nor for all purposes."""
+CROWDS = EVERYONE | {"everyman", "people", "public", "world"}
+"""No user is one of them either; a purpose may be: "public radio"."""
 PLAIN = frozenset(["the", "of", "in", "at"])
 """Words of the statement that a purpose may have as well: "readings at the museum"."""
 LETTERS = "ÆÐØÞßæðøþĐđŁłŒœ"
@@ -130,7 +132,8 @@ def _check_name(role: str, name: str) -> None:
     own = fixed_words() - PLAIN if role == "purpose" else fixed_words()
     found = [token for token in tokens(name) if token in own | NEGATIONS]
     if role in ("user", "purpose"):
-        found += [token for token in tokens(name) if token in EVERYONE]
+        many = CROWDS if role == "user" else EVERYONE
+        found += [token for token in tokens(name) if many & {token, token.removesuffix("s")}]
     if found:
         raise InputError(
             f"The {role} {shown} has the word {found[0]!r}, which would change what the statement "

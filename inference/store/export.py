@@ -74,10 +74,18 @@ def verify_export(path: Path, public: str | None = None, old: str | None = None)
         raise StoreError(f"{name} is not a whole ledger export.")
     known = {} if public is None else keys.load_publics(public)
     chain = Chain(name, signatures=True)
+    latest = ""  # of the rows signed by keys that were not given: a later key vouches for them
     for row, _ in chain.follow(_parse(lines[1:-1], name)):
         by = known.get(chain.signed_by)
-        if by is not None and not keys.within(row.time, by.span):
+        if by is None:
+            latest = max(latest, row.time)
+        elif not keys.within(row.time, by.span) or (by.span[1] and latest > by.span[1]):
             raise StoreError(f"{name}: row {row.seq} was signed by a key not in use then.")
+        elif by.span[1] and chain.signer not in known:  # else a stolen key goes on as a fresh one
+            raise StoreError(
+                f"{name}: row {row.seq}, by a key that has left, goes on with one that was not "
+                "given: give every key of `sayso receipt key`."
+            )
     if public is not None and not chain.signers & set(known):
         raise StoreError(
             f"{name} was not signed by the given public key. (If the key is fresh, it has signed "
