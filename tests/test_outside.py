@@ -289,14 +289,14 @@ def test_the_page_shows_how_others_verify_a_receipt(
         register(store, "ada", SCOPE)
         Path("ada.jws").write_text(store.voice("ada").token)  # type: ignore[union-attr]
         kid = store.last_key()
-        Path("key.pem").write_text(store.public_keys()[kid])
+        Path("keys.pem").write_text(store.public_keys()[kid])
         Path("other.pem").write_text(store.public_keys()[next(iter(store.public_keys()))])
     names: dict = {}
     exec(code, names)
     assert names["receipt"]["sayso"]["voice"] == "ada"
     import jwt
 
-    Path("key.pem").write_text(Path("other.pem").read_text())
+    Path("keys.pem").write_text(Path("other.pem").read_text())
     with pytest.raises(jwt.InvalidSignatureError):
         exec(code, {})
 
