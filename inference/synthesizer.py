@@ -17,6 +17,7 @@ from torch import Tensor
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.files import check_outside
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import Piece, normalise, pieces
 
@@ -126,7 +127,7 @@ class Synthesizer:
                 one needs the `enrol` extra for its recogniser and speaker encoder.
 
         Raises:
-            InputError: The text, the output path or the number of samples cannot be used.
+            InputError: The text, the output path, the seed or the number of samples cannot be used.
             RefusedError: The voice's receipt does not allow this call.
             UnfinishedError: The model did not end a sentence within its limit, in three tries.
             MarkError: A mark could not be made, or was not found in the result.
@@ -134,6 +135,9 @@ class Synthesizer:
         """
         out = Path(out)
         check_destination(out)
+        check_outside(self.store.home, out)
+        if seed is not None and not 0 <= seed < 2**63:
+            raise InputError(f"seed {seed}: give 0 to {2**63 - 1}")
         pieces(text)  # what cannot be spoken is refused before anything is granted
         alteration = alteration or Alteration()
         if not 1 <= samples <= MOST_SAMPLES:

@@ -16,7 +16,15 @@ import soxr
 import torch
 from torch import Tensor
 
-from .decoding import FfmpegSound, Sound, check_file, check_length, first_that_reads, probe
+from .decoding import (
+    FfmpegSound,
+    Sound,
+    check_file,
+    check_length,
+    first_that_reads,
+    open_sound,
+    probe,
+)
 from .errors import InputError
 
 MIN_SECONDS = 0.1
@@ -27,9 +35,6 @@ LOUDEST_PEAK = 8.0
 """Float files may exceed 1 a little; one that exceeds it this much holds integers, not audio."""
 CANCELLED = 1e-3
 """Of the loudest channel's power: an average below this says that channels are turned over."""
-SURELY_CUT = 0.95
-"""Share of the stated frames: an MP3 file's header may be a little wrong."""
-UNKNOWN_SIZE = 2**31 - 2**16
 SURELY_CUT = 0.95
 """Share of the stated frames: an MP3 file's header may be a little wrong."""
 UNKNOWN_SIZE = 2**31 - 2**16
@@ -121,7 +126,8 @@ def seconds_of(path: str | Path) -> float:
     path = Path(path)
     check_file(path)
     try:
-        return float(soundfile.info(str(path)).duration)
+        with open_sound(path) as file:
+            return file.frames / file.samplerate
     except soundfile.LibsndfileError:
         return probe(path)[1]
 
@@ -133,7 +139,7 @@ def cut_off(path: Path, frames: int) -> bool:
     A size that is not known when a file is begun (a pipe's) is no statement.
     """
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with open_sound(path) as file:
             log, stated = file.extra_info, file.frames
     except soundfile.LibsndfileError:  # what only ffmpeg reads
         return False

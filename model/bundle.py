@@ -9,8 +9,8 @@ from typing import Any
 from .card import CARD
 from .codecs.base import Codec
 from .codecs.load import load_codec
-from .errors import CheckpointError
-from .files import ASSETS
+from .errors import CheckpointError, InputError
+from .files import ASSETS, MOST_JSON, read_regular
 from .sampling import Sampling
 from .text.tokenizers import Tokenizer, load_tokenizer
 from .valle2 import Extras, Valle2, pure_ar, pure_nar
@@ -83,13 +83,13 @@ def load_bundle(folder: Path = BUNDLED, device: str = "auto") -> Bundle:
 def _card_of(path: Path) -> tuple[bytes, dict[str, Any]]:
     """A card as it stands on disk, and its fields, of which those read here are objects."""
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, MOST_JSON)
         card = json.loads(raw)
         asked = [card, card.get("models", {}), card.get("sampling", {})]
         asked += [card["models"].get("nar", {})] if "models" in card else []
         asked += [card[part] for part in PARTS if part in card]
         if not all(isinstance(each, dict) for each in asked):
             raise ValueError("a list or a value stands where an object should")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (InputError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): restore it") from None
     return raw, card

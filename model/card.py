@@ -6,8 +6,8 @@ from typing import Any
 
 from . import corpora
 from .checkpoint import WEIGHTS
-from .errors import CheckpointError, CorpusError
-from .files import file_hash
+from .errors import CheckpointError, CorpusError, InputError
+from .files import MOST_JSON, file_hash, read_regular
 
 CARD = "card.json"
 
@@ -24,15 +24,15 @@ def read_card(run: Path, replaced: str | None = None) -> dict[str, Any]:
         CorpusError: The corpora of the card were edited, or are not on the list.
     """
     path = run / CARD
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; weights without a card are not used")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(read_regular(path, MOST_JSON))
         models = dict(card["models"])
         named = {entry.name for entry in corpora.verify(card["corpora"], path)}
         used = {name for model in models.values() for name in _trained_on(model)}
         wanted = {part: model["weights_sha256"] for part, model in models.items()}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; weights without a card are not used") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a model card: {error}") from error
     if used != named:
         differing = ", ".join(sorted(used ^ named))

@@ -16,10 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .errors import CheckpointError
-from .files import replacing
+from .errors import CheckpointError, InputError
+from .files import MOST_JSON, read_regular, replacing
 
 Module = TypeVar("Module", bound=nn.Module)
+LARGEST = 2**24
+"""Of the numbers in a config."""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -35,11 +37,11 @@ def save_module(folder: Path, module: nn.Module, config: Any) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`; CheckpointError where there is none or it is no JSON object."""
     path = folder / CONFIG
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing: is {folder} a model folder?")
     try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: is {folder} a model folder?") from None
-    except (OSError, ValueError) as error:
+        config = json.loads(read_regular(path, MOST_JSON))
+    except (InputError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error}): restore or train it anew"
         ) from None
@@ -63,12 +65,18 @@ def load_weights(folder: Path, module: nn.Module) -> None:
 
 def build(config_class: type, values: dict[str, Any], origin: Path) -> Any:
     """A (nested) frozen dataclass from JSON; CheckpointError on unknown, missing or bad values."""
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{origin}: {str(values)[:60]} is no {config_class.__name__}")
     known = {f.name: f for f in dataclasses.fields(config_class)}
     arguments = {}
     for name, value in values.items():
         if name not in known:
             raise CheckpointError(f"{origin} has an unknown key {name!r}: other version of Sayso?")
         kind = known[name].type
+        if kind is int and (type(value) is not int or abs(value) > LARGEST):
+            raise CheckpointError(
+                f"{origin}: {name} is {str(value)[:60]}, not a whole number up to {LARGEST}"
+            )
         nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
         arguments[name] = build(kind, value, origin) if nested else value  # type: ignore[arg-type]
     try:
@@ -86,7 +94,10 @@ def load_module(folder: Path, module_class: type[Module], config_class: type) ->
         CheckpointError: A file is missing or damaged, or weights and config do not fit.
     """
     config = build(config_class, read_config(folder), folder / CONFIG)
-    module = module_class(config)
+    try:
+        module = module_class(config)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder / CONFIG} cannot be built: {error}") from None
     load_weights(folder, module)
     return module.eval()
 

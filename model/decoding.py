@@ -6,6 +6,7 @@ Nothing is decoded before its header's rate, length and channels are within boun
 import io
 import json
 import math
+import os
 import shutil
 import subprocess
 import tempfile
@@ -79,6 +80,14 @@ def check_shape(path: Path, rate: int, channels: int, seconds: float) -> None:
         )
 
 
+def open_sound(path: Path) -> soundfile.SoundFile:
+    """A file as libsndfile reads it, whatever its suffix; LibsndfileError if it does not."""
+    if path.suffix.lower() != ".raw":
+        return soundfile.SoundFile(str(path))
+    # By such a name soundfile expects samples without a header, and to be told their rate.
+    return soundfile.SoundFile(os.open(path, os.O_RDONLY), closefd=True)
+
+
 class Sound:
     """What libsndfile reads: `rate` in Hz, `channels`, and blocks of at most `most` + 1 seconds."""
 
@@ -100,7 +109,9 @@ class Sound:
                 yield block
 
     def _open(self) -> soundfile.SoundFile:
-        return soundfile.SoundFile(str(self.path) if self._data is None else io.BytesIO(self._data))
+        if self._data is not None:
+            return soundfile.SoundFile(io.BytesIO(self._data))
+        return open_sound(self.path)
 
 
 class FfmpegSound:

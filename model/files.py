@@ -12,6 +12,8 @@ from typing import Any
 
 from .errors import InputError
 
+MOST_JSON = 2**20
+"""Bytes of a model's card or config."""
 ASSETS = Path(__file__).parents[1] / "assets"
 """What ships with the package; `model` is a folder (or a link) inside it."""
 
@@ -91,6 +93,46 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     create_file(fresh, data, mode)
     os.replace(fresh, path)
     sync_folder(path.parent)
+
+
+def check_outside(home: Path, path: Path) -> None:
+    """InputError unless `path` is a regular file's name, free or not, outside the folder `home`."""
+    try:
+        taken = os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode)
+        inside = any(place.is_relative_to(home.resolve()) for place in _places(path))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unwritable(path, error) from None
+    if inside:
+        raise InputError(f"{path} lies in the store {home}: give a file outside it.")
+    if taken:
+        raise InputError(f"{path} is a link, a folder or a device: give another file name.")
+
+
+def hand_out(home: Path, path: Path, data: bytes) -> None:
+    """Write what leaves the store in `home`, whole or not at all.
+
+    Raises:
+        InputError: `path` lies in the store, is no regular file, or cannot be written.
+    """
+    check_outside(home, path)
+    try:
+        with replacing(path) as part:
+            part.write_bytes(data)
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from None
+
+
+def _places(path: Path) -> tuple[Path, Path]:
+    """Where a name stands, and where it leads if it is a link."""
+    return path.parent.resolve() / path.name, path.resolve()
+
+
+def _unwritable(path: Path, error: Exception) -> InputError:
+    why = getattr(error, "strerror", None) or error
+    return InputError(
+        f"{path} cannot be written ({why}): choose a folder that exists and has room, and a "
+        "shorter name if it is long."
+    )
 
 
 def sync_folder(folder: Path) -> None:

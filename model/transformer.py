@@ -19,6 +19,10 @@ from torch import Tensor, nn
 INIT_STD = 0.02
 
 
+LARGEST = 2**32
+"""Of layers x width x width: the paper's has 5e7."""
+
+
 @dataclass(frozen=True)
 class Size:
     """The size of a Transformer; the defaults are the paper's."""
@@ -37,6 +41,8 @@ class Size:
     def __post_init__(self):
         if min(self.layers, self.heads, self.width, self.feed_forward) < 1:
             raise ValueError(f"sizes must be at least 1: {self}")
+        if self.layers * self.width * max(self.width, self.feed_forward) > LARGEST:
+            raise ValueError(f"too large to be built: {self}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if not 0 <= self.dropout < 1:

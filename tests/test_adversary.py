@@ -225,7 +225,7 @@ def test_a_forged_ledger_that_names_the_real_key_is_not_taken_for_it(store: Stor
             now = forged.now()
             ledger.append(forged._database, forged.signing_key(), "key-rotated", kid, content, now)
             forged._database.execute("COMMIT")
-            write_export(forged.rows(), tmp_path / "forged.jsonl")
+            write_export(forged.rows(), tmp_path / "forged.jsonl", forged.home)
     assert verify_export(tmp_path / "forged.jsonl").head.size == 2  # in itself it is whole
     with pytest.raises(StoreError, match="not signed by the given public key"):
         verify_export(tmp_path / "forged.jsonl", real)

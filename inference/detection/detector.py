@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from sayso.model.audio import read_audio, resample
+from sayso.model.errors import InputError
 
 from ..provenance.c2pa import Manifest, load_anchor, read_manifest, recall_manifest
 from ..store.released import released
@@ -121,6 +122,7 @@ class Detector:
             our own manifests are "valid" at best; without the store's key there is no keyed mark.
         perth: One already loaded.
     Raises:
+        InputError: There is no such folder or file.
         MarkError: The watermark's package, the key or the root certificate is unusable.
         CheckpointError: The network that knows our model's speech is missing or damaged.
     """
@@ -128,6 +130,8 @@ class Detector:
     def __init__(self, store: str | Path | None = None, perth: Perth | None = None):
         folder = Path(store) if store is not None else None
         self.anchor = None
+        if folder is not None and not (folder.is_file() or folder.is_dir()):
+            raise InputError(f"{folder} is neither a store nor a root certificate: give one.")
         if folder is not None and (folder.is_file() or (folder / "ca").exists()):
             self.anchor = load_anchor(folder if folder.is_file() else folder / "ca")
         self.home = folder if folder is not None and folder.is_dir() else None

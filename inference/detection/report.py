@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sayso.model.audio import read_audio
-from sayso.model.errors import InputError
+from sayso.model.errors import InputError, SaysoError
 from sayso.model.printable import printable
 
 from .classifier import Likeness
@@ -186,7 +186,9 @@ def draw(result: Detection, picture: Path) -> None:
     figure = Figure(figsize=(10, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.specgram(audio + 1e-8 * np.ones_like(audio), NFFT=512, Fs=rate, noverlap=384, vmin=-140)
-    upper.set(ylabel="Hz", title=f"{result.path.name}: C2PA {result.manifest.state}")
+    upper.set(ylabel="Hz")
+    title = f"{printable(result.path.name)}: C2PA {result.manifest.state}"
+    upper.set_title(title, parse_math=False)  # a name may hold $
     colours = {
         "perth": "tab:orange",
         "keyed": "tab:cyan",
@@ -227,7 +229,12 @@ def run(
     files = audio_files(paths)
     detector = Detector(store)
     if pictures is not None:
-        pictures.mkdir(parents=True, exist_ok=True)
+        try:
+            pictures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--pictures {pictures} is no folder that can be made ({error.strerror})."
+            ) from None
     results: list[Result] = []
     drawn: set[str] = set()
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -237,7 +244,11 @@ def run(
             if as_json:
                 print(json.dumps(result.to_json()), flush=True)
             if pictures is not None and isinstance(result, Detection):
-                draw(result, _free(pictures, path.name, drawn))
+                try:
+                    draw(result, _free(pictures, path.name, drawn))
+                except (SaysoError, OSError) as error:
+                    reason = getattr(error, "strerror", None) or error
+                    print(printable(f"no picture of {path}: {reason}"), file=sys.stderr)
     if not as_json:
         Console(file=sys.stdout).print(table(results))
     return exit_code(results)

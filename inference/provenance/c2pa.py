@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 import c2pa
 
 from sayso.model.errors import InputError
-from sayso.model.files import replace_file
+from sayso.model.files import read_regular, replace_file
 
 from ..errors import MarkError
 from .certificates import CA, Anchor, ensure_ca, export_ca, load_anchor
@@ -56,6 +56,8 @@ SIGNED = (".wav", ".flac", ".mp3")
 """These carry the manifest inside them."""
 BESIDE = (".ogg", ".opus")
 """C2PA has no place in these; their manifest stands in a file beside them."""
+MOST_SIDECAR = 2**24
+"""Bytes of a manifest beside a file."""
 ELSEWHERE = "Remote: must fetch remote manifests from url "
 """What C2PA says of a file that only names a URL, which is never followed."""
 NOT_FETCHED = "not fetched: "
@@ -176,10 +178,10 @@ def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
         if suffix in BESIDE:
             if not sidecar_of(path).is_file():
                 return Manifest("none", reasons=(f"no {sidecar_of(path).name} beside it",))
-            sidecar = sidecar_of(path).read_bytes()
+            sidecar = read_regular(sidecar_of(path), MOST_SIDECAR)
         with path.open("rb") as file:
             return check_manifest(file, suffix, sidecar, ca)
-    except OSError as error:
+    except (InputError, OSError) as error:
         return Manifest("invalid", reasons=(str(error),))
 
 

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sayso.model.files import replace_file
+from sayso.model.errors import InputError
+from sayso.model.files import MOST_JSON, hand_out, read_regular, replace_file
 
 from ..errors import MarkError
 
@@ -68,17 +69,23 @@ def load_anchor(path: Path) -> Anchor:
     path = Path(path)
     file = path / "root.pem" if path.is_dir() else path
     try:
-        root = file.read_bytes()
+        root = read_regular(file, MOST_JSON)
         x509.load_pem_x509_certificate(root)
-    except (OSError, ValueError) as error:
+    except (InputError, ValueError) as error:
         raise MarkError(f"{file} is not a readable PEM certificate ({error}).") from error
     return Anchor(root)
 
 
 def export_ca(folder: Path, destination: Path) -> str:
-    """Writes the root certificate for others to trust; returns its SHA-256 fingerprint in hex."""
+    """Writes a store's root certificate for others to trust; returns its SHA-256 in hex.
+
+    Args:
+        folder: The store's `ca`.
+    Raises:
+        InputError: `destination` lies in the store, or cannot be written.
+    """
     ca = ensure_ca(folder)
-    Path(destination).write_bytes(ca.root)
+    hand_out(Path(folder).parent, Path(destination), ca.root)
     return x509.load_pem_x509_certificate(ca.root).fingerprint(hashes.SHA256()).hex()
 
 

@@ -5,7 +5,6 @@ row. A `Chain` goes on from where it stood, so that what was checked once need n
 `Index` keeps where each event stands and what each receipt has used.
 """
 
-import hmac
 import json
 from array import array
 from collections import defaultdict
@@ -78,7 +77,7 @@ class Chain:
                 raise StoreError(f"{where} does not follow the row before it: rows were reordered.")
             if row.digest() != row.hash:
                 raise StoreError(f"{where} was changed: its hash does not fit.")
-            if opening is not None and not hmac.compare_digest(commit_to(*opening), row.commitment):
+            if opening is not None and commit_to(*opening) != row.commitment:
                 raise StoreError(f"{where} was changed: its details do not fit the commitment.")
             if (row.event == KEY_EVENTS[0]) != (not self.hashes):
                 raise StoreError(f"{where} stands where it cannot: a ledger is created once.")
@@ -114,7 +113,11 @@ class Chain:
     def _bring_in(self, row: Row, opening: tuple[str, str] | None, where: str) -> None:
         if opening is None:
             raise StoreError(f"{where} brings in a key but does not show it.")
-        key = keys.load_public(json.loads(opening[1])["public"], f"{where}, public key")
+        try:
+            pem = json.loads(opening[1])["public"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise StoreError(f"{where} brings in a key but does not show it.") from None
+        key = keys.load_public(pem, f"{where}, public key")
         if self._signer:
             self.spans[self._signer] = (self.spans[self._signer][0], row.time)
         self._signer = keys.thumbprint(key)

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sayso.model.files import read_regular
+from sayso.model.files import hand_out, read_regular
 
 from ..errors import StoreError
 from . import keys
@@ -16,6 +16,7 @@ from .store import Store
 
 MOST_BYTES = 2**31
 FORMAT = {"format": "sayso-ledger/1"}
+KINDS = {field.name: int if field.name == "seq" else str for field in fields(Row)}
 
 
 def export(store: Store, path: Path) -> int:
@@ -25,22 +26,20 @@ def export(store: Store, path: Path) -> int:
     shown.
 
     Raises:
-        StoreError: The store is not whole, or `path` cannot be written.
+        StoreError: The store is not whole.
+        InputError: `path` lies in the store, or cannot be written.
     """
     verify(store)
-    return write_export(store.rows(), path)
+    return write_export(store.rows(), path, store.home)
 
 
-def write_export(rows: Iterable[tuple[Row, tuple[str, str]]], path: Path) -> int:
-    """Write the public half of rows as they are; returns their number. StoreError as `export`."""
+def write_export(rows: Iterable[tuple[Row, tuple[str, str]]], path: Path, home: Path) -> int:
+    """Write the public half of rows as they are; returns their number. InputError as `export`."""
     lines = [keys.canonical(FORMAT)]
     for row, opening in rows:
         shown = {"salt": opening[0], "content": opening[1]} if row.event in KEY_EVENTS else None
         lines.append(keys.canonical(vars(row) | ({"opening": shown} if shown else {})))
-    try:
-        path.write_bytes(b"\n".join(lines) + b"\n")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}).") from None
+    hand_out(home, path, b"\n".join(lines) + b"\n")
     return len(lines) - 1
 
 
@@ -99,17 +98,20 @@ def verify_export(path: Path, public: str | None = None, old: str | None = None)
 def _parse(lines: list[bytes], name: str) -> Iterator[Opened]:
     for number, line in enumerate(lines, 1):
         try:
-            fields = json.loads(line)
-            if keys.canonical(fields) != line:
+            found = json.loads(line)
+            if keys.canonical(found) != line:
                 raise ValueError
-            opens, opening = "opening" in fields, fields.pop("opening", {})
-            row, shown = Row(**fields), None
+            opens, opening = "opening" in found, found.pop("opening", {})
+            row, shown = Row(**found), None
+            if {name: type(value) for name, value in vars(row).items()} != KINDS:
+                raise ValueError
             if (row.event in KEY_EVENTS) != opens:
                 raise ValueError
             if opens:
                 shown = (opening["salt"], opening["content"])
                 # One spelling only: hex reads capitals, and a dictionary more than it is asked for.
-                if bytes.fromhex(shown[0]).hex() != shown[0] or len(opening) != 2:
+                spelt = bytes.fromhex(shown[0]).hex() == shown[0] and isinstance(shown[1], str)
+                if not spelt or len(opening) != 2:
                     raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise StoreError(f"{name}: row {number} cannot be read: it was changed.") from None

@@ -150,8 +150,11 @@ def read_head(token: str, public: dict[str, Ed25519PublicKey], name: str) -> Hea
         key = public.get(keys.key_id(token))
         if key is None:
             raise keys.SignatureError("its key is not one of this ledger's")
-        return Head(**json.loads(keys.verify(token, key, HEAD)))
-    except (keys.SignatureError, ValueError, TypeError) as error:
+        head = Head(**json.loads(keys.verify(token, key, HEAD)))
+        if type(head.size) is not int or head.size < 1:
+            raise ValueError(f"its size is {head.size!r}")
+        return head
+    except (keys.SignatureError, ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"{name}: the signed head is not good: {error}.") from None
 
 

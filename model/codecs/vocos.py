@@ -13,7 +13,8 @@ import yaml
 from torch import Tensor, nn
 
 from ..checkpoint import build, load_pickle
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
+from ..files import MOST_JSON, read_regular
 
 REPOSITORY = "charactr/vocos-encodec-24khz"
 FILES = ("config.yaml", "pytorch_model.bin")
@@ -87,8 +88,8 @@ def read_arguments(path: Path) -> dict[str, Any]:
         CheckpointError: It is no YAML, or names another class or argument than those of `SECTIONS`.
     """
     try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = yaml.safe_load(read_regular(path, MOST_JSON))
+    except (InputError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): fetch it anew") from None
     if not isinstance(found, dict) or set(found) != set(SECTIONS):
         raise CheckpointError(f"{path} has not the sections {list(SECTIONS)}: fetch it anew")

@@ -14,10 +14,13 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from ..errors import InputError
+from ..files import read_regular
 from .phonemes import PHONES, plural
 
 LONGEST_PAUSE = 10.0
 """Seconds."""
+MOST_LEXICON = 2**24
+"""Bytes."""
 IPA = {
     "tʃ": "CH", "dʒ": "JH", "eɪ": "EY", "aɪ": "AY", "ɔɪ": "OY", "aʊ": "AW", "oʊ": "OW", "əʊ": "OW",
     "ʧ": "CH", "ʤ": "JH", "ɑ": "AA", "ɒ": "AA", "a": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH",
@@ -81,8 +84,8 @@ def read_lexicon(path: Path) -> dict[str, str]:
         InputError: The file cannot be read, or a line is something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(path, MOST_LEXICON).decode("utf-8-sig").splitlines()
+    except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"lexicon {path}: {error}") from None
     lexicon = {}
     for number, line in enumerate(lines, 1):

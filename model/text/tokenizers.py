@@ -14,6 +14,7 @@ import tokenizers
 
 from ..checkpoint import CONFIG, read_config
 from ..errors import CheckpointError, InputError
+from ..files import read_regular
 from .homographs import homograph
 from .phonemes import PHONES, Dictionary
 
@@ -143,6 +144,9 @@ class Phonemes:
         return " ".join(self.symbols[index] for index in ids)
 
 
+MOST_VOCABULARY = 2**24  # bytes
+
+
 class BPE:
     """Byte-pair encoding; its vocabulary lies in the folder."""
 
@@ -158,7 +162,7 @@ class BPE:
         """As `load_tokenizer`; CheckpointError where the vocabulary cannot be read."""
         path = folder / VOCABULARY
         try:
-            return cls(tokenizers.Tokenizer.from_str(path.read_text()))
+            return cls(tokenizers.Tokenizer.from_str(read_regular(path, MOST_VOCABULARY).decode()))
         except Exception as error:  # tokenizers raises no narrower type
             raise CheckpointError(
                 f"{path} cannot be read ({error}): restore it or train it anew"

@@ -124,16 +124,19 @@ def enrol_finish(
     from sayso.inference.store.store import Store
     from sayso.model.bundle import BUNDLED
     from sayso.model.codecs.load import load_codec
+    from sayso.model.files import check_outside, hand_out
 
     if receipt_to is not None:
         check_folder(receipt_to)
     codec = load_codec((model or BUNDLED) / "codec")
     with Store.open() as store:
+        if receipt_to is not None:
+            check_outside(store.home, receipt_to)
         taken = finish_enrolment(store, session, consent, codec, prompt, prompt_text)
     for check in taken.receipt.checks:
         say(f"  {check.name}: {check.score} (limit {check.limit}) {check.note}")
     if receipt_to is not None:
-        receipt_to.write_text(taken.token)
+        hand_out(store.home, receipt_to, taken.token.encode())
         say(f"receipt: {receipt_to}")
     assert taken.receipt.source is not None
     say(f"the voice came from {taken.receipt.source['consent']}")
@@ -176,13 +179,15 @@ def receipt_export(
     """Write a voice's signed receipt, for its speaker; `verify` checks it anywhere."""
     from sayso.inference.gate import Gate
     from sayso.inference.store.store import Store
+    from sayso.model.files import check_outside, hand_out
 
     check_folder(out)
     with Store.open() as store:
+        check_outside(store.home, out)
         Gate(store).receipt(voice)
         found = store.voice(voice)
     assert found is not None
-    out.write_text(found.token)
+    hand_out(store.home, out, found.token.encode())
     say(f"{out}: receipt {found.record_id} of {voice}")
 
 

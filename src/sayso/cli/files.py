@@ -1,6 +1,7 @@
 """What verbs read, write and print."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ MOST_TEXT = 16 * 2**20  # bytes
 
 def check_folder(path: Path) -> None:
     """InputError unless `path` names a file in a folder that is there."""
-    if path.is_dir() or not path.resolve().parent.is_dir():
+    if not path.resolve().parent.is_dir() or os.path.isdir(path):
         raise InputError(f"{path} cannot be written: give a file in a folder that exists")
 
 

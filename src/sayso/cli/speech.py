@@ -93,7 +93,10 @@ def detect(
     """Say what marks files carry. Exits 0: all marked, 4: one is not, 5: one is unreadable."""
     from sayso.inference.detection import report
     from sayso.inference.store.book import default_home
+    from sayso.model.errors import InputError
 
+    if root is not None and not (root.is_file() or (root / "ca").is_dir()):
+        raise InputError(f"--root {root} is no certificate and no store that has one: give one.")
     home = default_home()
     store = root if root is not None else home if home.is_dir() else None
     raise typer.Exit(report.run(paths, store, as_json, pictures))
