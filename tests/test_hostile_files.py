@@ -15,7 +15,7 @@ from sayso.inference.errors import StoreError
 from sayso.inference.provenance.c2pa import read_manifest
 from sayso.inference.store import keys
 from sayso.inference.store.export import FORMAT, export, verify_export
-from sayso.inference.store.ledger import START, Row, commit_to
+from sayso.inference.store.ledger import KEY_EVENTS, START, Row, commit_to
 from sayso.inference.store.store import Store
 from sayso.model.ar import AR, ARConfig
 from sayso.model.audio import cut_off, read_audio, seconds_of
@@ -108,7 +108,7 @@ def test_a_name_that_ends_in_raw(tmp_path: Path):
 @pytest.mark.parametrize("content", ["{}", "[", "[]", "5", '{"public": 5}', "[" * 10**5])
 def test_a_forged_first_row(tmp_path: Path, content: str):
     salt = "00" * 32
-    fields = ("2026-01-01T00:00:00.000Z", "created", "x", commit_to(salt, content), START)
+    fields = ("2026-01-01T00:00:00.000Z", KEY_EVENTS[0], "x", commit_to(salt, content), START)
     row = Row(1, *fields, "", "head")
     shown = vars(row) | {"hash": row.digest(), "opening": {"salt": salt, "content": content}}
     for each in (shown, shown | {"opening": {"salt": salt, "content": 5}}, shown | {"time": 5}):
