@@ -259,7 +259,7 @@ def test_a_key_that_left_vouches_for_no_unknown_key(
         add("revoked", mine, stamp(clock.now + 60))
     add(KEY_EVENTS[1], begins, early, goes_on)
     add("revoked", goes_on, early if first else stamp(clock.now + 60))
-    write_export(forged, tmp_path / "forged.jsonl")
+    write_export(forged, tmp_path / "forged.jsonl", home)
     with pytest.raises(StoreError, match="not in use then" if first else "has left"):
         verify_export(tmp_path / "forged.jsonl", public)
 
