@@ -7,7 +7,6 @@ store. A session is used up by its first recording, whatever comes of it.
 
 import contextlib
 import dataclasses
-import hashlib
 import re
 import secrets
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 from sayso.model.audio import read_audio
 from sayso.model.codecs.base import Codec
 from sayso.model.errors import InputError
-from sayso.model.files import create_file, read_regular
+from sayso.model.files import create_file, file_hash, read_regular
 from sayso.model.text.normalization import normalise
 
 from ..errors import RefusedError
@@ -100,7 +99,7 @@ def finish_enrolment(
         take = _copy(consent, "consent", folder)
         other = None if prompt is None else _copy(prompt, "prompt", folder)
         takes = [shot for shot in (take, other) if shot is not None]
-        hashes = {shot.name: hashlib.sha256(shot.path.read_bytes()).hexdigest() for shot in takes}
+        hashes = {shot.name: file_hash(shot.path) for shot in takes}
         marks = marks or load_marks(store.home, rows=released(store.home))
         ears = ears or load_ears()
         with _refusal_logged(store, session), store.transaction():

@@ -3,9 +3,9 @@
 Every check reads the tables as they are; nothing is remembered from an earlier check.
 """
 
-import hashlib
 import secrets
-from pathlib import Path
+
+from sayso.model.files import file_hash
 
 from ..errors import StoreError
 from ..provenance.c2pa import kept_path
@@ -70,7 +70,7 @@ def vouch(store: Store) -> None:
         path = store.home / name
         if not path.is_file():
             continue
-        digest, entry = _digest(path), known.get(name)
+        digest, entry = file_hash(path), known.get(name)
         if entry is not None and entry.content["sha256"] != digest:
             age = store.now() - ledger.seconds(entry.time)
             if name != LEAF or age < (LEAF_DAYS - 2) * 86400:
@@ -123,12 +123,8 @@ def _check_files(store: Store) -> None:
             expected[kept_path(store.home, entry.id)] = entry.content["manifest_sha256"]
     for path, digest in expected.items():
         try:
-            same = _digest(path) == digest
+            same = file_hash(path) == digest
         except OSError as error:
             raise StoreError(f"{path} cannot be read ({error.strerror}). {RESTORE}") from None
         if not same:
             raise StoreError(f"{path} was changed. {RESTORE}")
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

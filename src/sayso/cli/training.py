@@ -182,6 +182,15 @@ def train_text(
     say(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
 
 
+def _read(recipe: Path, changes: str, listen: bool):
+    """A recipe with its changes, and what makes samples while it trains, if asked for."""
+    from sayso.listen import listener
+    from sayso.training.recipe import parse_overrides, read_recipe
+
+    settings = read_recipe(recipe, parse_overrides(changes))
+    return settings, listener(settings) if listen else None
+
+
 @train.command("ar")
 def train_ar(
     recipe: RecipeFile,
@@ -190,12 +199,10 @@ def train_ar(
     changes: Changes = "{}",
 ) -> None:
     """Train the AR model of a recipe."""
-    from sayso.listen import listener
-    from sayso.training.recipe import parse_overrides, read_recipe
     from sayso.training.train import train_ar
 
-    settings = read_recipe(recipe, parse_overrides(changes))
-    train_ar(settings, resume, hear=listener(settings) if listen else None)
+    settings, hear = _read(recipe, changes, listen)
+    train_ar(settings, resume, hear=hear)
 
 
 @train.command("nar")
@@ -206,12 +213,10 @@ def train_nar(
     changes: Changes = "{}",
 ) -> None:
     """Train the NAR model of a recipe."""
-    from sayso.listen import listener
-    from sayso.training.recipe import parse_overrides, read_recipe
     from sayso.training.train import train_nar
 
-    settings = read_recipe(recipe, parse_overrides(changes))
-    train_nar(settings, resume, hear=listener(settings) if listen else None)
+    settings, hear = _read(recipe, changes, listen)
+    train_nar(settings, resume, hear=hear)
 
 
 @train.command("doctor")
