@@ -1,13 +1,15 @@
-"""How well a model speaks: words, voice, pitch, length, speed, on sentences it never saw.
+"""How well a model speaks: words, voice, quality, pitch, length, speed, on sentences it never saw.
 
     python -m benchmarks.speak kathleen nobody readers --corpora ../shared/corpora
+    python -m benchmarks.speak kathleen nobody readers --most 20  # 20 utterances each
     python -m benchmarks.speak kathleen --model runs/mini/release --sampling greedy --most 20
     python -m benchmarks.speak kathleen --top-p 0 .2 .4 .6 .8 --threshold .1  # as in Fig. 4
 
 Every sentence goes through `Synthesizer.speak` in a store of its own, seed 0, and
 Whisper tiny.en writes down what it hears. `kathleen` and `nobody` say Kathleen's kept-out sentences
 and benchmarks/sentences.txt; each of 20 kept-out readers of LibriSpeech says five sentences of the
-other kept-out readers' text, as its corpus receipt allows no other. Figures are printed and kept in
+other kept-out readers' text, as its corpus receipt allows no other. Quality is DistillMOS and
+DNSMOS OVRL at 16 kHz, means over utterances. Figures are printed and kept in
 benchmarks/results/speak.json. Needs the `enrol` and `bench` extras.
 """
 
@@ -17,6 +19,7 @@ import json
 import re
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,19 +27,19 @@ from typing import Any
 import jiwer
 import numpy as np
 import soundfile
-import soxr
 import torch
+from safetensors.torch import load_file
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from benchmarks.results import RESULTS, write
+from sayso.evaluation.sound import DistillMos, clicks, clipped, dnsmos, level, pitch
 from sayso.inference.consent.other_voices import issue_corpus_voice
 from sayso.inference.consent.prompt import cut_prompt
 from sayso.inference.recognisers import RATE, Ears, embedding, load_ears
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.model.audio import read_audio
+from sayso.model.audio import read_audio, read_samples, resample, seconds_of
 from sayso.model.bundle import BUNDLED, load_bundle
-from sayso.model.codecs.world import WorldConfig, analyse
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import normalise
@@ -46,6 +49,10 @@ from sayso.training.readers import Utterance, read_corpus
 SENTENCES = Path(__file__).with_name("sentences.txt")
 HELD_OUT_EVERY = {"kathleen": 47, "librispeech-clips": 11}
 READERS, EACH = 20, 5
+TIME = (
+    "An utterance takes about 4 s of one core: three times 100 need 20 minutes of a free core, "
+    "40 of a shared one."
+)
 
 
 @dataclass
@@ -61,7 +68,21 @@ class Said:
     length: float = 0.0  # over the recording's, where there is one
     likeness: float = 0.0  # Resemblyzer cosine to the voice's prompt
     pitch: float = 0.0  # median over the prompt's
+    level: float = 0.0  # dB over the prompt's
+    distillmos: float = 0.0
+    ovrl: float = 0.0
+    clicks: int = 0
+    clipped: int = 0  # samples at full scale
     own: np.ndarray = field(default_factory=lambda: np.zeros(256, np.float32))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What speech in a voice is compared with."""
+
+    own: np.ndarray  # (256,) embedding
+    pitch: float  # Hz
+    level: float  # dB
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,14 @@ class How:
 
     sampling: Sampling
     samples: int
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who listens."""
+
+    ears: Ears
+    mos: DistillMos
 
 
 def kept_out(corpus: str, root: Path) -> list[Utterance]:
@@ -98,28 +127,36 @@ def enrol(
     issue_corpus_voice(
         speaker.store, name, codes, transcript, codec.identity, corpus, utterance.speaker, targets
     )
-    prompt = speaker.store.home / f"{name}-prompt.wav"
+    prompt = speaker.store.home.parent / f"{name}-prompt.wav"
     soundfile.write(prompt, audio[0].numpy(), codec.sample_rate)
     return prompt
 
 
-def median_pitch(path: Path) -> float:
-    config = WorldConfig()
-    f0 = analyse(read_audio(path, config.sample_rate)[0].numpy(), config).f0
-    return float(np.median(f0[f0 > 0])) if (f0 > 0).any() else 0.0
+def nobodys(speaker: Synthesizer, model: Path) -> Path:
+    """The prompt that a model folder ships, as a file."""
+    codes = load_file(model / "voices/nobody/prompt.safetensors")["codes"].long()
+    codec, prompt = speaker.bundle.codec, speaker.store.home.parent / "nobody-prompt.wav"
+    soundfile.write(prompt, codec.hear(codes).numpy(), codec.sample_rate)
+    return prompt
+
+
+def look_at(ears: Ears, path: Path) -> Prompt:
+    """What there is to compare in a prompt's file."""
+    audio = read_audio(path, RATE)[0].numpy()
+    return Prompt(embedding(ears.voices(audio)), pitch(audio, RATE), level(audio))
 
 
 def say(
     speaker: Synthesizer,
-    ears: Ears,
+    judges: Judges,
     voice: str,
     text: str,
     how: How,
-    prompt: Path | None = None,
+    prompt: Prompt,
     recording: Path | None = None,
 ) -> Said:
     """One sentence through the gate, listened to; the file is deleted."""
-    out = speaker.store.home / "said.wav"
+    out = speaker.store.home.parent / "said.wav"
     start = time.perf_counter()
     try:
         spoken = speaker.speak(
@@ -135,23 +172,22 @@ def say(
         return Said(voice, text)
     said = Said(voice, text, finished=True, seconds=spoken.seconds)
     said.cost = time.perf_counter() - start
-    audio = read_audio(out, RATE)[0].numpy()
-    said.heard = ears.transcribe(audio)
+    samples, rate = read_samples(out)
+    whole = samples[:, 0]
+    said.clicks, said.clipped = clicks(whole, rate), clipped(whole)
+    audio = resample(whole, rate, RATE)
+    said.heard = judges.ears.transcribe(audio)
+    said.distillmos, said.ovrl = judges.mos(audio), dnsmos(judges.ears, audio)[0]
+    said.level = level(audio) - prompt.level
+    said.pitch = pitch(whole, rate) / max(1.0, prompt.pitch)
     if recording is not None:
-        said.length = said.seconds / (len(read_audio(recording, RATE)[0]) / RATE)
-    windows = ears.voices(audio)
+        said.length = said.seconds / seconds_of(recording)
+    windows = judges.ears.voices(audio)
     if len(windows):
         said.own = embedding(windows)
-    if prompt is not None and len(windows):
-        said.likeness = float(said.own @ embedding(voices_of(ears, prompt)))
-        said.pitch = median_pitch(out) / max(1.0, median_pitch(prompt))
+        said.likeness = float(said.own @ prompt.own)
     out.unlink()
     return said
-
-
-def voices_of(ears: Ears, path: Path) -> np.ndarray:
-    audio, rate = soundfile.read(path, dtype="float32")
-    return ears.voices(soxr.resample(audio, rate, RATE))
 
 
 def nearest_person(said: list[Said], ears: Ears, corpora: Path) -> dict[str, Any]:
@@ -180,38 +216,47 @@ def sentences(root: Path, most: int) -> list[tuple[str, Path | None]]:
     return [*mixed, *own[len(recorded) * step :]][:most]
 
 
-def run(what: str, speaker: Synthesizer, ears: Ears, corpora: Path, most: int, how: How):
-    """All sentences of one kind of voice; yields what came of each."""
+def run(
+    what: str,
+    speaker: Synthesizer,
+    judges: Judges,
+    given: argparse.Namespace,
+    how: How,
+    prompts: dict[str, Prompt],
+) -> Iterator[Said]:
+    """All sentences of one kind of voice; yields what came of each, and fills in `prompts`."""
+    ears, corpora, most = judges.ears, given.corpora, given.most
     if what == "nobody":
+        prompts["nobody"] = look_at(ears, nobodys(speaker, given.model))
         for text, recording in sentences(corpora / "kathleen", most):
-            yield say(speaker, ears, "nobody", text, how, None, recording)
+            yield say(speaker, judges, "nobody", text, how, prompts["nobody"], recording)
     elif what == "kathleen":
         chosen = sentences(corpora / "kathleen", most)
         first, second = kept_out("kathleen", corpora / "kathleen")[:2]
-        prompts = {
-            name: enrol(speaker, name, "Kathleen", utterance, [text for text, _ in chosen])
-            for name, utterance in (("kathleen", first), ("kathleen-2", second))
-        }
+        for name, utterance in (("kathleen", first), ("kathleen-2", second)):
+            path = enrol(speaker, name, "Kathleen", utterance, [text for text, _ in chosen])
+            prompts[name] = look_at(ears, path)
         for text, recording in chosen:
             name = "kathleen-2" if text == first.text else "kathleen"
-            yield say(speaker, ears, name, text, how, prompts[name], recording)
+            yield say(speaker, judges, name, text, how, prompts[name], recording)
     else:
         readers = kept_out("librispeech-clips", corpora / "librispeech-clips")
         texts = short_sentences(readers)
         left = itertools.cycle(texts)
-        for reader in readers[:READERS][:most]:
+        for reader in readers[: min(READERS, -(-most // EACH))]:
             targets = [t for s, t in itertools.islice(left, 2 * EACH) if s != reader.speaker]
             name = f"reader-{reader.speaker}"
             try:
-                prompt = enrol(speaker, name, "LibriSpeech", reader, targets[:EACH])
+                path = enrol(speaker, name, "LibriSpeech", reader, targets[:EACH])
             except InputError as error:
                 print(f"{name}: {error}; left out")
                 continue
+            prompts[name] = look_at(ears, path)
             for text in targets[:EACH]:
-                yield say(speaker, ears, name, text, how, prompt)
+                yield say(speaker, judges, name, text, how, prompts[name])
 
 
-def figures(said: list[Said], ears: Ears, home: Path) -> dict[str, Any]:
+def figures(said: list[Said], prompts: dict[str, Prompt]) -> dict[str, Any]:
     """The table's row for one kind of voice."""
     words = EnglishTextNormalizer()
     done = [each for each in said if each.finished]
@@ -235,31 +280,37 @@ def figures(said: list[Said], ears: Ears, home: Path) -> dict[str, Any]:
         row["length over the recording's, median and 10-90 %"] = np.round(
             np.quantile(lengths, [0.5, 0.1, 0.9]), 3
         ).tolist()
-    voiced = [each for each in done if each.pitch]
-    if voiced:
-        row["likeness to the prompt, mean"] = round(
-            float(np.mean([each.likeness for each in voiced])), 4
-        )
-        row["pitch within 15 % of the prompt's"] = round(
-            float(np.mean([abs(each.pitch - 1) <= 0.15 for each in voiced])), 4
-        )
-    names = sorted({each.voice for each in voiced})
+    row["likeness to the prompt, mean"] = mean([each.likeness for each in done])
+    row["pitch within 15 % of the prompt's"] = mean([abs(d.pitch - 1) <= 0.15 for d in done])
+    row["DistillMOS"] = mean([each.distillmos for each in done])
+    row["DNSMOS OVRL"] = mean([each.ovrl for each in done])
+    row["clicks"] = sum(each.clicks for each in done)
+    row["clipped samples"] = sum(each.clipped for each in done)
+    row["level over the prompt's in dB, mean and most"] = [
+        mean([each.level for each in done]),
+        round(max((each.level for each in done), key=abs, default=0.0), 2),
+    ]
+    names = sorted({each.voice for each in done})
     if len(names) > 2:
-        prompts = np.stack(
-            [embedding(voices_of(ears, home / f"{name}-prompt.wav")) for name in names]
-        )
-        right = [names[int((prompts @ each.own).argmax())] == each.voice for each in voiced]
-        row["nearest to the own prompt"] = round(float(np.mean(right)), 4)
+        own = np.stack([prompts[name].own for name in names])
+        right = [names[int((own @ each.own).argmax())] == each.voice for each in done]
+        row["nearest to the own prompt"] = mean(right)
         row["readers"] = len(names)
     return row
 
 
+def mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 4) if values else 0.0
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How well a model speaks.")
+    parser = argparse.ArgumentParser(description="How well a model speaks.", epilog=TIME)
     parser.add_argument("what", nargs="+", choices=["kathleen", "nobody", "readers"])
     parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
     parser.add_argument("--model", type=Path, default=BUNDLED)
-    parser.add_argument("--most", type=int, default=100, help="sentences, or readers")
+    parser.add_argument(
+        "--most", type=int, default=100, help="utterances of each; readers say five"
+    )
     parser.add_argument("--sampling", choices=["ras", "nucleus", "greedy", "random"])
     parser.add_argument(
         "--top-p", type=float, nargs="+", help="one or more; the model's own by default"
@@ -267,10 +318,10 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, help="t_r; 0: one hit fires")
     parser.add_argument("--samples", type=int, default=1, help="of which Eq. 23 keeps one")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--name", default="", help="under which the figures are kept")
+    parser.add_argument("--name", default="", help="before the voice's, for the file")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    ears = load_ears()
+    judges = Judges(load_ears(), DistillMos())
     sampling = load_bundle(given.model).sampling
     sampling = replace(
         sampling,
@@ -283,20 +334,20 @@ def main() -> None:
         how = How(replace(sampling, top_p=top_p), given.samples)
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "home") as store:
             speaker = Synthesizer(given.model, store)
-            said = []
-            for each in run(what, speaker, ears, given.corpora, given.most, how):
+            said, prompts = [], {}
+            for each in run(what, speaker, judges, given, how, prompts):
                 said.append(each)
                 print(f"{each.voice}: {each.text!r} -> {each.heard!r}", flush=True)
-            row = figures(said, ears, store.home)
+            row = figures(said, prompts)
             if what == "nobody":
-                row |= nearest_person(said, ears, given.corpora)
+                row |= nearest_person(said, judges.ears, given.corpora)
         row["card"] = speaker.bundle.card_hash[:16]
         asked = asdict(how.sampling) | asdict(speaker.bundle.model.extras)
         row["sampling"] = {key: value for key, value in asked.items() if value}
         row["samples"] = given.samples
         print(what, json.dumps(row, indent=1))
         known = json.loads(file.read_text()) if file.exists() else {}
-        name = (given.name or what) + (f", v {top_p:g}" if len(values) > 1 else "")
+        name = f"{given.name} {what}".strip() + (f", v {top_p:g}" if len(values) > 1 else "")
         write(file.name, known | {name: row})
 
 
