@@ -14,6 +14,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from sayso.model.audio import SILENT_PEAK
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.errors import InputError, UnfinishedError
@@ -41,10 +42,12 @@ SLOWEST_CHARACTERS_PER_SECOND = 7.0
 """Half of a normal reading speed; slower speech is taken for a loop."""
 FASTEST_CHARACTERS_PER_SECOND = 20.0
 """A sentence that would not fit even when read this fast is refused."""
+SWALLOWED_CHARACTERS_PER_SECOND = 40.0
+"""Twice that, and twice what the bundled model reaches: faster speech has left words out."""
 MOST_SAMPLES = 20
 """Of one sentence: all are generated in one batch."""
 TRIES = 3
-"""Of a sentence that did not end: each with the next seed."""
+"""Of a sentence that failed (no end, words left out, silence): each with the next seed."""
 SHORT_SECONDS = 1.0
 """Speech that may be too short for the marks: it is tried again like one without end."""
 SEEDS = 2**32  # a fresh seed is one of so many
@@ -71,6 +74,11 @@ class Spoken:
 def limit_seconds(text: str) -> float:
     """How long `text` may take before its speech is given up as a loop."""
     return GRACE_SECONDS + len(text) / SLOWEST_CHARACTERS_PER_SECOND
+
+
+def shortest_seconds(text: str) -> float:
+    """How long the words of `text` must take: what is said faster was not said."""
+    return max(len(text), 1) / SWALLOWED_CHARACTERS_PER_SECOND
 
 
 class Synthesizer:
@@ -129,7 +137,8 @@ class Synthesizer:
         Raises:
             InputError: The text, the output path, the seed or the number of samples cannot be used.
             RefusedError: The voice's receipt does not allow this call.
-            UnfinishedError: The model did not end a sentence within its limit, in three tries.
+            UnfinishedError: A sentence failed in three tries: no end within its limit, silence, or
+                speech too short for its words. It is named.
             MarkError: A mark could not be made, or was not found in the result.
             StoreError: The store is unreadable or was changed.
         """
@@ -188,31 +197,36 @@ class Synthesizer:
         samples: int,
     ) -> Tensor:  # (samples,)
         texts = [piece.text for piece in spoken]
-        takes = self._takes(texts, grant, seed, sampling, samples)
+        takes = self._takes(texts, grant, seed, sampling, alteration, samples)
         for again in range(1, TRIES):
             lost = [index for index, ended in enumerate(takes) if not ended]
             if lost:
                 missing = [texts[index] for index in lost]
-                fresh = self._takes(missing, grant, seed + again, sampling, samples)
+                fresh = self._takes(missing, grant, seed + again, sampling, alteration, samples)
                 takes = [ended or fresh.pop(0) for ended in takes]
         parts, codec = [], self.bundle.codec
         for (piece, wanted), ended in zip(spoken, takes, strict=True):
             if not ended:
                 seconds = self._most_frames(piece, grant) / codec.frame_rate
                 raise UnfinishedError(
-                    f"No end within {seconds:.1f} s, or nothing said, in {TRIES} tries of "
+                    f"No end within {seconds:.1f} s, or words left out, in {TRIES} tries of "
                     f"{piece[:60]!r}: try another --seed, or shorter sentences"
                 )
-            heard = [codec.speak(row, grant.codes, alteration) for row in ended]
             pause = PAUSE_SECONDS if wanted is None else wanted
             silence = torch.zeros(int(pause * codec.sample_rate))
-            parts += [self._best(heard, piece, grant, alteration), silence]
+            parts += [self._best(ended, piece, grant, alteration), silence]
         return torch.cat(parts if spoken[-1].pause else parts[:-1])
 
     def _takes(
-        self, texts: list[str], grant: Grant, seed: int, sampling: Sampling, samples: int
+        self,
+        texts: list[str],
+        grant: Grant,
+        seed: int,
+        sampling: Sampling,
+        alteration: Alteration,
+        samples: int,
     ) -> list[list[Tensor]]:
-        """Of each piece the samples, codes (K, T), that say something and end."""
+        """Of each piece the samples (samples,) that end, and say as much as it has words."""
         bundle = self.bundle
         prompt_ids = bundle.tokenizer.encode(normalise(grant.transcript))
         wanted = [text for text in texts for _ in range(samples)]
@@ -224,13 +238,13 @@ class Synthesizer:
             bundle.model.generator(seed),
             [len(prompt_ids)] * len(wanted),
         )
-        whole = [
-            row if end and row.shape[1] else None for row, end in zip(codes, finished, strict=True)
-        ]
-        return [
-            [row for row in whole[start : start + samples] if row is not None]
-            for start in range(0, len(wanted), samples)
-        ]
+        takes: list[list[Tensor]] = [[] for _ in texts]
+        for index, (text, row, ended) in enumerate(zip(wanted, codes, finished, strict=True)):
+            if ended and row.shape[1] >= shortest_seconds(text) * bundle.codec.frame_rate:
+                audio = bundle.codec.speak(row, grant.codes, alteration)
+                if float(audio.abs().max()) >= SILENT_PEAK:
+                    takes[index // samples].append(audio)
+        return takes
 
     def _best(self, takes: list[Tensor], text: str, grant: Grant, alteration: Alteration) -> Tensor:
         """The take that Eq. 23 prefers, measured against the prompt as altered as the takes are."""

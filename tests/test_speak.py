@@ -142,14 +142,36 @@ def test_an_utterance_without_end_is_an_error_not_a_file(speaker, tmp_path, monk
 def test_a_sentence_that_did_not_end_is_tried_again_alone(speaker, tmp_path, monkeypatch):
     takes, tried = speaker._takes, []
 
-    def lose(pieces, grant, seed, sampling, samples):
+    def lose(pieces, grant, seed, *how):
         tried.append((pieces, seed))
-        found = takes(pieces, grant, seed, sampling, samples)
+        found = takes(pieces, grant, seed, *how)
         return [[], *found[1:]] if len(tried) < 3 else found
 
     monkeypatch.setattr(speaker, "_takes", lose)
     speaker.speak("One. Two.", "nobody", tmp_path / "said.wav", seed=7)
     assert tried == [(["One.", "Two."], 7), (["One."], 8), (["One."], 9)]
+
+
+@pytest.mark.parametrize("failure", ["swallowed", "nothing", "silent"])
+def test_a_sentence_with_words_left_out_or_silent_is_an_error_that_names_it(
+    speaker, tmp_path, monkeypatch, failure
+):
+    """The second sentence fails each time; never a silent gap."""
+    generate, speak = speaker.bundle.model.generate, speaker.bundle.codec.speak
+    frames = {"swallowed": 20, "nothing": 0, "silent": 100}[failure]
+
+    def short(text, *rest):
+        codes, ended = generate(text, *rest)
+        return [*codes[:-1], codes[-1].repeat(1, 3)[:, :frames]], ended
+
+    def quiet(codes, *rest):
+        return speak(codes, *rest) * (codes.shape[1] != 100)
+
+    monkeypatch.setattr(speaker.bundle.model, "generate", short)
+    monkeypatch.setattr(speaker.bundle.codec, "speak", quiet)
+    with pytest.raises(UnfinishedError, match="words left out, in 3 tries of 'The cat sat"):
+        speaker.speak(f"Good morning. {TEXT}", "nobody", tmp_path / "no.wav", seed=1)
+    assert not (tmp_path / "no.wav").exists()
 
 
 @pytest.mark.parametrize("text", ['"Oh!" she cried.', "Hi!", "Wow! That is great.", "A", "Yes."])
