@@ -22,7 +22,7 @@ lint: $(READY)
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[train,enrol,plot,bench,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,enrol,serve,plot,bench,dev]'
 	touch $(READY)
 
 clean:

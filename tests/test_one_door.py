@@ -31,7 +31,9 @@ from sayso.model.codecs.voice_edit import Alteration
 ROOT = Path(__file__).resolve().parents[1]
 SOUND = {"speak", "demo"}  # verbs that make audio in a voice
 LISTENING = {"train ar", "train nar"}  # with --listen: in corpus voices; see tests/test_listen.py
+SERVING = {"serve"}  # hands each request to a verb, and the gate decides: tests/test_service.py
 SILENT = {
+    *("token create", "token list", "token revoke"),
     *("detect", "voices", "revoke", "prepare"),
     *("enrol start", "enrol finish", "enrol record", "receipt verify", "receipt key"),
     *("receipt export", "ledger verify", "ledger head", "ledger export", "ledger check"),
@@ -44,7 +46,7 @@ SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--speed", "--pitch", "--formant", "--samples", "--model", "--device"),
     "--lexicon",  # changes what is asked for, before it is asked
 }
-DATA = re.compile(r"Tensor|ndarray|NDArray|Audio\b|bytes|Grant|Take\b|Features|Spoken")
+DATA = re.compile(r"Tensor|ndarray|NDArray|Audio\b|bytes|Grant|Take\b|Features|Spoken|Said")
 YIELDERS = {  # public functions that give sound, codes or bytes without being given any: why
     "gate.Gate.authorise": "asks",
     "synthesizer.Synthesizer.speak": "asks",
@@ -74,6 +76,9 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "keyed.ensure_key": "the key of the mark",
     "keyed.load_key": "the key of the mark",
     "nobody.invent": "codes of nobody, with no prompt",
+    "speech.say": "asks",
+    "speech.events": "a released file in pieces",
+    "errors.Json.render": "JSON",
 }
 MAKERS = {  # call -> the only files that may make it
     "Grant": {"inference/gate.py"},
@@ -90,6 +95,11 @@ MAKERS = {  # call -> the only files that may make it
     "authorise": {"inference/synthesizer.py"},
     "gate.mark": {"inference/synthesizer.py"},
     "gate.release": {"inference/synthesizer.py"},
+    "synthesizer.speak": {
+        "src/sayso/cli/speech.py",
+        "src/sayso/demo.py",
+        "src/sayso/service/speech.py",
+    },
     "finish": {"inference/gate.py"},
     "encode_audio": {"inference/finishing.py", "model/audio.py"},
     "releases.deliver": {"inference/gate.py"},
@@ -135,7 +145,7 @@ def recordings(folder: Path) -> list[Path]:
 def test_every_verb_is_known():
     found = verbs(typer.main.get_command(app))
     assert found >= SOUND
-    assert found - SILENT - LISTENING == SOUND
+    assert found - SILENT - LISTENING - SERVING == SOUND
     options = typer.main.get_command(app).commands["speak"].params  # type: ignore[attr-defined]
     assert {name for option in options for name in option.opts} == SPEAK_OPTIONS
 

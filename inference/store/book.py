@@ -196,9 +196,9 @@ class Book:
             if event in ("", entry.event) and voice in ("", entry.content.get("voice", ""))
         ]
 
-    def rows(self) -> Iterator[tuple[ledger.Row, tuple[str, str]]]:
-        """All rows as they lie in the file, unchecked, with their openings (salt, details)."""
-        yield from ledger.read_rows(self._database)
+    def rows(self, first: int = 1) -> Iterator[tuple[ledger.Row, tuple[str, str]]]:
+        """Rows from `first` on as they lie in the file, unchecked, and openings (salt, details)."""
+        yield from ledger.read_rows(self._database, first)
 
     def used(self, receipt_id: str) -> tuple[int, int]:
         """Uses and characters granted under a receipt, but those that were given back."""

@@ -11,11 +11,13 @@ import typer
 from sayso.inference.errors import RefusedError
 from sayso.model.errors import SaysoError
 
-from . import consent, ledger, speech, training
+from . import consent, ledger, service, speech, training
 from .files import say
 
+EXTRAS = {"lightning": "train", "pyarrow": "train", "fastapi": "serve", "uvicorn": "serve"}
+EXTRAS |= {"prometheus_client": "serve", "multipart": "serve"}
 app = typer.Typer(help="VALL-E 2 that speaks only on the speaker's say-so.", no_args_is_help=True)
-for part in (speech, consent, ledger, training):
+for part in (speech, consent, ledger, service, training):
     app.add_typer(part.app)
 
 
@@ -30,8 +32,9 @@ def main() -> NoReturn:
         say(f"sayso: error: {error}", error=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("lightning", "pyarrow"):
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
             raise
-        say(f"sayso: error: {error.name} is missing: pip install 'sayso[train]'", error=True)
+        say(f"sayso: error: {error.name} is missing: pip install 'sayso[{extra}]'", error=True)
         sys.exit(1)
     sys.exit(0)
