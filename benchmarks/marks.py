@@ -37,6 +37,7 @@ from sayso.inference.watermark import perth_filter, spread_spectrum
 from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Marks
 from sayso.inference.watermark.keyed import CELLS, Keyed, KeyedTrace
 from sayso.inference.watermark.perth import load_watermarker
+from sayso.inference.watermark.perth_net import SCALE
 from sayso.model.audio import read_audio, resample
 
 SECONDS = 6.0
@@ -85,9 +86,9 @@ def robust(minutes: float) -> None:
 def perth_pattern(marks: Marks) -> np.ndarray:
     """PerTh's filter in dB per 15.625 Hz, as its network answers to noise."""
     noise = torch.randn(4 * 32_000, generator=torch.Generator().manual_seed(1)) * 0.1
-    magnitude, _ = marks.perth.net.ap.signal_to_magphase(noise)
-    marked, _ = marks.perth.net.encoder(magnitude[None])
-    return ((marked[0] - magnitude)[: perth_filter.BINS].mean(1) * 195).numpy()  # in 195 dB
+    magnitude, _ = marks.perth.net.split(noise)
+    marked = marks.perth.net.encoder(magnitude[None])
+    return ((marked[0] - magnitude)[: perth_filter.BINS].mean(1) * SCALE).numpy()
 
 
 def forge() -> None:

@@ -187,8 +187,6 @@ class Gate:
                 it is kept sealed and delivered later.
         """
         destination = Path(os.path.abspath(destination))
-        if str(destination) != clean(str(destination)):
-            raise InputError(f"The file name {clean(str(destination))!r} is not UTF-8: rename it.")
         with self.store.exclusive():
             with self.store.transaction():
                 self.store.check()

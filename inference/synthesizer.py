@@ -4,7 +4,6 @@ VALL-E 2, 3.4, inside the gate. No function of this module returns audio: what l
 carries both marks and stands in the ledger, or an error and no file.
 """
 
-import getpass
 import os
 import secrets
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import Piece, normalise, pieces
 
 from .consent.recording import RATE
+from .consent.session import login_name
 from .errors import MarkError
 from .gate import Gate, Grant
 from .nobody import INVENTED, NOBODY, own_nobody
@@ -154,7 +154,7 @@ class Synthesizer:
         if samples > 1 and self.ears is None:
             self.ears = load_ears()
         self.bundle.codec.check_edit(alteration)
-        user = user if user is not None else getpass.getuser()
+        user = user if user is not None else login_name()
         if voice == NOBODY:
             voice = own_nobody(self.gate, self.bundle, limit_seconds(INVENTED))
         grant = self.gate.authorise(

@@ -82,7 +82,7 @@ def store(tmp_path: Path, clock: Clock):
 
 def begin(store: Store, **more) -> Session:
     more = {"users": ("Ernest",), "controller": "Gregson"} | more
-    return start_enrolment(store, "Philip", ("business",), 30, **more)
+    return start_enrolment(store, "Philip", purposes=("business",), days=30, **more)
 
 
 def save(path: Path, audio: np.ndarray) -> Path:
@@ -154,9 +154,9 @@ def test_a_session_names_what_is_consented_to(store: Store):
     ],
 )
 def test_a_session_that_cannot_be_is_an_input_error(store: Store, change: dict, said: str):
-    arguments = {"speaker": "Vera", "purposes": ("research",), "days": 30} | change
+    arguments = {"speaker": "Vera", "controller": "Lab", "purposes": ("research",), "days": 30}
     with pytest.raises(InputError, match=said):
-        start_enrolment(store, **arguments)
+        start_enrolment(store, **(arguments | change))
 
 
 def test_an_unknown_session(store: Store, tmp_path: Path):

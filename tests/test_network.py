@@ -90,7 +90,7 @@ def test_no_verb_asks_for_a_socket(baits: list[Path], tmp_path: Path):
         ["speak", "--voice", "nobody", "--text", SENTENCE, "--out", out["a.wav"]],
         ["detect", out["a.wav"]],
         ["voices"],
-        ["enrol", "start", "--speaker", "Ada Example", "--purpose", "reading"],
+        ["enrol", "start", "--speaker", "Ada Example", "--controller", "Lab", "--purpose", "reading"],
         ["receipt", "export", "nobody", out["r"]],
         ["receipt", "key", ">", out["key"]],
         ["receipt", "verify", out["r"], "--key", out["key"]],

@@ -3,6 +3,8 @@
 The package that is absent is tested in test_speak.py, in a process of its own.
 """
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,9 @@ import torch
 from sayso.inference.errors import MarkError, StoreError
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.inference.watermark import perth as watermark
 from sayso.inference.watermark import perth_filter
 from sayso.inference.watermark.keyed import KEY_FILE
+from sayso.inference.watermark.perth import PERTH_FILE
 
 TEXT = "The cat sat on the mat."
 
@@ -38,13 +40,14 @@ def refused(home: Path, out: Path, match: str) -> None:
 
 
 def test_truncated_watermark_weights(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import perth
-
-    place = "perth_net/pretrained/implicit"
-    real = Path(perth.__file__).parent / place / watermark.PERTH_FILE
-    (tmp_path / place).mkdir(parents=True)
-    (tmp_path / place / watermark.PERTH_FILE).write_bytes(real.read_bytes()[:-1000])
-    monkeypatch.setattr(perth, "__file__", str(tmp_path / "__init__.py"))
+    spec = find_spec("perth")
+    assert spec is not None and spec.origin is not None
+    half = tmp_path / "perth" / PERTH_FILE
+    half.parent.mkdir(parents=True)
+    half.write_bytes((Path(spec.origin).parent / PERTH_FILE).read_bytes()[:-1000])
+    (tmp_path / "perth/__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "perth", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
     refused(home, tmp_path / "out/no.wav", "damaged")
 
 

@@ -1,19 +1,23 @@
 """The watermark on real speech, and every way in which it must refuse instead of going on."""
 
-import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sayso.inference.errors import MarkError
-from sayso.inference.watermark import perth as watermark_module
 from sayso.inference.watermark.base import THRESHOLD
-from sayso.inference.watermark.perth import Perth, load_watermarker, read_weights
-from sayso.model.audio import read_audio
+from sayso.inference.watermark.perth import (
+    PERTH_FILE,
+    Perth,
+    load_watermarker,
+    read_weights,
+)
+from sayso.inference.watermark.perth_net import PerthNet
+from sayso.model.audio import read_audio, resample
 from speech import reader_clips
 
 
@@ -41,7 +45,7 @@ def test_found_where_it_was_put_and_only_there(marker: Perth, speech: torch.Tens
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000])
 def test_any_rate(marker: Perth, speech: torch.Tensor, rate: int):
-    host = torch.from_numpy(watermark_module.resample(speech.numpy(), 24_000, rate))
+    host = torch.from_numpy(resample(speech.numpy(), 24_000, rate))
     marked = marker.embed(host, rate)
     assert marked.shape == host.shape
     assert marker.score(marked, rate) > 0.6
@@ -77,51 +81,65 @@ def test_silence_and_nan(marker: Perth, speech: torch.Tensor):
 
 
 def test_refuses_without_the_package(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "perth", None)  # what `import` finds when it is not installed
+    monkeypatch.setitem(sys.modules, "perth", None)  # what is found when it is not installed
     with pytest.raises(MarkError, match="resemble-perth is missing"):
         load_watermarker()
 
 
-def test_refuses_perths_silent_none(monkeypatch: pytest.MonkeyPatch):
-    """Without pkg_resources (setuptools 81) perth imports, and its class is None."""
-    monkeypatch.setitem(sys.modules, "perth", SimpleNamespace(PerthImplicitWatermarker=None))
-    with pytest.raises(MarkError, match="setuptools<81"):
-        load_watermarker()
+def published() -> Path:
+    spec = find_spec("perth")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
 
 
 def test_refuses_damaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import perth
-
-    real = Path(perth.__file__).parent / "perth_net/pretrained/implicit"
-    folder = tmp_path / "perth/perth_net/pretrained/implicit"
-    folder.mkdir(parents=True)
-    monkeypatch.setattr(perth, "__file__", str(tmp_path / "perth/__init__.py"))
+    whole = (published() / PERTH_FILE).read_bytes()
+    file = tmp_path / "perth" / PERTH_FILE
+    file.parent.mkdir(parents=True)
+    monkeypatch.delitem(sys.modules, "perth", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    # A pickle with a higher number beside them: PerTh's own loader would run it.
+    ran = tmp_path / "ran"
+    file.with_name("perth_net_999999.pth.tar").write_text(f"cos\nmkdir\n(V{ran}\ntR.")
+    (tmp_path / "perth/__init__.py").touch()
     with pytest.raises(MarkError, match="missing"):
         load_watermarker()
-    whole = (real / watermark_module.PERTH_FILE).read_bytes()
     changed = bytearray(whole)
     changed[len(whole) // 2] ^= 1
     for damaged in (whole[: len(whole) // 2], b"", bytes(changed)):
-        (folder / watermark_module.PERTH_FILE).write_bytes(damaged)
+        file.write_bytes(damaged)
         with pytest.raises(MarkError, match="damaged"):
             load_watermarker()
-    assert len(read_weights(real / watermark_module.PERTH_FILE)) == 59
+    file.write_bytes(whole)
+    assert load_watermarker() is not None and not ran.exists()
+    assert len(read_weights(file)) == 59
 
 
-def test_only_the_weights_that_were_hashed_are_loaded(tmp_path: Path):
-    """A pickle with a higher number beside them: PerTh's own loader would run it."""
-    import perth
+def test_the_network_is_the_published_one():
+    """Bit for bit, where the package can be imported."""
+    pytest.importorskip("pkg_resources")
+    from perth.perth_net.perth_net_implicit.config import default_hp
+    from perth.perth_net.perth_net_implicit.model.perth_net import PerthNet as Published
 
-    shutil.copytree(Path(perth.__file__).parent, tmp_path / "perth")
-    ran = tmp_path / "ran"
-    pickle = f"cos\nmkdir\n(V{ran}\ntR."
-    beside = tmp_path / "perth/perth_net/pretrained/implicit/perth_net_999999.pth.tar"
-    beside.write_text(pickle)
-    program = "import sayso.inference.watermark.perth as p; p.load_watermarker(); import perth; "
-    program += "print(perth.__file__)"
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join([str(tmp_path), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and str(tmp_path) in done.stdout, done.stderr
-    assert not ran.exists()
+    weights = read_weights(published() / PERTH_FILE)
+    theirs, ours = Published(default_hp).eval(), PerthNet().load(weights)
+    theirs.load_state_dict(weights)
+    sound = torch.randn(9_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    with torch.inference_mode():
+        magnitude, phase = theirs.ap.signal_to_magphase(sound)
+        assert all(map(torch.equal, ours.split(sound), (magnitude, phase)))
+        marked = theirs.encoder(magnitude[None])[0]
+        assert torch.equal(ours.encoder(magnitude[None]), marked)
+        assert torch.equal(ours.decoder(marked), theirs.decoder(marked))
+        assert torch.equal(
+            ours.join(marked[0], phase), theirs.ap.magphase_to_signal(marked[0], phase)
+        )
+
+
+def test_speaking_imports_nothing_that_writes_caches():
+    """numba (of librosa) fails to import where neither the packages nor HOME can be written."""
+    program = "import sys, sayso.inference.synthesizer, sayso.inference.watermark.perth as p; "
+    program += "p.load_watermarker(); "
+    program += "print(sorted({'librosa', 'numba', 'perth'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

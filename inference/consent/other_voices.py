@@ -6,7 +6,6 @@ believed for synthetic voices alone, and only from the package's own assets. A c
 "corpus") may speak nothing but its corpus's own sentences: for benchmarks, see ETHICS.md.
 """
 
-import getpass
 import hashlib
 import secrets
 import time
@@ -26,6 +25,7 @@ from ..errors import RefusedError, StoreError
 from ..store import keys, ledger
 from ..store.store import Store
 from .receipt import ANY, Receipt, Scope, codes_digest, issue, read
+from .session import login_name
 
 ISSUERS = {  # SHA-256 of the issuer.pem of each voice that ships, or did
     "350601a7bd64cd0f2fd32f88e7ee03fbfe8ac42cc05b9e8cb91a5940c9d10e72",  # nobody of mini
@@ -201,7 +201,7 @@ def issue_corpus_voice(
         voice=voice,
         basis="corpus",
         principal=f"{corpus} reader {reader}",
-        controller=getpass.getuser(),
+        controller=login_name(),
         statement=f"A prompt of {corpus} ({entry.licence}), in benchmarks only, for {what}.",
         transcript=transcript,
         scope=Scope(purposes=("benchmark",), users=(ANY,), texts=tuple(texts)),

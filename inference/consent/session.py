@@ -37,13 +37,21 @@ class Session:
         return f"{self.statement} {', '.join(self.words)}."
 
 
+def login_name() -> str:
+    """Who runs this process; InputError where the system has no name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # Python before 3.13, and from then on
+        raise InputError("This machine has no name for who asks: give one (--user).") from None
+
+
 def start_enrolment(
     store: Store,
     speaker: str,
+    controller: str,
     purposes: tuple[str, ...],
     days: int,
     users: tuple[str, ...] | None = None,
-    controller: str | None = None,
     max_characters: int | None = None,
     max_uses: int | None = None,
     may_alter: bool = False,
@@ -52,17 +60,15 @@ def start_enrolment(
 
     Args:
         speaker: The name of the person who will speak, as they say it.
+        controller: Who is responsible: a person, lab or project.
         purposes: What the voice may be used for, in words that can be read aloud.
         days: How long the consent holds, 1 to 366.
         users: Who may use the voice; the login name if None.
-        controller: Who is responsible: a person, lab or project; the login name if None.
         may_alter: Whether pitch and formants may be changed.
     Raises:
         InputError: Something that cannot be read aloud, or a number out of range.
     """
-    login = getpass.getuser()
-    users = (login,) if users is None else tuple(users)
-    controller = controller if controller is not None else login
+    users = (login_name(),) if users is None else tuple(users)
     if not purposes or not users or ANY in users or not all(user.strip() for user in users):
         raise InputError("Name each purpose and each user: a person's consent is never for all.")
     if not 1 <= days <= MAX_DAYS:

@@ -54,7 +54,7 @@ class Book:
             StoreError: Naming the file that is unreadable, changed or missing, and the remedy.
         """
         home = default_home() if home is None else home
-        if (home / FILE).is_file() and not os.access(home, os.W_OK):  # a backup, a mount
+        if os.path.isfile(home / FILE) and not os.access(home, os.W_OK):  # a backup, a mount
             store = cls(home, database.connect(home / FILE, writable=False), read_only=True)
             return store._opened(lambda: store.check())
         try:
@@ -62,7 +62,8 @@ class Book:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"The store folder {home} cannot be made ({error.strerror}): set SAYSO_HOME."
+                f"The store folder {home} cannot be made or used ({error.strerror}): set "
+                "SAYSO_HOME to a folder of your own."
             ) from None
         _check_folder(home)
         with database.locked(FileLock(home / "lock", timeout=LOCK_SECONDS)):
@@ -306,9 +307,18 @@ class Book:
 
 
 def default_home() -> Path:
-    """The store's folder where none is named: SAYSO_HOME, else the user's data folder."""
-    named = os.environ.get("SAYSO_HOME")
-    return Path(named) if named else Path(platformdirs.user_data_dir("sayso"))
+    """The store's folder where none is named: SAYSO_HOME, else the user's data folder.
+
+    StoreError where this user has none.
+    """
+    if named := os.environ.get("SAYSO_HOME"):
+        return Path(named)
+    try:
+        return Path(platformdirs.user_data_dir("sayso")).expanduser()
+    except RuntimeError:
+        raise StoreError(
+            "There is no home folder to keep the store in: set SAYSO_HOME to a folder for it."
+        ) from None
 
 
 def check_saved_head(home: Path, chain: Chain) -> None:

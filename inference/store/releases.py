@@ -27,6 +27,10 @@ MOST_BYTES = 2**31 - 2**20  # AES-GCM takes no more at once
 
 def check_place(destination: Path) -> None:
     """InputError unless a file, what stands beside it and their drafts can be put there."""
+    try:
+        str(destination).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"The file name {str(destination)!r} is not UTF-8: rename it.") from None
     staged = staging_path(destination, f"g-{unique() * 2}")
     names = [destination, staged]
     if destination.suffix.lower() in BESIDE:

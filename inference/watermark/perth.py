@@ -7,10 +7,9 @@ the package is missing; here every such case is a MarkError, and nothing is spok
 
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +20,9 @@ from ..errors import MarkError
 from .base import THRESHOLD, Stretch, Trace, check_audio, to_rate
 from .perth_filter import BLOCK, HOP, SPEEDS, evidence, load_filter, spectra, windows_of
 from .perth_filter import RATE as FILTER_RATE
+from .perth_net import PerthNet
 
-PERTH_FILE = "perth_net_250000.pth.tar"
+PERTH_FILE = "perth_net/pretrained/implicit/perth_net_250000.pth.tar"
 PERTH_SHA256 = "a15bce457ebc53ce5e6c9c3f11df78cf7ee2bf9cdab0a798902135b4c4027670"
 """The weights in resemble-perth 1.0.1. Others would need a threshold of their own: refused."""
 PERTH_RATE = 32_000
@@ -42,12 +42,12 @@ class Perth:
     """PerTh's implicit watermark on one core (24 to 48 kHz hosts; 8 kHz works too).
 
     Args:
-        net: `PerthNet`, as `load_watermarker` makes it.
+        net: With the published weights, as `load_watermarker` makes it.
     """
 
     name = "perth"
 
-    def __init__(self, net: Any):
+    def __init__(self, net: PerthNet):
         self.net = net
         self.filter = load_filter()
 
@@ -64,11 +64,11 @@ class Perth:
         host = torch.from_numpy(resample(audio.numpy(), sample_rate, PERTH_RATE))
         # reflection padding of half a window needs more samples than that
         padded = torch.nn.functional.pad(host, (0, max(0, 2048 - len(host))))
-        magnitude, phase = self.net.ap.signal_to_magphase(padded)  # (1025, T)
-        marked, _ = self.net.encoder(magnitude[None])
+        magnitude, phase = self.net.split(padded)  # (1025, T)
+        marked = self.net.encoder(magnitude[None])
         changed = magnitude + strength * (marked[0] - magnitude)  # both in dB, scaled
-        changed = self.net.ap.magphase_to_signal(changed, phase)
-        difference = (changed - self.net.ap.magphase_to_signal(magnitude, phase))[: len(host)]
+        changed = self.net.join(changed, phase)
+        difference = (changed - self.net.join(magnitude, phase))[: len(host)]
         return audio + to_rate(difference, PERTH_RATE, sample_rate, len(audio))
 
     @torch.inference_mode()
@@ -137,30 +137,17 @@ def load_watermarker() -> Perth:
     """PerTh, with its weights verified.
 
     Raises:
-        MarkError: The package is absent, or unusable, or its weights are not the known ones.
+        MarkError: The package is absent, or its weights are not the known ones.
     """
-    remedy = "Nothing is spoken without it: pip install --force-reinstall 'resemble-perth==1.0.1'"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pkg_resources says at every import that it is old
-            import perth
-    except ImportError as error:
+    spec = find_spec("perth")  # not imported: see perth_net.py
+    if spec is None or not spec.submodule_search_locations:
         raise MarkError(
-            f"The watermark package resemble-perth is missing ({error}). {remedy}"
-        ) from error
-    # perth swallows its own ImportError (no pkg_resources since setuptools 81) and exports None.
-    if getattr(perth, "PerthImplicitWatermarker", None) is None:
-        raise MarkError(
-            "The watermark package resemble-perth cannot load its network; it needs pkg_resources: "
-            f"pip install 'setuptools<81'. {remedy}"
+            "The watermark package resemble-perth is missing. Nothing is spoken without it: "
+            "pip install 'resemble-perth==1.0.1'"
         )
-    from perth.perth_net.perth_net_implicit.config import default_hp
-    from perth.perth_net.perth_net_implicit.model.perth_net import PerthNet
-
-    file = Path(perth.__file__).parent / "perth_net/pretrained/implicit" / PERTH_FILE
-    net = PerthNet(default_hp)
-    net.load_state_dict(read_weights(file))
-    return Perth(net.eval())
+    return Perth(
+        PerthNet().load(read_weights(Path(spec.submodule_search_locations[0]) / PERTH_FILE))
+    )
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 A refusal prints one line and exits 3, any other known error 1, wrong usage 2.
 """
 
+import os
 import sys
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -22,7 +24,14 @@ for part in (speech, consent, ledger, service, training):
 
 
 def main() -> NoReturn:
-    """Entry point: known errors become one line on stderr and an exit code."""
+    """Entry point: known errors become one line on stderr and an exit code.
+
+    What the system refuses is known, too: whatever a verb did not foresee of files, disks and pipes
+    is named with its file.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without our letters gets escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except RefusedError as error:
@@ -37,4 +46,22 @@ def main() -> NoReturn:
             raise
         say(f"sayso: error: {error.name} is missing: pip install 'sayso[{extra}]'", error=True)
         sys.exit(1)
+    except OSError as error:
+        say(f"sayso: error: {_what(error)}", error=True)
+        sys.exit(1)
     sys.exit(0)
+
+
+def _what(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    try:
+        os.getcwd()
+    except OSError:
+        return f"the working directory is gone ({reason}): go to a folder that exists."
+    try:
+        print(end="", flush=True)
+    except OSError:  # what was printed is lost, and must not be tried again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return f"standard output cannot be written ({reason}): what was done stays done."
+    named = f"{error.filename} cannot be used" if error.filename else "a file cannot be used"
+    return f"{named} ({reason}): check that it exists, whose it is, and that its disk has room."

@@ -64,12 +64,14 @@ def revoke(
 @enrol.command("start")
 def enrol_start(
     speaker: Annotated[str, typer.Option(help="Name of the person who will speak.")],
+    controller: Annotated[
+        str, typer.Option(help="Who answers for what becomes of the voice: a person, lab, project.")
+    ],
     purpose: Annotated[list[str], typer.Option(help="What the voice may be used for; repeatable.")],
     days: Annotated[int, typer.Option(help="How long the consent holds, 1 to 366.")] = 30,
     user: Annotated[
         list[str] | None, typer.Option(help="Who may use it; the login name by default.")
     ] = None,
-    controller: Annotated[str | None, typer.Option(help="Who is responsible.")] = None,
     characters: Annotated[int | None, typer.Option(help="Most characters ever spoken.")] = None,
     uses: Annotated[int | None, typer.Option(help="Most recordings ever made.")] = None,
     may_alter: Annotated[bool, typer.Option("--may-alter", help="Pitch may be changed.")] = False,
@@ -81,7 +83,7 @@ def enrol_start(
     users = tuple(user) if user else None
     with Store.open() as store:
         session = start_enrolment(
-            store, speaker, tuple(purpose), days, users, controller, characters, uses, may_alter
+            store, speaker, controller, tuple(purpose), days, users, characters, uses, may_alter
         )
     for line in (
         f"session {session.id}",
