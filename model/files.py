@@ -66,6 +66,9 @@ def replacing(path: Path) -> Iterator[Path]:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # where the disk is full it has none
+        raise
     finally:
         part.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -78,12 +81,16 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def create_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Create a file, written through to the disk; FileExistsError if it exists."""
+    """Create a file, written through to the disk, or leave none; FileExistsError if it exists."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -91,7 +98,11 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put `data` in the place of `path` in one step, written through to the disk."""
     fresh = path.with_name(f".{path.name}.{unique()}")
     create_file(fresh, data, mode)
-    os.replace(fresh, path)
+    try:
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

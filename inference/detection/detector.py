@@ -8,6 +8,7 @@ the marks stands a hint, whether it sounds like our model (`classifier`). It dec
 """
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,8 @@ class Detector:
         self.anchor = None
         if folder is not None and not (folder.is_file() or folder.is_dir()):
             raise InputError(f"{folder} is neither a store nor a root certificate: give one.")
+        if folder is not None and folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+            raise InputError(f"The store {folder} cannot be read: its owner must look, or give it.")
         if folder is not None and (folder.is_file() or (folder / "ca").exists()):
             self.anchor = load_anchor(folder if folder.is_file() else folder / "ca")
         self.home = folder if folder is not None and folder.is_dir() else None

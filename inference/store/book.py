@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-import platformdirs
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from filelock import FileLock
 
@@ -22,6 +21,7 @@ from ..errors import StoreError
 from . import clock, database, keys, ledger
 from .chain import Chain, Index
 from .database import FILE, LOCK_SECONDS, RESTORE
+from .home import check_folder, default_home
 from .ledger import Entry, Head
 
 CLOCK_SLACK = 300.0  # seconds the clock may step back before the ledger says no
@@ -65,7 +65,7 @@ class Book:
                 f"The store folder {home} cannot be made or used ({error.strerror}): set "
                 "SAYSO_HOME to a folder of your own."
             ) from None
-        _check_folder(home)
+        check_folder(home)
         with database.locked(FileLock(home / "lock", timeout=LOCK_SECONDS)):
             fresh = not (home / FILE).exists()
             if fresh and (home / "ledger.head").exists():
@@ -138,7 +138,7 @@ class Book:
         """All or nothing, one writer at a time on the machine; the new head is saved after.
 
         The lock is held until the head is saved, or a slower process would save an older one over
-        it, and rows cut from the end would not be missed.
+        it, and rows cut from the end would not be missed. StoreError where it cannot be saved.
         """
         with self.exclusive():
             with self._readable():
@@ -155,7 +155,13 @@ class Book:
                     raise
             if self._head is not None:
                 token = ledger.sign_head(self._head, self.signing_key())
-                replace_file(self.home / "ledger.head", token.encode())
+                saved = self.home / "ledger.head"
+                try:
+                    replace_file(saved, token.encode())
+                except OSError as error:  # the rows stand, and the head before them is true of them
+                    raise StoreError(
+                        f"{saved} cannot be written ({error.strerror}). {database.remedy(error)}"
+                    ) from None
 
     def _unfollow(self) -> None:
         """Forget the chain if it followed rows that were rolled back."""
@@ -306,21 +312,6 @@ class Book:
         return dict(self._checked().spans)
 
 
-def default_home() -> Path:
-    """The store's folder where none is named: SAYSO_HOME, else the user's data folder.
-
-    StoreError where this user has none.
-    """
-    if named := os.environ.get("SAYSO_HOME"):
-        return Path(named)
-    try:
-        return Path(platformdirs.user_data_dir("sayso")).expanduser()
-    except RuntimeError:
-        raise StoreError(
-            "There is no home folder to keep the store in: set SAYSO_HOME to a folder for it."
-        ) from None
-
-
 def check_saved_head(home: Path, chain: Chain) -> None:
     """StoreError unless the ledger has all the rows that it had when a head was last saved."""
     saved = home / "ledger.head"
@@ -333,12 +324,3 @@ def check_saved_head(home: Path, chain: Chain) -> None:
         raise StoreError(f"{saved} cannot be read ({error}). {RESTORE}") from None
     except StoreError as error:
         raise StoreError(f"{error} {RESTORE}") from None
-
-
-def _check_folder(home: Path) -> None:
-    """StoreError if others may put files into the store's folder in place of ours."""
-    mode = home.stat().st_mode & 0o777
-    if os.name == "posix" and mode & 0o022:
-        raise StoreError(
-            f"The store folder {home} may be written by other users (mode {mode:o}): chmod 700 it."
-        )

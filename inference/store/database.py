@@ -26,6 +26,14 @@ SCHEMA = (
 RESTORE = "Restore the whole folder from a backup, or start a new store with another SAYSO_HOME."
 
 
+def remedy(error: Exception) -> str:
+    """What to do: no room and no right are mended where they are, all else from a backup."""
+    kind = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
+    if isinstance(error, OSError) or kind in ("FULL", "IOERR", "READONLY", "CANTOPEN", "PERM"):
+        return "Its disk needs room, and the store must be yours to write: or set SAYSO_HOME."
+    return RESTORE
+
+
 def connect(path: Path, writable: bool = True) -> sqlite3.Connection:
     """Open the database, made if it is not there; StoreError.
 
@@ -49,7 +57,8 @@ def connect(path: Path, writable: bool = True) -> sqlite3.Connection:
         ):
             database.execute(f"PRAGMA {setting}")
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"{path} cannot be opened ({error}). {RESTORE}") from None
+        why = getattr(error, "strerror", None) or error
+        raise StoreError(f"{path} cannot be opened ({why}). {remedy(error)}") from None
     return database
 
 
@@ -61,7 +70,7 @@ def readable(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         if "locked" in str(error):
             raise StoreError(f"{path} is busy ({error}): try again.") from None
-        raise StoreError(f"{path} cannot be read or written ({error}). {RESTORE}") from error
+        raise StoreError(f"{path} cannot be read or written ({error}). {remedy(error)}") from error
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 import base64
 import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from ..errors import StoreError
-from .database import FILE
+from .database import FILE, connect, remedy
 
 
 def released(home: Path) -> list[tuple[str, bytes | None]]:
@@ -22,8 +23,7 @@ def released(home: Path) -> list[tuple[str, bytes | None]]:
     if not file.is_file():
         return []
     try:
-        address = f"{file.resolve().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True)) as database:
+        with closing(_look_at(file)) as database:
             found = database.execute(
                 "SELECT l.id, d.content FROM ledger l JOIN details d ON d.seq = l.seq "
                 "WHERE l.event = 'released' ORDER BY l.seq"
@@ -31,4 +31,10 @@ def released(home: Path) -> list[tuple[str, bytes | None]]:
         details = [(row, json.loads(content).get("sound")) for row, content in found]
         return [(row, base64.b64decode(sound) if sound else None) for row, sound in details]
     except (sqlite3.Error, ValueError) as error:
-        raise StoreError(f"{file} cannot be read ({error}).") from error
+        raise StoreError(f"{file} cannot be read ({error}). {remedy(error)}") from error
+
+
+def _look_at(file: Path) -> sqlite3.Connection:
+    if not os.access(file.parent, os.W_OK):  # a backup, a mount: no room for SQLite's own files
+        return connect(file, writable=False)
+    return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)

@@ -14,7 +14,7 @@ import tokenizers
 
 from ..checkpoint import CONFIG, read_config
 from ..errors import CheckpointError, InputError
-from ..files import read_regular
+from ..files import read_regular, replacing
 from .homographs import homograph
 from .phonemes import PHONES, Dictionary
 
@@ -171,7 +171,8 @@ class BPE:
     def save(self, folder: Path) -> None:
         """Write its config.json and its vocabulary."""
         _write_config(folder, {"kind": self.kind})
-        (folder / VOCABULARY).write_text(self._tokenizer.to_str())
+        with replacing(folder / VOCABULARY) as part:
+            part.write_text(self._tokenizer.to_str())
 
     def encode(self, text: str) -> list[int]:
         """Ids of a normalised text; InputError for spellings `{EY AY}`."""
@@ -186,7 +187,8 @@ class BPE:
 
 def _write_config(folder: Path, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    with replacing(folder / CONFIG) as part:
+        part.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _digest(config: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Sayso: VALL-E 2 that speaks only on the speaker's say-so."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from sayso.inference.synthesizer import Synthesizer
     from sayso.model.errors import SaysoError
     from sayso.model.sampling import Sampling
+
+# ONNX Runtime, which the checks of a consent use, else makes an id of this machine and sends events
+# to its maker; it looks only before it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
 __all__ = ["RefusedError", "Sampling", "SaysoError", "Store", "Synthesizer", "detect"]

@@ -40,7 +40,7 @@ def run(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     audio_file, picture = out / "nobody.wav", out / "nobody.png"
     synthesizer = Synthesizer()
-    spoken = synthesizer.speak(SENTENCE, "nobody", audio_file, purpose="demo")
+    spoken = synthesizer.speak(SENTENCE, "nobody", audio_file, purpose="demo", user="demo")
     print(
         printable(
             f"said    {SENTENCE!r} in the voice of nobody: {audio_file}, {spoken.seconds:.2f} s"
@@ -54,7 +54,7 @@ def run(out: Path) -> None:
         raise MarkError(f"{audio_file} does not carry both marks: {found.to_json()}")
     print(printable(f"        ledger id {found.manifest.ledger_id}"))
     try:
-        synthesizer.speak(SENTENCE, STRANGER, out / "refused.wav", purpose="demo")
+        synthesizer.speak(SENTENCE, STRANGER, out / "refused.wav", purpose="demo", user="demo")
     except RefusedError as error:
         print(printable(f"refused {STRANGER!r}: {error}"))
     else:

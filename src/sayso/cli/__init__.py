@@ -33,7 +33,11 @@ def main() -> NoReturn:
         if isinstance(stream, TextIOWrapper):  # a terminal without our letters gets escapes
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except RefusedError as error:
         say(f"sayso: refused: {error}", error=True)
         sys.exit(3)
