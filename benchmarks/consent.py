@@ -1,12 +1,12 @@
-"""Measure the consent checks: `python -m benchmarks.consent [PARTS]`, see `PARTS` below.
+"""Measure the consent checks: `python -m benchmarks.consent [PART ...]`.
 
 Each part prints its figures and puts them into docs/consent.json; `speakers` also draws the DET
 curve. What was measured on what is said in docs/consent.md. `purposes` takes about three minutes,
 `natural` as many. Needs ../shared/corpora.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import NormalDist
@@ -17,7 +17,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import readings
+from benchmarks import readings, statements
 from sayso.inference.consent import challenge, checks, clauses
 from sayso.inference.consent.recording import (
     RATE,
@@ -41,7 +41,6 @@ from sayso.model.audio import resample
 
 CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-RESULTS = Path(__file__).resolve().parent / "results"
 POSSIBLE_PURPOSES = (
     *("ads", "war", "art", "sale", "sex", "news", "film", "jokes", "books", "radio", "lessons"),
     *("stories", "research", "training", "comedy", "museums", "advertising", "phone calls"),
@@ -274,47 +273,6 @@ def _share(group: list[Audio], measure: Any, limit: float) -> float:
     return float(np.mean([measure(audio) > limit for audio in group]))
 
 
-def statements() -> dict[str, Any]:
-    """How the statements of `benchmarks.statements` were judged."""
-    found = {}
-    for path in sorted(RESULTS.glob("statements_*.json")):
-        rows = json.loads(path.read_text())
-        wrong = [row for row in rows if row["kind"] != "genuine"]
-        right = [row for row in rows if row["kind"] == "genuine"]
-        denied = [
-            row for row in wrong if row["denied"] or any(d["denied"] for d in row["differences"])
-        ]
-        excess = [worst_excess(row) for row in wrong if row not in denied and row["found"] == 5]
-        found[path.stem.removeprefix("statements_")] = {
-            "wrong": len(wrong),
-            "wrong, accepted": sum(map(is_taken, wrong)),
-            "wrong, a negation heard": len(denied),
-            "the others' doubt above its limit, least": min(excess),
-            "right": len(right),
-            "right, all words heard": sum(row["found"] == len(row["words"]) for row in right),
-            "right, accepted": sum(map(is_taken, right)),
-        }
-    return found
-
-
-def is_denied(row: dict[str, Any]) -> bool:
-    """Whether a negation was heard, or fits better somewhere than what was shown."""
-    return bool(row["denied"]) or any(each["denied"] for each in row["differences"])
-
-
-def is_taken(row: dict[str, Any]) -> bool:
-    """Whether the enrolment would take what was heard of a statement."""
-    found = [clauses.Difference(**each) for each in row["differences"]]
-    whole = row["found"] == len(row["words"])
-    return whole and not row["denied"] and all(each.good for each in found)
-
-
-def worst_excess(row: dict[str, Any]) -> float:
-    """Nats by which the worst difference of a statement exceeds its limit."""
-    found = [clauses.Difference(**each) for each in row["differences"]]
-    return max((each.doubt - each.limit for each in found), default=-clauses.MAX_DOUBT)
-
-
 def purposes() -> dict[str, Any]:
     """How often a purpose that nobody said may have been what was said, by its number of sounds."""
     ears, rng = load_ears(), np.random.default_rng(3)
@@ -362,17 +320,22 @@ PARTS = {
     "speakers": speakers,
     "cuts": cuts,
     "soft": soft,
-    "statements": statements,
+    "statements": statements.judged,
     "purposes": purposes,
     "natural": natural,
 }
 
 
 def main() -> None:
+    """Measure some parts, or all."""
     torch.set_num_threads(1)
-    DOCS.mkdir(exist_ok=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help=", ".join(PARTS), metavar="PART")
+    asked = parser.parse_args().parts
+    if unknown := set(asked) - set(PARTS):
+        parser.error(f"{sorted(unknown)} is none of {', '.join(PARTS)}")
     path = DOCS / "consent.json"
-    for name in sys.argv[1:] or PARTS:
+    for name in asked or PARTS:
         figures = PARTS[name]()
         print(name, json.dumps(figures, indent=2), flush=True)
         known = json.loads(path.read_text()) if path.exists() else {}

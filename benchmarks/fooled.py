@@ -7,6 +7,7 @@ genuine prompts score through the same changes, which sets the limits. Needs ../
 genuine prompts about 10 minutes, an attacked clip 2 to 10.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -109,7 +110,11 @@ def scores(ears: Ears, codec: Any, consent: Audio, prompt: Audio) -> dict[str, f
 
 
 def main() -> None:
+    """Measure genuine prompts, then attack; goes on where it ended."""
     torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("attacks", nargs="?", type=int, default=3, help="of each kind")
+    attacks = parser.parse_args().attacks
     ears, codec = load_ears(), load_codec(BUNDLED / "codec")
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"genuine": [], "attacked": []}
     paths = sorted((CLIPS / "audio").iterdir())
@@ -120,7 +125,7 @@ def main() -> None:
         kept["genuine"].append(scores(ears, codec, consent, prompt))
         print(kept["genuine"][-1], file=sys.stderr, flush=True)
         write_json(RESULTS, kept)
-    for place in range(len(kept["attacked"]), 2 * int((sys.argv[1:] or ["3"])[0])):
+    for place in range(len(kept["attacked"]), 2 * attacks):
         stranger, target = clip(paths[7 * place // 2 * 2 + 3])[: SECONDS * RATE], kathleen(0, 4)
         before = scores(ears, codec, target, stranger)
         made, seconds = attack(ears, stranger, target, 4 * (place % 2), place)

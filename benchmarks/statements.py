@@ -4,15 +4,18 @@ Each is read by a synthesiser (flite, espeak-ng: Debian packages) or put togethe
 words (readings.py), and heard by the enrolment's recogniser. What was heard is kept in
 results/statements.json, so that rules can be judged again without the hours of listening:
 `tests/test_statement.py` does. Needs ../shared/corpora, flite and espeak-ng; about 3 s a reading.
+The limits were chosen on these; `benchmarks.fresh` makes others.
 """
 
-import io
+import argparse
 import json
 import random
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -34,14 +37,19 @@ DAY = 86400.0
 COUNTS = {"flite": (15, 95), "espeak-ng": (15, 95), "Kathleen": (57, 20)}  # right, wrong
 MAY = 1_588_420_800.0  # 2 May 2020, noon: the day Kathleen's sentences can say
 
-SPEAKERS = "Ada Lovelace,Maria Gomez,Peter Brown,Rebecca,Jonathan Reed,Sophia,Daniel,Emily Carter"
-CONTROLLERS = "Example Lab,Northern Radio,Green Valley School,Robert Miller,Museum House,Tom"
-USERS = "Eleanor,Martin,Jennifer,Patrick,Caroline,Benjamin,Angela,Christopher"
-PURPOSES = "research,advertising,audio books,museum tours,language lessons,phone calls,radio drama"
 NEGATIONS = (
     "not,never,do not,don't,no longer,refuse,hardly,against,without,except,unless,forbid,deny,"
     "cannot,will not,neither,nobody,no,nothing,but,under protest,allegedly"
 )
+NAMES = {
+    "speakers": "Ada Lovelace,Maria Gomez,Peter Brown,Rebecca,Jonathan Reed,Sophia,Daniel,"
+    "Emily Carter",
+    "controllers": "Example Lab,Northern Radio,Green Valley School,Robert Miller,Museum House,Tom",
+    "users": "Eleanor,Martin,Jennifer,Patrick,Caroline,Benjamin,Angela,Christopher",
+    "purposes": "research,advertising,audio books,museum tours,language lessons,phone calls,"
+    "radio drama",
+    "negations": NEGATIONS,
+}
 KATHLEEN = {
     "speakers": "Philip,Jeanne,Ernest,Thorpe,Saxon",
     "controllers": "Gregson,Harrison,Sheldon,Pierre,Thornton",
@@ -94,23 +102,20 @@ class Statement:
 class Author:
     """Writes statements in the words that a reader has."""
 
-    def __init__(self, reader: str, seed: int):
+    def __init__(
+        self,
+        reader: str,
+        seed: int,
+        names: dict[str, str],
+        replaced: dict[str, tuple[str, ...]] = REPLACED,
+        around: tuple[tuple[str, str], ...] = AROUND,
+    ):
         self.reader, self.draw = reader, random.Random(f"{reader} {seed}")
-        plain = reader == "Kathleen"
-        lists = {
-            name: KATHLEEN[name].split(",") if plain else value.split(",")
-            for name, value in (
-                ("speakers", SPEAKERS),
-                ("controllers", CONTROLLERS),
-                ("users", USERS),
-                ("purposes", PURPOSES),
-                ("negations", NEGATIONS),
-            )
-        }
-        self.lists = lists
-        self.plain = plain
+        self.lists = {name: value.split(",") for name, value in names.items()}
+        self.replaced, self.around = replaced, around
+        self.plain = reader == "Kathleen"
         self.pool = list(challenge.word_list())
-        if plain:
+        if self.plain:
             self.pool = readings.readable_words(challenge.word_list(), last=True)
 
     def terms(self) -> Terms:
@@ -145,13 +150,13 @@ class Author:
             every = " ".join(said).split()
             said = [*every[:place], self.draw.choice(self.lists["negations"]), *every[place:]]
         elif kind == "replaced":
-            having = [name for name in REPLACED if any(p.clause == name for p in read)]
+            having = [name for name in self.replaced if any(p.clause == name for p in read)]
             said = self._replaced(read, self.draw.choice(having))
         elif kind == "left out":
             clause = self.draw.choice(LEFT_OUT)
             said = [phrase.text for phrase in read if phrase.clause != clause]
         elif kind == "around":
-            before, after = self.draw.choice(AROUND)
+            before, after = self.draw.choice(self.around)
         elif kind == "added":
             role, clause = self.draw.choice([("users", "users"), ("purposes", "what for")])
             at = max(i for i, p in enumerate(read) if p.clause == clause and p.announced)
@@ -162,7 +167,7 @@ class Author:
         return self._made(kind, terms, said, before, after)
 
     def _replaced(self, read: list[Phrase], clause: str) -> list[str]:
-        options = list(REPLACED[clause])
+        options = list(self.replaced[clause])
         self.draw.shuffle(options)
         said, done = [], False
         for phrase in read:
@@ -214,11 +219,15 @@ def read_aloud(statement: Statement, rng: np.random.Generator) -> Audio | None:
     """(samples,) at 16 kHz; None when the reader has not all of the words."""
     if statement.reader != "Kathleen":
         command = VOICES[statement.reader][statement.voice]
-        target = ["--stdout", statement.said]
-        if statement.reader == "flite":
-            target = ["-t", statement.said, "-o", "/dev/stdout"]
-        made = subprocess.run([*command, *target], capture_output=True, check=True).stdout
-        audio, rate = soundfile.read(io.BytesIO(made), dtype="float32")
+        with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+            target = {
+                "flite": ["-t", statement.said, "-o", file.name],
+                "espeak-ng": ["-w", file.name, statement.said],
+                "text2wave": ["-o", file.name],  # of what comes in
+            }[command[0]]
+            text = statement.said.encode()
+            subprocess.run([*command, *target], input=text, capture_output=True, check=True)
+            audio, rate = soundfile.read(file.name, dtype="float32")
         return resample(audio, rate, RATE)
     before, words, after = statement.said.partition(", ".join(statement.words) + ".")
     assert words
@@ -241,23 +250,72 @@ def judge(ears: Ears, audio: Audio, statement: Statement) -> dict:
     }
 
 
+def collect(name: str, author: Author, right: int, wrong: int, ears: Ears) -> None:
+    """Read and hear statements until there are so many, in a file; goes on where it ended."""
+    path = RESULTS / f"statements_{name}.json"
+    kept = json.loads(path.read_text()) if path.exists() else []
+    rng = np.random.default_rng(len(kept))
+    while len(kept) < right + wrong:
+        done = sum(row["kind"] == "genuine" for row in kept)
+        is_right = done < right and (len(kept) % 5 != 4 or len(kept) - done >= wrong)
+        audio, kind = None, KINDS[(len(kept) - done) % len(KINDS)]
+        while audio is None:
+            statement = author.genuine() if is_right else author.wrong(kind)
+            audio = read_aloud(statement, rng)
+        kept.append(asdict(statement) | judge(ears, audio, statement))
+        print(kept[-1], file=sys.stderr, flush=True)
+        write_json(path, kept)
+
+
+def judged() -> dict[str, Any]:
+    """How the enrolment judges all statements that were kept."""
+    found = {}
+    for path in sorted(RESULTS.glob("statements_*.json")):
+        rows = json.loads(path.read_text())
+        wrong = [row for row in rows if row["kind"] != "genuine"]
+        right = [row for row in rows if row["kind"] == "genuine"]
+        denied = [
+            row for row in wrong if row["denied"] or any(d["denied"] for d in row["differences"])
+        ]
+        excess = [worst_excess(row) for row in wrong if row not in denied and row["found"] == 5]
+        found[path.stem.removeprefix("statements_")] = {
+            "wrong": len(wrong),
+            "wrong, accepted": sum(map(is_taken, wrong)),
+            "wrong, a negation heard": len(denied),
+            "the others' doubt above its limit, least": min(excess, default=None),
+            "right": len(right),
+            "right, all words heard": sum(row["found"] == len(row["words"]) for row in right),
+            "right, accepted": sum(map(is_taken, right)),
+        }
+    return found
+
+
+def is_denied(row: dict[str, Any]) -> bool:
+    """Whether a negation was heard, or fits better somewhere than what was shown."""
+    return bool(row["denied"]) or any(each["denied"] for each in row["differences"])
+
+
+def is_taken(row: dict[str, Any]) -> bool:
+    """Whether the enrolment would take what was heard of a statement."""
+    found = [clauses.Difference(**each) for each in row["differences"]]
+    whole = row["found"] == len(row["words"])
+    return whole and not row["denied"] and all(each.good for each in found)
+
+
+def worst_excess(row: dict[str, Any]) -> float:
+    """Nats by which the worst difference of a statement exceeds its limit."""
+    found = [clauses.Difference(**each) for each in row["differences"]]
+    return max((each.doubt - each.limit for each in found), default=-clauses.MAX_DOUBT)
+
+
 def main() -> None:
-    """Read and hear statements until there are `COUNTS` of each reader; goes on where it ended."""
+    """Collect the statements of some readers, or of all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("readers", nargs="*", help=", ".join(COUNTS), metavar="READER")
     ears = load_ears()
-    for name in sys.argv[1:] or COUNTS:
-        path, (right, wrong) = RESULTS / f"statements_{name}.json", COUNTS[name]
-        kept = json.loads(path.read_text()) if path.exists() else []
-        author, rng = Author(name, len(kept)), np.random.default_rng(len(kept))
-        while len(kept) < right + wrong:
-            done = sum(row["kind"] == "genuine" for row in kept)
-            is_right = done < right and (len(kept) % 5 != 4 or len(kept) - done >= wrong)
-            audio, kind = None, KINDS[(len(kept) - done) % len(KINDS)]
-            while audio is None:
-                statement = author.genuine() if is_right else author.wrong(kind)
-                audio = read_aloud(statement, rng)
-            kept.append(asdict(statement) | judge(ears, audio, statement))
-            print(kept[-1], file=sys.stderr, flush=True)
-            write_json(path, kept)
+    for name in parser.parse_args().readers or COUNTS:
+        names = KATHLEEN if name == "Kathleen" else NAMES
+        collect(name, Author(name, 0, names), *COUNTS[name], ears)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from sayso.model.errors import CheckpointError, InputError
+from sayso.model.files import MOST_WEIGHTS, read_bounded
 
 from .consent.recording import RATE, Audio
 
@@ -206,7 +207,7 @@ def read_weights(package: str) -> dict[str, bytes]:
     for name, sha256 in WEIGHTS[package].items():
         path = Path(spec.origin).parent / name
         try:
-            found[name] = path.read_bytes()
+            found[name] = read_bounded(path, MOST_WEIGHTS)
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror}; reinstall {package}.") from None
         if (met := hashlib.sha256(found[name]).hexdigest()) != sha256:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError, InputError
-from .files import MOST_JSON, read_regular, replacing
+from .files import MOST_JSON, MOST_WEIGHTS, read_bounded, read_regular, replacing
 
 Module = TypeVar("Module", bound=nn.Module)
 LARGEST = 2**24
@@ -109,7 +109,7 @@ def load_pickle(path: Path, sha256: str) -> dict[str, Tensor]:
         CheckpointError: The file is missing, not the one of that sha256 (hex), or no such file.
     """
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, MOST_WEIGHTS)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}): fetch it anew") from None
     found = hashlib.sha256(data).hexdigest()

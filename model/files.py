@@ -1,5 +1,6 @@
 """Where the package's data lies, and the one way to write a file: whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,13 +8,16 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 
 MOST_JSON = 2**20
-"""Bytes of a model's card or config."""
+"""Bytes of a model's card or config, of a key or a certificate."""
+MOST_WEIGHTS = 2**32
+"""Bytes of published weights, which are hashed in memory."""
 ASSETS = Path(__file__).parents[1] / "assets"
 """What ships with the package; `model` is a folder (or a link) inside it."""
 
@@ -23,31 +27,40 @@ def unique() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """All of a regular file: devices and pipes may have no end, whatever size they claim.
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read; OSError unless it is a regular one.
 
-    Args:
-        most: Bytes that are taken.
-    Raises:
-        InputError: It is missing, unreadable, no regular file, or larger.
+    Devices and pipes may have no end, whatever size they claim, and a pipe may wait for ever.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{path} is not a regular file: give one.")
-            data = file.read(most + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read ({why}).") from None
-    if len(data) > most:
-        raise InputError(f"{path} is larger than {most >> 20} MiB: give a shorter file.")
+    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return file
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """All of a regular file; OSError if it cannot be read or has more than `most` bytes."""
+    with open_regular(path) as file:
+        small = os.fstat(file.fileno()).st_size <= most
+        data = file.read(most + 1) if small else b""
+    if not small or len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most / 2**20:.3g} MiB", str(path))
     return data
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """As `read_bounded`, of a file that a user named; InputError."""
+    try:
+        return read_bounded(path, most)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({why}): give another file.") from None
+
+
 def file_hash(path: Path, kind: str = "sha256") -> str:
-    """Hash of a file, hex."""
-    with path.open("rb") as file:
+    """Hash of a regular file, hex; OSError."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, kind).hexdigest()
 
 

@@ -11,19 +11,22 @@ from typer.testing import CliRunner
 
 from sayso.cli import app
 from sayso.inference.detection import report
-from sayso.inference.errors import StoreError
+from sayso.inference.errors import MarkError, RefusedError, StoreError
 from sayso.inference.provenance.c2pa import read_manifest
+from sayso.inference.provenance.certificates import ensure_ca
 from sayso.inference.store import keys
 from sayso.inference.store.export import FORMAT, export, verify_export
 from sayso.inference.store.ledger import KEY_EVENTS, START, Row, commit_to
 from sayso.inference.store.store import Store
+from sayso.inference.watermark.keyed import KEY_FILE, ensure_key, load_key
 from sayso.model.ar import AR, ARConfig
 from sayso.model.audio import cut_off, read_audio, seconds_of
 from sayso.model.bundle import load_bundle
 from sayso.model.card import read_card
-from sayso.model.checkpoint import load_module
+from sayso.model.checkpoint import load_module, load_pickle
+from sayso.model.codecs.fargan_weights import load_arrays
 from sayso.model.errors import CheckpointError, InputError
-from sayso.model.files import hand_out
+from sayso.model.files import hand_out, read_bounded
 from sayso.model.text.markup import read_lexicon
 from sayso.model.text.tokenizers import load_tokenizer
 
@@ -80,11 +83,35 @@ def test_nothing_without_an_end_is_read(tmp_path: Path, kind: str):
             file.truncate(2**40)
     with pytest.raises(InputError, match=r"not a regular file|larger than"):
         read_lexicon(source)
+    with pytest.raises(CheckpointError, match=r"not a regular file|larger than"):
+        load_pickle(source, "0" * 64)
+    with pytest.raises(CheckpointError, match=r"not a regular file|larger than"):
+        load_arrays(source)
+    with pytest.raises(OSError):
+        read_bounded(source, 2**20)
     for name in ("card.json", "config.json", "tokenizer.json"):
         (tmp_path / name).symlink_to(source)
     for read in (load_bundle, read_card, load_tokenizer):
         with pytest.raises(CheckpointError, match=r"not a regular file|larger than"):
             read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ledger.head", "keys", "ca/root.pem", KEY_FILE])
+def test_a_store_whose_file_has_no_end_is_an_error(tmp_path: Path, name: str):
+    home = tmp_path / "home"
+    with Store.open(home):
+        ensure_ca(home / "ca")
+        ensure_key(home / KEY_FILE)
+    file = home / name if name != "keys" else next((home / name).glob("*.pem"))
+    file.unlink()
+    os.mkfifo(file, 0o600)
+    with (
+        pytest.raises((StoreError, MarkError), match=r"not a regular file|is missing"),
+        Store.open(home) as store,
+    ):
+        ensure_ca(home / "ca")
+        load_key(home / KEY_FILE)
+        store.head()
 
 
 def test_a_sidecar_too_large_is_an_invalid_manifest(tmp_path: Path):
@@ -146,6 +173,19 @@ def test_no_picture_costs_the_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [path.name for path in (tmp_path / "png").iterdir()] == ["a$_{$.wav.png"]
     with pytest.raises(InputError, match="--pictures"):
         report.run([odd], pictures=odd)
+
+
+def test_a_slip_in_a_name_is_met_with_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SAYSO_HOME", str(tmp_path / "home"))
+    with Store.open() as store:
+        store.enrol("vera-1f2e3d", "c-1", "token", {"codes": b""})
+    receipt = ["receipt", "export", "vera-1f2e3", str(tmp_path / "out")]
+    for verb in (["revoke", "vera-1fe3d"], receipt):
+        done = CliRunner().invoke(app, verb)
+        assert "Did you mean 'vera-1f2e3d'?" in str(done.exception)
+    said = ["--text", "Hello.", "--out", str(tmp_path / "x.wav")]
+    done = CliRunner().invoke(app, ["speak", "--voice", "vera-1f2e3", *said])
+    assert isinstance(done.exception, RefusedError) and "vera-1f2e3d" not in str(done.exception)
 
 
 def test_a_root_that_is_none_is_named(tmp_path: Path):

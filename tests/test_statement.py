@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import consent
+from benchmarks import statements
 from sayso.inference.consent.challenge import tokens, word_list
 from sayso.inference.consent.clauses import Deaf, denials, judged
 from sayso.inference.consent.statement import (
@@ -88,7 +88,14 @@ def test_a_name_is_a_name(role: str, name: str):
     "user",
     [
         *("Every Student", "anyone", "All Users", "everybody", "Everyone's", "Everyman", "Whoever"),
-        *("Public", "The public", "People", "The World", "Everyone\u2019s"),
+        *("Public", "The public", "People", "The World", "Everyone\u2019s", "World of People"),
+        *(
+            "the public at large",
+            "University of",
+            "All of London",
+            "world everyone",
+            "My Office at",
+        ),
     ],
 )
 def test_no_user_is_everyone(user: str):
@@ -99,6 +106,13 @@ def test_no_user_is_everyone(user: str):
 @pytest.mark.parametrize("name", ["José", "Zoë O'Brien", "J. K. Rowling", "Mary-Jane", "Łukasz"])
 def test_names_of_people_pass(name: str):
     check_terms(replace(TERMS, speaker=name, controller=name, users=(name,)))
+
+
+@pytest.mark.parametrize(
+    "name", ["University of Edinburgh", "BBC World Service", "The Open University", "World Bank"]
+)
+def test_names_of_organisations_pass(name: str):
+    check_terms(replace(TERMS, controller=name, users=(name,)))
 
 
 @pytest.mark.parametrize("word", sorted(fixed_words() | NEGATIONS))
@@ -176,7 +190,7 @@ def test_a_refusal_is_no_consent(shown: str, said: str):
 
 def test_a_grunted_no_denies_whatever_its_sound():
     assert denials(["Uh-uh.", "mm-mm,", "nuh-uh", "nope", "Nah,", "negative"])[5:]
-    assert not denials(["uh", "um,", "mm", "twenty-five", "so-so"])
+    assert not denials(["uh", "um,", "mm", "twenty-five", "so-so", "Mm-hmm.", "uh-huh"])
 
 
 def test_ten_thousand_sequences_of_words_are_not_the_statement():
@@ -210,11 +224,11 @@ def test_ten_thousand_sequences_of_words_are_not_the_statement():
 
 def test_statements_read_aloud_wrongly_are_refused_and_right_ones_taken():
     """Heard by the enrolment's recogniser, with its doubts, and kept (benchmarks/statements.py)."""
-    figures = consent.statements()
+    figures = statements.judged()
     assert sum(found["wrong"] for found in figures.values()) >= 200
     assert sum(found["wrong, accepted"] for found in figures.values()) == 0
     assert figures["Kathleen"]["right"] == 57
     assert figures["Kathleen"]["right, accepted"] >= 55
-    for path in consent.RESULTS.glob("statements_*.json"):
+    for path in statements.RESULTS.glob("statements_*.json"):
         for row in json.loads(path.read_text()):
             assert row["kind"] == "genuine" or row["differences"] or row["denied"]

@@ -21,7 +21,7 @@ from .recording import RATE, Audio, speech_span
 from .statement import NEGATIONS, Phrase
 
 FILLERS = frozenset(["um", "uh", "er", "erm", "ah", "mm", "hmm"])
-GRUNTED = re.compile(r"(?:n?uh|unh|hm+|m+)(?:-(?:n?uh|unh|hm+|m+))+")  # "uh-uh" is a no
+GRUNTED = re.compile(r"(?:n?uh|unh|h?m+)(?:-(?:n?uh|unh|m+))+")  # "uh-uh", "mm-mm"; not "mm-hmm"
 SIGNS = '.,:;?!"'  # that a recogniser puts at a word
 LAST_SHOWN = ("today", "are")
 END_SECONDS = 8.0  # of a recording, heard again: five words, slowly

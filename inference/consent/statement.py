@@ -32,8 +32,11 @@ EVERYONE = frozenset(
 """A consent is never for all users, nor for all purposes."""
 CROWDS = EVERYONE | {"everyman", "people", "public", "world"}
 """No user is one of them either; a purpose may be: "public radio"."""
+TITLES = frozenset(["public", "world"])
+"""A user's name may have one before another capital: "BBC World Service"."""
 PLAIN = frozenset(["the", "of", "in", "at"])
-"""Words of the statement that a purpose may have as well: "readings at the museum"."""
+"""Words of the statement that a purpose may have as well, "readings at the museum", and those of a
+user or a controller inside: "University of Edinburgh"."""
 LETTERS = "ÆÐØÞßæðøþĐđŁłŒœ"
 """Latin letters that are no letter of ASCII with a mark, in names of people."""
 MAX_NAME_LENGTH, MAX_NAME_WORDS = 60, 4
@@ -130,15 +133,27 @@ def _check_name(role: str, name: str) -> None:
             f"1 to {MAX_NAME_WORDS} words, {MAX_NAME_LENGTH} letters at most."
         )
     own = fixed_words() - PLAIN if role == "purpose" else fixed_words()
-    found = [token for token in tokens(name) if token in own | NEGATIONS]
+    words = name.split()
+    before = zip(words, [*words[1:], ""], strict=True)  # each with the next
+    said = [
+        token for pair in before if not _part_of_a_name(role, *pair) for token in tokens(pair[0])
+    ]
+    found = [token for token in said if token in own | NEGATIONS]
     if role in ("user", "purpose"):
         many = CROWDS if role == "user" else EVERYONE
-        found += [token for token in tokens(name) if many & {token, token.removesuffix("s")}]
+        found += [token for token in said if many & {token, token.removesuffix("s")}]
     if found:
         raise InputError(
             f"The {role} {shown} has the word {found[0]!r}, which would change what the statement "
             "means: use another name."
         )
+
+
+def _part_of_a_name(role: str, word: str, following: str) -> bool:
+    """Whether a word that elsewhere would count is part of an ordinary name: "of", "World"."""
+    if role not in ("user", "controller") or not following:
+        return False
+    return word.lower() in PLAIN or (word.lower() in TITLES and following[0].isupper())
 
 
 def _is_latin(letter: str) -> bool:

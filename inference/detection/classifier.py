@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sayso.model.bundle import BUNDLED
 from sayso.model.checkpoint import WEIGHTS, load_module
 from sayso.model.errors import CheckpointError
-from sayso.model.files import ASSETS
+from sayso.model.files import ASSETS, MOST_WEIGHTS, read_bounded
 
 FOLDER = ASSETS / "synthetic"
 KINDS = ("real", "real through the codec", "ours")
@@ -123,7 +123,7 @@ def model_identity(folder: Path = BUNDLED) -> str:
     timbre = ("timbre", "timbre/codec") if (folder / "timbre").exists() else ()
     for part in ("codec", "ar", "nar", *timbre):
         try:
-            digest.update((folder / part / WEIGHTS).read_bytes())
+            digest.update(read_bounded(folder / part / WEIGHTS, MOST_WEIGHTS))
         except OSError as error:
             raise CheckpointError(
                 f"{folder / part / WEIGHTS} cannot be read ({error.strerror}): restore it"

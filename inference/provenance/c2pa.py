@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 import c2pa
 
 from sayso.model.errors import InputError
-from sayso.model.files import read_regular, replace_file
+from sayso.model.files import read_bounded, read_regular, replace_file
 
 from ..errors import MarkError
 from .certificates import CA, Anchor, ensure_ca, export_ca, load_anchor
@@ -225,10 +225,11 @@ def recall_manifest(path: Path, home: Path, ledger_id: str, ca: Anchor | None) -
     if not file.is_file():
         return None
     try:
+        kept = read_bounded(file, MOST_SIDECAR)
         with (
             _context(ca) as context,
             Path(path).open("rb") as audio,
-            c2pa.Reader("audio/wav", audio, file.read_bytes(), context=context) as reader,
+            c2pa.Reader("audio/wav", audio, kept, context=context) as reader,
         ):
             found = json.loads(reader.json())
         results = found["validation_results"]["activeManifest"]

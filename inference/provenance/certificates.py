@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sayso.model.errors import InputError
-from sayso.model.files import MOST_JSON, hand_out, read_regular, replace_file
+from sayso.model.files import MOST_JSON, hand_out, read_bounded, read_regular, replace_file
 
 from ..errors import MarkError
 
@@ -128,7 +128,7 @@ def _make_ca(folder: Path) -> None:
 
 
 def _renew_leaf(folder: Path) -> None:
-    root = x509.load_pem_x509_certificate((folder / "root.pem").read_bytes())
+    root = x509.load_pem_x509_certificate(read_bounded(folder / "root.pem", MOST_JSON))
     root_key = _load_key(folder / "root.key")
     key = ec.generate_private_key(ec.SECP256R1())
     leaf = (
@@ -154,8 +154,8 @@ def _load_ca(folder: Path) -> tuple[CA, datetime.datetime]:
         mode = (folder / name).stat().st_mode & 0o777
         if mode & 0o077:
             raise ValueError(f"{name} is open to other users (mode {mode:o}): chmod 600 it")
-    root = x509.load_pem_x509_certificate((folder / "root.pem").read_bytes())
-    leaf = x509.load_pem_x509_certificate((folder / "leaf.pem").read_bytes())
+    root = x509.load_pem_x509_certificate(read_bounded(folder / "root.pem", MOST_JSON))
+    leaf = x509.load_pem_x509_certificate(read_bounded(folder / "leaf.pem", MOST_JSON))
     key = _load_key(folder / "leaf.pem")
     leaf.verify_directly_issued_by(root)
     if key.public_key() != leaf.public_key():
@@ -166,7 +166,7 @@ def _load_ca(folder: Path) -> tuple[CA, datetime.datetime]:
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    key = serialization.load_pem_private_key(read_bounded(path, MOST_JSON), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{path.name} is not an elliptic-curve key")
     return key

@@ -15,7 +15,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from filelock import FileLock
 
-from sayso.model.files import replace_file
+from sayso.model.files import MOST_JSON, read_bounded, replace_file
 
 from ..errors import StoreError
 from . import clock, database, keys, ledger
@@ -316,7 +316,7 @@ def check_saved_head(home: Path, chain: Chain) -> None:
     """StoreError unless the ledger has all the rows that it had when a head was last saved."""
     saved = home / "ledger.head"
     try:
-        chain.check_growth(saved.read_bytes().decode("ascii"), str(saved))
+        chain.check_growth(read_bounded(saved, MOST_JSON).decode("ascii"), str(saved))
     except FileNotFoundError:
         if len(chain.hashes) > 1:  # a first use may die between the first row and its head
             raise StoreError(f"{saved} is missing. {RESTORE}") from None

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
-from sayso.model.files import create_file, sync_folder
+from sayso.model.files import MOST_JSON, create_file, read_bounded, sync_folder
 
 from ..errors import StoreError
 
@@ -152,7 +152,7 @@ def load_key(folder: Path, kid: str) -> Ed25519PrivateKey:
     path = folder / f"{kid}.pem"
     remedy = "Restore it from a backup, or start a new store with another SAYSO_HOME."
     try:
-        pem = path.read_bytes()
+        pem = read_bounded(path, MOST_JSON)
         check_private(path)
     except OSError as error:
         raise StoreError(

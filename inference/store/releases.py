@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sayso.model.errors import InputError
-from sayso.model.files import create_file, replace_file, sync_folder, unique
+from sayso.model.files import create_file, read_bounded, replace_file, sync_folder, unique
 
 from ..errors import StoreError
 from ..provenance.c2pa import BESIDE, kept_path, sidecar_of
@@ -76,7 +76,7 @@ def deliver(store: Store, grant_id: str) -> None:
     key = store.release_key(grant_id)
     if key and waiting.exists():
         try:
-            data = unseal(key, grant_id, waiting.read_bytes())
+            data = unseal(key, grant_id, read_bounded(waiting, MOST_BYTES + 2**20))
         except Exception as error:  # InvalidTag, or a short file
             raise StoreError(f"{waiting} was changed. {RESTORE}") from error
         size = 8 + int.from_bytes(data[:8], "big")

@@ -14,6 +14,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sayso.model.files import MOST_JSON, read_bounded
+
 from ..errors import StoreError
 from . import keys
 from .database import FILE, RESTORE
@@ -55,7 +57,7 @@ def read_key(home: Path, voice: Voice) -> bytes:
     """A voice's key; StoreError if it is missing, changed or open to others."""
     path = key_path(home, voice.record_id)
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, MOST_JSON)
         keys.check_private(path)
     except OSError as error:
         raise StoreError(

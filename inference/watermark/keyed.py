@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sayso.model.audio import resample
-from sayso.model.files import create_file, unique
+from sayso.model.files import MOST_JSON, create_file, read_bounded, unique
 
 from ..errors import MarkError
 from . import spread_spectrum as spread
@@ -260,7 +260,7 @@ def load_key(file: Path) -> bytes:
     try:
         if file.stat().st_mode & 0o077:
             raise ValueError("open to other users: chmod 600 it")
-        stored = json.loads(file.read_text())
+        stored = json.loads(read_bounded(file, MOST_JSON))
         key = bytes.fromhex(stored["key"])
         if stored["kind"] != "weave" or stored["version"] != 1 or len(key) != 32:
             raise ValueError("not a key of this version")

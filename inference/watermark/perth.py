@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sayso.model.audio import resample
+from sayso.model.files import MOST_WEIGHTS, read_bounded
 
 from ..errors import MarkError
 from .base import THRESHOLD, Stretch, Trace, check_audio, to_rate
@@ -159,7 +160,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         MarkError: The file is missing, or holds anything else.
     """
     try:
-        data = file.read_bytes()
+        data = read_bounded(file, MOST_WEIGHTS)
     except OSError as error:
         raise MarkError(
             f"The watermark's weights are missing: {file} ({error.strerror}). Reinstall "

@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import ASSETS
+from ..files import ASSETS, MOST_WEIGHTS, read_bounded
 
 WEIGHTS = ASSETS / "fargan" / "fargan.safetensors"
 SHA256 = "472d6411a4f5e640c0cb1025313a2a169fb49a4972d84be5a88b224bbb06f90b"
@@ -28,7 +28,7 @@ def load_arrays(path: Path = WEIGHTS) -> dict[str, Tensor]:
         CheckpointError: The file is missing or is not the one that Sayso was released with.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MOST_WEIGHTS)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}): reinstall sayso") from None
     found = hashlib.sha256(content).hexdigest()

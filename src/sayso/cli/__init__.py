@@ -50,10 +50,18 @@ def main() -> NoReturn:
             raise
         say(f"sayso: error: {error.name} is missing: pip install 'sayso[{extra}]'", error=True)
         sys.exit(1)
+    except BrokenPipeError:  # `| head` has seen enough
+        _drop_output()
+        sys.exit(1)
     except OSError as error:
         say(f"sayso: error: {_what(error)}", error=True)
         sys.exit(1)
     sys.exit(0)
+
+
+def _drop_output() -> None:
+    """What was printed is lost, and must not be tried again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _what(error: OSError) -> str:
@@ -64,8 +72,8 @@ def _what(error: OSError) -> str:
         return f"the working directory is gone ({reason}): go to a folder that exists."
     try:
         print(end="", flush=True)
-    except OSError:  # what was printed is lost, and must not be tried again when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError:
+        _drop_output()
         return f"standard output cannot be written ({reason}): what was done stays done."
     named = f"{error.filename} cannot be used" if error.filename else "a file cannot be used"
     return f"{named} ({reason}): check that it exists, whose it is, and that its disk has room."

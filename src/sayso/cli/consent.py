@@ -1,13 +1,16 @@
 """`sayso enrol | voices | revoke | receipt`: who may be spoken as, and until when."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sayso.inference.errors import RefusedError
 
-from .files import check_folder, read_text, say, say_json
+from .files import check_folder, meant, read_text, say, say_json
+
+if TYPE_CHECKING:
+    from sayso.inference.store.store import Store
 
 app = typer.Typer()
 enrol = typer.Typer(help="Ask a person for their consent, and check it.", no_args_is_help=True)
@@ -49,7 +52,7 @@ def revoke(
     with Store.open() as store:
         gate = Gate(store)
         if store.voice(voice) is None:
-            raise RefusedError("voice-unknown", f"No voice {voice!r} is enrolled here.")
+            raise _unknown(store, voice)
         made = gate.revoke(voice, reason)
     for note in gate.notes:
         say(note, error=True)
@@ -59,6 +62,11 @@ def revoke(
             f"  {output.time} {output.path} for {output.purpose} by {output.user} "
             f"[{output.ledger_id}] sha256 {output.sha256}"
         )
+
+
+def _unknown(store: "Store", voice: str) -> RefusedError:
+    near = meant(voice, (each.voice for each in store.voices()))
+    return RefusedError("voice-unknown", f"No voice {voice!r} is enrolled here.{near}")
 
 
 @enrol.command("start")
@@ -186,9 +194,11 @@ def receipt_export(
     check_folder(out)
     with Store.open() as store:
         check_outside(store.home, out)
-        Gate(store).receipt(voice)
+        gate = Gate(store)
         found = store.voice(voice)
-    assert found is not None
+        if found is None:
+            raise _unknown(store, voice)
+        gate.receipt(voice)
     hand_out(store.home, out, found.token.encode())
     say(f"{out}: receipt {found.record_id} of {voice}")
 

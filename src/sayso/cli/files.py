@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from sayso.model.errors import InputError
@@ -16,6 +18,15 @@ def check_folder(path: Path) -> None:
     """InputError unless `path` names a file in a folder that is there."""
     if not path.resolve().parent.is_dir() or os.path.isdir(path):
         raise InputError(f"{path} cannot be written: give a file in a folder that exists")
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A sentence that names what may have been meant, or "".
+
+    Only for verbs that list the names anyway: a refusal to speak tells nobody what there is.
+    """
+    near = get_close_matches(name, list(known))
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def read_text(path: Path) -> str:

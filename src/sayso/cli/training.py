@@ -8,7 +8,7 @@ import typer
 from sayso.inference.errors import RefusedError
 from sayso.model.errors import InputError
 
-from .files import say, say_json
+from .files import meant, say, say_json
 
 if TYPE_CHECKING:
     from sayso.training.held_out import HeldOut
@@ -56,7 +56,8 @@ def corpora_show(corpus: Annotated[str, typer.Argument(help="Name of a corpus.")
     allowed, refused = read_list()
     found = allowed.get(corpus) or refused.get(corpus)
     if found is None:
-        raise RefusedError("corpus-unknown", f"{corpus!r} is not on the list of corpora.")
+        near = meant(corpus, [*allowed, *refused])
+        raise RefusedError("corpus-unknown", f"{corpus!r} is not on the list of corpora.{near}")
     say_json(asdict(found))
 
 
