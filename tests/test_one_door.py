@@ -31,6 +31,7 @@ from sayso.model.codecs.voice_edit import Alteration
 ROOT = Path(__file__).resolve().parents[1]
 SOUND = {"speak", "demo"}  # verbs that make audio in a voice
 LISTENING = {"train ar", "train nar"}  # with --listen: in corpus voices; see tests/test_listen.py
+MEASURING = {"evaluate"}  # through the gate, as `speak`; see tests/test_evaluation_run.py
 SERVING = {"serve"}  # hands each request to a verb, and the gate decides: tests/test_service.py
 SILENT = {
     *("token create", "token list", "token revoke"),
@@ -106,9 +107,17 @@ MAKERS = {  # call -> the only files that may make it
     "store.enrol": {"inference/consent/enrolment.py", "inference/consent/other_voices.py"},
     "issue_bundled_voice": {"src/sayso/export.py"},
     "issue_own_voice": {"inference/nobody.py"},
-    "issue_corpus_voice": {"src/sayso/listen.py", "benchmarks/speak.py"},
+    "issue_corpus_voice": {
+        "src/sayso/listen.py",
+        "src/sayso/evaluation/run.py",
+        "benchmarks/speak.py",
+    },
     # Not in a voice of the store: codecs tried on recordings, and what is written as a file.
-    "decode": {"benchmarks/attacks.py", "benchmarks/decode.py", "tools/fit_classifier.py"},
+    "codec.decode": {"src/sayso/evaluation/run.py"},  # of recordings, judged in memory
+    "decode": {
+        *("src/sayso/evaluation/run.py", "benchmarks/attacks.py", "benchmarks/decode.py"),
+        "tools/fit_classifier.py",
+    },
     "write_audio": {"inference/consent/microphone.py", "tools/classifier_clips.py"},
     "soundfile.write": {
         *("model/audio.py", "benchmarks/attacks.py", "benchmarks/speak.py"),
@@ -135,7 +144,8 @@ def verbs(command: Any, name: str = "") -> set[str]:
     if not hasattr(command, "commands"):
         return {name}
     parts = command.commands.items()
-    return {verb for part, inner in parts for verb in verbs(inner, f"{name} {part}".strip())}
+    own = {name} if getattr(command, "invoke_without_command", False) else set()
+    return own | {verb for part, inner in parts for verb in verbs(inner, f"{name} {part}".strip())}
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -145,7 +155,7 @@ def recordings(folder: Path) -> list[Path]:
 def test_every_verb_is_known():
     found = verbs(typer.main.get_command(app))
     assert found >= SOUND
-    assert found - SILENT - LISTENING - SERVING == SOUND
+    assert found - SILENT - LISTENING - MEASURING - SERVING == SOUND
     options = typer.main.get_command(app).commands["speak"].params  # type: ignore[attr-defined]
     assert {name for option in options for name in option.opts} == SPEAK_OPTIONS
 

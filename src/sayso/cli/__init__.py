@@ -13,13 +13,13 @@ import typer
 from sayso.inference.errors import RefusedError
 from sayso.model.errors import SaysoError
 
-from . import consent, ledger, service, speech, training
+from . import consent, evaluation, ledger, service, speech, training
 from .files import say
 
 EXTRAS = {"lightning": "train", "pyarrow": "train", "fastapi": "serve", "uvicorn": "serve"}
 EXTRAS |= {"prometheus_client": "serve", "multipart": "serve"}
 app = typer.Typer(help="VALL-E 2 that speaks only on the speaker's say-so.", no_args_is_help=True)
-for part in (speech, consent, ledger, service, training):
+for part in (speech, consent, ledger, service, training, evaluation):
     app.add_typer(part.app)
 
 

@@ -29,6 +29,8 @@ from .words import compare
 
 Embed = Callable[[Audio], NDArray[np.float32] | None]
 SAME_PITCH = 0.15
+ENOUGH_SECONDS = 1.6
+"""Of speech for an encoder; of shorter samples nothing is said, of longer silence SIM 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,10 @@ class WordErrors(Metric):
         heard = self.transcribe(sample.audio)
         return {"heard": heard, **compare(sample.text, heard, self.plain)}
 
+    def lost(self, text: str) -> Values:
+        """The counts where nothing was said."""
+        return {"heard": "", **compare(text, "", self.plain)}
+
 
 class Similarity(Metric):
     """SIM-o to the prompt as recorded, SIM-r to the prompt through the codec: cosines."""
@@ -119,7 +125,7 @@ class Similarity(Metric):
         values: Values = {} if own is None else {"own": np.round(own, 5).tolist()}
         for column, prompt in (("SIM-o", sample.prompt), ("SIM-r", sample.coded)):
             there = None if prompt is None else self._of(prompt)
-            if there is not None:
+            if there is not None and (own is not None or sample.seconds >= ENOUGH_SECONDS):
                 values[column] = 0.0 if own is None else float(own @ there)
                 values.setdefault("prompt's", np.round(there, 5).tolist())
         return values
@@ -273,6 +279,10 @@ class Panel:
                 write_json(place, metric(sample))
             values |= json.loads(place.read_bytes())
         return values
+
+    def lost(self, text: str) -> Values:
+        """Of a sentence that was never said: all its words are lost."""
+        return next(m.lost(text) for m in self.metrics if isinstance(m, WordErrors))
 
     def named(self) -> dict[str, dict[str, str]]:
         """Who judged, for the results."""

@@ -1,0 +1,108 @@
+"""`sayso evaluate`: how well models speak, as VALL-E 2 measures it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .files import say
+from .training import parse_pairs
+
+app = typer.Typer()
+evaluate = typer.Typer(help="Speak a protocol, judge it, and write tables and a page.")
+app.add_typer(evaluate, name="evaluate")
+
+
+@evaluate.callback(invoke_without_command=True)
+def run(
+    context: typer.Context,
+    protocol: Annotated[
+        str, typer.Option(help="librispeech-prefix, -reference, vctk-3, -5, -10, folder or hard.")
+    ] = "hard",
+    out: Annotated[Path, typer.Option(help="Folder to fill; one that was stopped goes on.")] = Path(
+        "evaluation"
+    ),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER, repeatable; the bundled model by default."),
+    ] = None,
+    files: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of another system's speech, ID.wav each.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="The unpacked corpus.")] = None,
+    trials: Annotated[
+        Path | None, typer.Option("--list", help="For folder: a TSV, or F5-TTS's .lst.")
+    ] = None,
+    corpus: Annotated[
+        str, typer.Option(help="For folder: whose recordings the prompts are, such as LibriSpeech.")
+    ] = "",
+    voice: Annotated[
+        list[str] | None, typer.Option(help="For hard: voices of the store; nobody by default.")
+    ] = None,
+    purpose: Annotated[str, typer.Option(help="What enrolled voices' receipts must allow.")] = (
+        "benchmark"
+    ),
+    takes: Annotated[
+        int, typer.Option(help="Samples of each sentence; the paper has 1 and 5.")
+    ] = 1,
+    baseline: Annotated[
+        bool, typer.Option(help="A row with VALL-E's random sampling, too.")
+    ] = False,
+    most: Annotated[int | None, typer.Option(help="Only so many trials, evenly chosen.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
+    whisper: Annotated[
+        str, typer.Option(help="Recogniser: tiny.en, or a size or folder for faster-whisper.")
+    ] = "tiny.en",
+    speakers: Annotated[
+        Path | None, typer.Option(help="Folder of a WavLM with x-vectors; else Resemblyzer.")
+    ] = None,
+    shard: Annotated[str, typer.Option(help="i/n: this process's part; torchrun's is known.")] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
+) -> None:
+    """Speak a protocol through the gate, judge it, and write the figures into a folder."""
+    if context.invoked_subcommand is not None:
+        return
+    from sayso.evaluation.metrics import Panel, usual_metrics
+    from sayso.evaluation.protocols import make_list
+    from sayso.evaluation.run import Plan, Run, shard_of
+    from sayso.inference.ranking import ENOUGH
+    from sayso.inference.recognisers import load_ears
+    from sayso.inference.store.store import Store
+    from sayso.model.bundle import BUNDLED
+    from sayso.model.errors import InputError
+
+    if takes < 1 or (most is not None and most < 1):
+        raise InputError(f"--takes {takes}, --most {most}: give at least 1")
+    part, of = shard_of(shard)
+    chosen = make_list(protocol, root, trials, voice or ["nobody"])
+    if most is not None and most < len(chosen):
+        chosen = [chosen[i * len(chosen) // most] for i in range(most)]
+    known = {"librispeech": "LibriSpeech", "vctk": "VCTK"}
+    plan = Plan(
+        protocol=protocol,
+        trials=chosen,
+        root=(root / "test-clean" if root and (root / "test-clean").is_dir() else root) or Path(),
+        models={n: Path(p) for n, p in parse_pairs("--model", model).items()}
+        if model
+        else {}
+        if files
+        else {"mini": BUNDLED},
+        files={name: Path(path) for name, path in parse_pairs("--files", files or []).items()},
+        corpus=known.get(protocol.split("-")[0], corpus),
+        purpose=purpose,
+        takes=takes,
+        seed=seed,
+        baseline=baseline,
+        bar=ENOUGH if speakers is None else 0.3,
+        device=device,
+    )
+    with Store.open() as store:
+        panel = Panel(usual_metrics(load_ears(), whisper, speakers), out / "cache")
+        going = Run(plan, out, panel, store)
+        for line in going.work(part, of):
+            say(line)
+        found = going.results()
+    if found is None:
+        say(f"{out}: this part is done, others are missing: run it again when they are there")
+        return
+    say(f"{out / 'results.json'}: {len(found['trials'])} trials of {protocol}")

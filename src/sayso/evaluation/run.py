@@ -1,0 +1,399 @@
+"""Speak a protocol's trials through the gate, judge them, and put the figures together.
+
+    OUT/run.json           what was asked, of which model, judged by whom
+    OUT/list.tsv           the protocol's list
+    OUT/speech/ROW/ID.wav  what was said; both marks on it, and in the ledger of the store
+    OUT/trials/ID.json     what was measured of one trial: a run that was stopped goes on behind it
+    OUT/cache/             what judges said, by content
+    OUT/results.json       all of it, once every trial is there
+
+Prompts of a corpus are spoken under receipts of the basis "corpus" that allow their one sentence
+and are withdrawn when it is said. Recordings and the codec's copies of them are judged in memory.
+A mark carries its output's id, which is drawn anew: what is spoken again differs by the mark.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from sayso.inference.consent.other_voices import issue_corpus_voice
+from sayso.inference.errors import MarkError
+from sayso.inference.nobody import INVENTED, NOBODY
+from sayso.inference.recognisers import RATE
+from sayso.inference.store.store import Store
+from sayso.inference.synthesizer import Synthesizer
+from sayso.model.audio import read_audio, read_samples, resample
+from sayso.model.codecs.base import Codec
+from sayso.model.corpora import published
+from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.files import unique, write_json
+from sayso.model.sampling import Sampling
+from sayso.model.text.forced_alignment import Aligner
+from sayso.model.text.normalization import normalise
+from sayso.model.text.phonemes import Dictionary
+
+from .metrics import Panel, Prompt, Sample, Values
+from .protocols import Trial, check_files, list_hash, to_tsv
+from .sound import Audio
+from .summary import eq23, mark_nearest, oracle, summarise
+
+RECORDINGS, CODEC = "recordings", "through the codec"
+SEEDS_APART = 100  # a sentence that did not end is tried again with the next ones
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+VECTORS = ("own", "prompt's")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of a run.
+
+    Args:
+        root: Where the paths of the trials start from.
+        models: Row to model folder.
+        files: Row to folder of another system's speech, ID.wav for each trial.
+        corpus: Whose recordings the prompts are, as receipts name it: LibriSpeech, VCTK.
+        takes: Samples of each sentence; with more than one Eq. 23 and an oracle have rows.
+        baseline: Whether VALL-E's random sampling has a row, too.
+        bar: SIM from which on Eq. 23 asks for words alone; the paper's .3 is of WavLM-TDNN.
+        sampling: As each model's card says if None.
+    """
+
+    protocol: str
+    trials: Sequence[Trial]
+    root: Path
+    models: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    corpus: str = ""
+    purpose: str = "benchmark"
+    takes: int = 1
+    seed: int = 0
+    baseline: bool = False
+    bar: float = 0.65
+    sampling: Sampling | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to speak with one model."""
+
+    name: str
+    speaker: Synthesizer
+    sampling: Sampling
+    takes: int
+
+
+def shard_of(text: str = "", environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Which part of how many this process does: "i/n", or as torchrun or SLURM started it.
+
+    Raises:
+        InputError: The text is no such part.
+    """
+    if not text:
+        for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+            if rank in environment and size in environment:
+                return int(environment[rank]), int(environment[size])
+        return 0, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise InputError(f"--shard {text!r}: give i/n with i from 0 to n - 1, such as 0/2")
+    return int(found[1]), int(found[2])
+
+
+class Run:
+    """A plan, the folder it fills, and who judges."""
+
+    def __init__(self, plan: Plan, out: Path, panel: Panel, store: Store):
+        """Open OUT, or go on with it.
+
+        Raises:
+            InputError: OUT holds another run, or a recording is missing.
+            CorpusError: The prompts' corpus is not one for prompts.
+        """
+        self.plan, self.out, self.panel, self.store = plan, out, panel, store
+        prompts = any(trial.prompt for trial in plan.trials)
+        if prompts and plan.models:
+            if not plan.corpus:
+                raise InputError("these prompts are recordings: give --corpus, or enrolled voices")
+            published(plan.corpus)
+        self.speakers = {
+            name: Synthesizer(path, store, plan.device) for name, path in plan.models.items()
+        }
+        self.rows = [
+            Row(name, speaker, plan.sampling or speaker.bundle.sampling, plan.takes)
+            for name, speaker in self.speakers.items()
+        ]
+        if plan.baseline:
+            self.rows += [
+                Row(f"{row.name}, random", row.speaker, replace(row.sampling, method="random"), 1)
+                for row in self.rows
+            ]
+        self.asked = self._asked(check_files(plan.trials, plan.root))
+        (out / "trials").mkdir(parents=True, exist_ok=True)
+        before = out / "run.json"
+        if before.is_file() and json.loads(before.read_bytes()) != self.asked:
+            raise InputError(f"{out} holds another run, see {before}: choose another folder")
+        write_json(before, self.asked)
+        (out / "list.tsv").write_text(to_tsv(plan.trials), encoding="utf-8")
+        self._prompt = lru_cache(64)(self._read_prompt)
+
+    def work(self, shard: int = 0, of: int = 1) -> Iterator[str]:
+        """Do this process's trials that are not done; yields a line about each."""
+        for trial in self.plan.trials[shard::of]:
+            place = self.out / "trials" / f"{trial.id}.json"
+            if not place.is_file():
+                done = self._trial(trial)
+                write_json(place, done)
+                yield f"{trial.id}: {done.get('left out') or _line(done['rows'])}"
+
+    def results(self) -> dict[str, Any] | None:
+        """All figures, written as OUT/results.json; None while trials are missing."""
+        places = [self.out / "trials" / f"{trial.id}.json" for trial in self.plan.trials]
+        if not all(place.is_file() for place in places):
+            return None
+        done = [json.loads(place.read_bytes()) for place in places]
+        pairs = [(t, d) for t, d in zip(self.plan.trials, done, strict=True) if d["rows"]]
+        if not pairs:
+            raise InputError(f"nothing could be said, such as {done[0]['left out']}")
+        rows = _rows(self.asked, [each["rows"] for _, each in pairs], self.plan.bar)
+        speakers = [trial.speaker for trial, _ in pairs]
+        mark_nearest(rows, speakers)
+        known = {t.id: d["left out"] for t, d in zip(self.plan.trials, done, strict=True)}
+        found = {
+            "run": self.asked,
+            "order": list(rows),
+            "rows": summarise(rows, speakers),
+            "left out": {id: why for id, why in known.items() if why},
+            "trials": [
+                asdict(trial) | {"rows": {row: _plain(values[i]) for row, values in rows.items()}}
+                for i, (trial, _) in enumerate(pairs)
+            ],
+            "time": _times([each["time"] for _, each in pairs]),
+        }
+        write_json(self.out / "results.json", found)
+        return found
+
+    def _asked(self, recordings: dict[str, str]) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "protocol": plan.protocol,
+            "list": list_hash(plan.trials),
+            "recordings": hashlib.sha256(json.dumps(recordings).encode()).hexdigest(),
+            "corpus": plan.corpus,
+            "seed": plan.seed,
+            "bar": plan.bar,
+            "rows": {
+                row.name: {
+                    "card": row.speaker.bundle.card_hash,
+                    "sampling": asdict(row.sampling),
+                    "takes": row.takes,
+                }
+                for row in self.rows
+            },
+            "files": {name: str(folder) for name, folder in plan.files.items()},
+            "metrics": self.panel.named(),
+        }
+
+    def _trial(self, trial: Trial) -> dict[str, Any]:
+        """All rows of one trial."""
+        done: dict[str, Any] = {"rows": {}, "time": {}, "left out": ""}
+        text, before, prompt = trial.text, None, None
+        try:
+            if trial.prompt:
+                prompt = self._prompt(trial.prompt, trial.prompt_text, trial.seconds)
+            if trial.seconds and prompt is not None:
+                whole = read_audio(self.plan.root / trial.prompt, RATE)[0].numpy()
+                said, text = split_at(whole, trial.text, trial.seconds)
+                before, prompt = prompt.audio, Prompt(prompt.audio, said)
+        except InputError as error:
+            return done | {"left out": str(error)}
+        if trial.recording:
+            wave, rate = _wave(self.plan.root / trial.recording)
+            sample = Sample(wave, rate, trial.text, prompt)
+            done["rows"][RECORDINGS] = [self._judge(sample)]
+            for speaker in itertools.islice(self.speakers.values(), 1):
+                codec = speaker.bundle.codec
+                copy = through(codec, resample(wave, rate, codec.sample_rate))
+                sample = Sample(copy, codec.sample_rate, trial.text, prompt)
+                done["rows"][CODEC] = [self._judge(sample)]
+        for name, folder in self.plan.files.items():
+            there = [p for s in SUFFIXES if (p := folder / f"{trial.id}{s}").is_file()]
+            done["rows"][name] = [
+                self._judge(Sample(*_wave(there[0]), trial.text, prompt))
+                if there
+                else self._lost(trial.text, f"{trial.id} is not in {folder}")
+            ]
+        for speaker in self.speakers.values():
+            with self._voice(speaker, trial, prompt, text) as (voice, coded):
+                for row in (each for each in self.rows if each.speaker is speaker):
+                    start, takes = time.perf_counter(), []
+                    for take in range(row.takes):
+                        takes.append(self._speak(row, trial, voice, text, take))
+                    cost = time.perf_counter() - start
+                    done["rows"][row.name] = [
+                        self._lost(trial.text, take)
+                        if isinstance(take, str)
+                        else self._judge(_sample(take, trial.text, before, prompt, coded))
+                        for take in takes
+                    ]
+                    seconds = sum(v.get("seconds", 0.0) for v in done["rows"][row.name])
+                    lead = len(before) / RATE if before is not None else 0.0
+                    seconds -= lead * sum(not isinstance(take, str) for take in takes)
+                    done["time"][row.name] = {"work": cost, "speech": seconds}
+        return done
+
+    @contextlib.contextmanager
+    def _voice(
+        self, speaker: Synthesizer, trial: Trial, prompt: Prompt | None, text: str
+    ) -> Iterator[tuple[str, Prompt | None]]:
+        """The id of a trial's voice, and its prompt through the codec where that may be heard."""
+        codec = speaker.bundle.codec
+        if prompt is None:
+            shipped = (
+                self.plan.models[
+                    next(name for name, each in self.speakers.items() if each is speaker)
+                ]
+                / f"voices/{trial.speaker}/prompt.safetensors"
+            )
+            if trial.speaker == NOBODY and shipped.is_file():
+                audio = codec.decode(load_file(shipped)["codes"].long()[None])[0].numpy()
+                yield NOBODY, Prompt(resample(audio, codec.sample_rate, RATE), INVENTED)
+            else:
+                yield trial.speaker, None
+            return
+        own = resample(prompt.audio, RATE, codec.sample_rate)
+        if not trial.seconds:
+            own = read_audio(self.plan.root / trial.prompt, codec.sample_rate)[0].numpy()
+        codes = codec.encode(torch.from_numpy(own)[None])
+        voice = f"evaluation-{unique()}"
+        issue_corpus_voice(
+            self.store,
+            voice,
+            codes[0],
+            normalise(prompt.text),
+            codec.identity,
+            self.plan.corpus,
+            trial.speaker,
+            [text],
+        )
+        heard = codec.decode(codes)[0].numpy()
+        try:
+            yield voice, Prompt(resample(heard, codec.sample_rate, RATE), prompt.text)
+        finally:  # it was for this one sentence
+            speaker.gate.revoke(voice, f"trial {trial.id} of {self.plan.protocol}")
+
+    def _speak(self, row: Row, trial: Trial, voice: str, text: str, take: int) -> Path | str:
+        """The file that was released, or why there is none."""
+        folder = self.out / "speech" / re.sub(r"[^\w.-]+", "-", row.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        out = folder / (f"{trial.id}-take-{take}.wav" if take else f"{trial.id}.wav")
+        seed = self.plan.seed + take * SEEDS_APART
+        how = {"purpose": self.plan.purpose, "seed": seed, "sampling": row.sampling}
+        try:
+            return row.speaker.speak(text, voice, out, **how).path
+        except (UnfinishedError, MarkError, InputError) as error:
+            return str(error)
+
+    def _judge(self, sample: Sample) -> Values:
+        found = self.panel(sample) | {"unfinished": 0}
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in found.items()}
+
+    def _lost(self, text: str, why: str) -> Values:
+        return self.panel.lost(text) | {"unfinished": 1, "why": why}
+
+    def _read_prompt(self, path: str, text: str, seconds: float) -> Prompt:
+        audio = read_audio(self.plan.root / path, RATE)[0].numpy()
+        return Prompt(audio[: int(seconds * RATE)] if seconds else audio, text)
+
+
+def split_at(audio: Audio, text: str, seconds: float) -> tuple[str, str]:
+    """What is said before and after a moment of a recording (samples,) at 16 kHz.
+
+    A word belongs to the side on which the middle between its start and the next one's lies. Both
+    parts together are the whole text, as the paper gives it to the model.
+
+    Raises:
+        InputError: The words cannot be aligned, or all of them are on one side.
+    """
+    words, dictionary = normalise(text).split(), Dictionary()
+    plain = [re.sub(r"[^a-z']", "", word.lower()) for word in words]
+    starts = Aligner().word_starts(audio, [dictionary.phones(word) for word in plain])
+    ends = [*starts[1:], len(audio) / RATE]
+    count = sum((a + b) / 2 < seconds for a, b in zip(starts, ends, strict=True))
+    if not 0 < count < len(words):
+        raise InputError(f"all words of {text[:60]!r} are on one side of {seconds:g} s")
+    return " ".join(words[:count]), " ".join(words[count:])
+
+
+def through(codec: Codec, audio: Audio) -> Audio:
+    """A recording (samples,) at the codec's rate, encoded and decoded again."""
+    return codec.decode(codec.encode(torch.from_numpy(audio)[None]))[0].numpy()
+
+
+def _wave(path: Path) -> tuple[Audio, int]:
+    samples, rate = read_samples(path)
+    return samples.mean(axis=1), rate
+
+
+def _sample(
+    path: Path, text: str, before: Audio | None, prompt: Prompt | None, coded: Prompt | None
+) -> Sample:
+    """What was said, behind what it goes on from."""
+    wave, rate = _wave(path)
+    if before is not None:
+        wave = np.concatenate([resample(before, RATE, rate), wave])
+    return Sample(wave, rate, text, prompt, coded)
+
+
+def _rows(
+    asked: dict[str, Any], done: Sequence[dict[str, list[Values]]], bar: float
+) -> dict[str, list[Values]]:
+    """Row to values, in the order of the table; of several takes the first, the best, the oracle.
+
+    A trial without a row (no recording of it) takes the row away: rows are of the same trials.
+    """
+    order = [RECORDINGS, CODEC, *asked["files"], *asked["rows"]]
+    rows: dict[str, list[Values]] = {}
+    for name in order:
+        takes = [each[name] for each in done if name in each]
+        if len(takes) < len(done):
+            continue
+        rows[name] = [dict(each[0]) for each in takes]
+        if len(takes[0]) > 1:
+            rows[f"{name}, best of {len(takes[0])} by Eq. 23"] = [dict(eq23(t, bar)) for t in takes]
+            rows[f"{name}, best of {len(takes[0])} by each metric (oracle)"] = [
+                oracle(each) for each in takes
+            ]
+    return rows
+
+
+def _plain(values: Values) -> Values:
+    return {key: value for key, value in values.items() if key not in VECTORS}
+
+
+def _times(done: Sequence[dict[str, dict[str, float]]]) -> dict[str, float]:
+    """Seconds of work per second of speech of each row, marks and all."""
+    found = {}
+    for row in done[0]:
+        work, speech = (sum(each[row][part] for each in done) for part in ("work", "speech"))
+        found[row] = round(work / speech, 3) if speech else 0.0
+    return found
+
+
+def _line(rows: dict[str, list[Values]]) -> str:
+    """A few words for whoever waits."""
+    heard = {row: values[0].get("heard") or values[0].get("why") for row, values in rows.items()}
+    return "; ".join(f"{row} {words!r}" for row, words in heard.items())

@@ -1,0 +1,176 @@
+"""A run: through the gate, resumed and sharded to the same figures, and what its tables say."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sayso.evaluation.metrics import Panel, Sound, WordErrors
+from sayso.evaluation.protocols import Trial
+from sayso.evaluation.run import Plan, Run, shard_of, split_at
+from sayso.evaluation.summary import eq23, mark_nearest, oracle, summarise
+from sayso.inference.detection.detector import detect
+from sayso.inference.store.store import Store
+from sayso.model.audio import read_audio
+from sayso.model.bundle import BUNDLED
+from sayso.model.errors import CorpusError, InputError
+from speech import KATHLEEN
+
+TEXTS = {
+    "3": "For the twentieth time that evening the two men shook hands.",
+    "4": "Lord, but I'm glad to see you again, Phil.",
+    "5": "Will we ever forget it.",
+    "7": "And you always want to see it in the superlative degree.",
+}
+
+
+def clip(number: str) -> str:
+    return f"audio/arctic_a000{number}.opus"
+
+
+def trials() -> list[Trial]:
+    """Each sentence is said with the one before as the prompt."""
+    pairs = zip(TEXTS, ["7", *TEXTS], strict=False)
+    return [
+        Trial(i, "kathleen", TEXTS[i], clip(before), TEXTS[before], 0.0, clip(i))
+        for i, before in pairs
+    ]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "home") as store:
+        yield store
+
+
+@pytest.fixture
+def panel(tmp_path) -> Panel:
+    """A recogniser that hears nothing costs nothing."""
+    return Panel([WordErrors(lambda audio: "the two men", "none", ""), Sound()], tmp_path / "cache")
+
+
+def plan(**more) -> Plan:
+    return Plan("folder", trials(), KATHLEEN, **more)
+
+
+def test_speech_goes_through_the_gate_and_each_voice_is_withdrawn(store, panel, tmp_path):
+    one = replace(plan(models={"mini": BUNDLED}, corpus="Kathleen"), trials=trials()[2:3])
+    run = Run(one, tmp_path / "out", panel, store)
+    list(run.work())
+    found = run.results()
+    assert found and found["order"] == ["recordings", "through the codec", "mini"]
+    assert found["rows"]["mini"]["unfinished"]["value"] == 0 and found["time"]["mini"] > 0
+    said = tmp_path / "out/speech/mini/5.wav"
+    assert detect(said, store.home).manifest.state == "trusted"
+    assert {e.content["path"] for e in store.entries("released")} == {str(said)}
+    voices = [each for each in store.voices() if each.voice.startswith("evaluation-")]
+    assert len(voices) == 1 and voices[0].revoked
+    assert [p.suffix for p in (tmp_path / "out").rglob("*") if p.parent.name == "mini"] == [".wav"]
+
+
+def test_prompts_that_are_recordings_need_a_corpus(store, panel, tmp_path):
+    with pytest.raises(InputError, match="--corpus"):
+        Run(plan(models={"mini": BUNDLED}), tmp_path / "out", panel, store)
+    with pytest.raises(CorpusError, match="not a corpus"):
+        Run(plan(models={"mini": BUNDLED}, corpus="Someone"), tmp_path / "out", panel, store)
+
+
+def finish(folder: Path, panel: Panel, store: Store, parts: list[tuple[int, int, int]]) -> str:
+    """Results of a run done in parts (shard, of, trials until it is killed), without the times."""
+    found = None
+    for shard, of, most in parts:
+        run = Run(plan(files={"another": KATHLEEN / "audio"}), folder, panel, store)
+        for _ in zip(range(most), run.work(shard, of), strict=False):
+            pass
+        found = run.results()
+    assert found is not None
+    return json.dumps(found | {"time": 0}, sort_keys=True)
+
+
+def test_killed_or_sharded_the_figures_are_the_same(store, panel, tmp_path):
+    whole = finish(tmp_path / "a", panel, store, [(0, 1, 9)])
+    assert finish(tmp_path / "b", panel, store, [(0, 1, 1), (0, 1, 2), (0, 1, 9)]) == whole
+    assert finish(tmp_path / "c", panel, store, [(1, 2, 9), (0, 2, 1), (0, 2, 9)]) == whole
+    assert json.loads(whole)["rows"]["another"]["unfinished"]["value"] == 1  # no such file names
+
+
+def test_results_wait_for_every_part_and_a_folder_is_of_one_run(store, panel, tmp_path):
+    run = Run(plan(), tmp_path, panel, store)
+    list(run.work(0, 2))
+    assert run.results() is None
+    with pytest.raises(InputError, match="another run"):
+        Run(plan(seed=1), tmp_path, panel, store)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "part"),
+    [
+        ("1/3", {"RANK": "0", "WORLD_SIZE": "2"}, (1, 3)),
+        ("", {"RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
+        ("", {"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}, (3, 8)),
+        ("", {}, (0, 1)),
+    ],
+)
+def test_a_process_knows_its_part(text, environment, part):
+    assert shard_of(text, environment) == part
+
+
+@pytest.mark.parametrize("text", ["2/2", "1", "-1/2", "a/b"])
+def test_a_part_that_there_is_not_is_refused(text):
+    with pytest.raises(InputError, match="--shard"):
+        shard_of(text, {})
+
+
+def test_a_sentence_is_split_where_its_prompt_ends():
+    audio = read_audio(KATHLEEN / clip("3"), 16_000)[0].numpy()
+    before, after = split_at(audio, TEXTS["3"], 1.5)
+    assert f"{before} {after}".lower().startswith("for the twentieth time that evening")
+    assert 3 <= len(before.split()) <= 6
+    with pytest.raises(InputError, match="one side"):
+        split_at(audio, TEXTS["3"], 20.0)
+
+
+def take(errors: int, sim: float, mos: float) -> dict:
+    return {"errors": errors, "words": 10, "SIM-o": sim, "DistillMOS": mos}
+
+
+def test_eq_23_wants_the_voice_first_and_then_the_words():
+    poor, unlike, sure = take(3, 0.9, 1.0), take(0, 0.5, 3.0), take(2, 0.66, 2.0)
+    assert eq23([poor, unlike, sure], 0.65) is sure
+    assert eq23([poor, unlike], 0.65) is poor
+    assert oracle([poor, unlike, sure]) == take(0, 0.9, 3.0)
+
+
+def test_differences_are_paired_and_intervals_cover():
+    draw = np.random.default_rng(1)
+    level = draw.normal(3, 1, 200)
+    speakers = [f"s{i % 20}" for i in range(200)]
+    first = [{"DistillMOS": x} for x in level]
+    better = [
+        {"DistillMOS": x + 0.1 + e} for x, e in zip(level, draw.normal(0, 0.1, 200), strict=True)
+    ]
+    rows = summarise({"first": first, "better": better}, speakers)
+    wide, apart = rows["better"]["DistillMOS"], rows["better"]["DistillMOS"]["difference"]
+    assert wide["utterances"][0] < rows["first"]["DistillMOS"]["value"] < wide["utterances"][1]
+    for kind in ("utterances", "speakers"):
+        low, high = apart[kind]
+        assert 0.05 < low < apart["value"] < high < 0.15
+    assert "difference" not in rows["first"]["DistillMOS"]
+    assert np.diff(wide["utterances"])[0] == pytest.approx(2 * 1.96 / 200**0.5, rel=0.2)
+
+
+def test_word_errors_are_of_all_words_and_what_is_missing_does_not_count():
+    values = [{"errors": 1, "words": 10}, {"errors": 9, "words": 90, "SIM-o": 0.5}]
+    found = summarise({"a": values}, ["x", "x"])["a"]
+    assert found["WER"]["value"] == 0.1 and found["SIM-o"]["value"] == 0.5
+    assert "speakers" not in found["WER"] and "OVRL" not in found
+
+
+def test_the_nearest_prompt_is_the_speakers_own_or_not():
+    axes = np.eye(3).tolist()
+    own = [axes[0], axes[1], axes[1]]
+    values = [{"prompt's": p, "own": o} for p, o in zip(axes, own, strict=True)]
+    mark_nearest({"a": values}, ["x", "y", "z"])
+    assert [each["nearest"] for each in values] == [1, 1, 0]
