@@ -137,6 +137,14 @@ def test_a_list_that_cannot_be_used_is_named(tmp_path, name, text, why):
         make_list("folder", tmp_path, tmp_path / name)
 
 
+def test_a_few_trials_are_chosen_evenly():
+    every = make_list("hard", None, voices=["nobody"])
+    assert make_list("hard", None, voices=["nobody"], most=5) == every[::10]
+    assert make_list("hard", None, voices=["nobody"], most=999) == every
+    with pytest.raises(InputError, match="at least 1"):
+        make_list("hard", None, voices=["nobody"], most=0)
+
+
 def test_what_a_protocol_lacks_is_named():
     for protocol, why in {"vctk-3": "--root", "folder": "--list", "vctk-4": "choose one"}.items():
         with pytest.raises(InputError, match=why):

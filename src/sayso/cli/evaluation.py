@@ -69,14 +69,9 @@ def run(
     from sayso.inference.recognisers import load_ears
     from sayso.inference.store.store import Store
     from sayso.model.bundle import BUNDLED
-    from sayso.model.errors import InputError
 
-    if takes < 1 or (most is not None and most < 1):
-        raise InputError(f"--takes {takes}, --most {most}: give at least 1")
     part, of = shard_of(shard)
-    chosen = make_list(protocol, root, trials, voice or ["nobody"])
-    if most is not None and most < len(chosen):
-        chosen = [chosen[i * len(chosen) // most] for i in range(most)]
+    chosen = make_list(protocol, root, trials, voice or ["nobody"], most)
     known = {"librispeech": "LibriSpeech", "vctk": "VCTK"}
     plan = Plan(
         protocol=protocol,

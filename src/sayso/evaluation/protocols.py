@@ -106,7 +106,11 @@ def hard_trials(voices: Sequence[str]) -> list[Trial]:
 
 
 def make_list(
-    protocol: str, root: Path | None, published: Path | None = None, voices: Sequence[str] = ()
+    protocol: str,
+    root: Path | None,
+    published: Path | None = None,
+    voices: Sequence[str] = (),
+    most: int | None = None,
 ) -> list[Trial]:
     """The trials of a protocol.
 
@@ -116,6 +120,7 @@ def make_list(
         published: For `folder`: a TSV with the columns of `Trial` (id, text, and speaker or prompt
             and prompt_text, at least), or F5-TTS's LibriSpeech-PC list (.lst).
         voices: For `hard`: ids of voices of the store.
+        most: Only so many, evenly chosen.
 
     Raises:
         InputError: The protocol is unknown, or lacks what it is made from.
@@ -141,7 +146,10 @@ def make_list(
     twice = len(trials) - len({trial.id for trial in trials})
     if twice or any("/" in trial.id or not trial.id.strip(".") for trial in trials):
         raise InputError(f"{published or root}: {twice} ids occur twice, or one is no file's name")
-    return trials
+    if most is not None and most < 1:
+        raise InputError(f"{most} trials: give at least 1")
+    most = min(most or len(trials), len(trials))
+    return [trials[i * len(trials) // most] for i in range(most)]
 
 
 def to_tsv(trials: Iterable[Trial]) -> str:

@@ -120,10 +120,12 @@ class Run:
         """Open OUT, or go on with it.
 
         Raises:
-            InputError: OUT holds another run, or a recording is missing.
+            InputError: OUT holds another run, a recording is missing, or no sample is asked for.
             CorpusError: The prompts' corpus is not one for prompts.
         """
         self.plan, self.out, self.panel, self.store = plan, out, panel, store
+        if plan.takes < 1:
+            raise InputError(f"{plan.takes} samples of each sentence: give at least 1")
         prompts = any(trial.prompt for trial in plan.trials)
         if prompts and plan.models:
             if not plan.corpus:
@@ -160,7 +162,11 @@ class Run:
                 yield f"{trial.id}: {done.get('left out') or _line(done['rows'])}"
 
     def results(self) -> dict[str, Any] | None:
-        """All figures, written as OUT/results.json; None while trials are missing."""
+        """All figures, written as OUT/results.json; None while trials are missing.
+
+        Raises:
+            InputError: No trial could be used.
+        """
         places = [self.out / "trials" / f"{trial.id}.json" for trial in self.plan.trials]
         if not all(place.is_file() for place in places):
             return None
