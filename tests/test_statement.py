@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import statements
 from sayso.inference.consent.challenge import tokens, word_list
-from sayso.inference.consent.clauses import Deaf, denials, judged
+from sayso.inference.consent.clauses import Deaf, Difference, denials, judged
 from sayso.inference.consent.statement import (
     MIN_SOUNDS,
     NEGATIONS,
@@ -148,6 +148,12 @@ def test_a_purpose_that_cannot_be_told_from_other_speech_is_refused(purpose: str
     assert MIN_SOUNDS == 5
 
 
+def test_a_long_word_that_nothing_stands_for_was_said():
+    """ "objectant" was heard, 3.8 nats, where "object and" was read in between."""
+    assert Difference("allows", "", "are", 4.4).good
+    assert not Difference("allows", "", "objectant", -5.0).good
+
+
 def test_the_statement_as_shown_is_taken():
     shown = f"{text_of(READ)} {', '.join(WORDS)}."
     assert good(shown)
@@ -224,9 +230,13 @@ def test_ten_thousand_sequences_of_words_are_not_the_statement():
 
 def test_statements_read_aloud_wrongly_are_refused_and_right_ones_taken():
     """Heard by the enrolment's recogniser, with its doubts, and kept (benchmarks/statements.py)."""
-    figures = statements.judged()
+    every = statements.judged()
+    figures = {name: found for name, found in every.items() if not name.startswith("fresh")}
     assert sum(found["wrong"] for found in figures.values()) >= 200
     assert sum(found["wrong, accepted"] for found in figures.values()) == 0
+    fresh = [every[name] for name in every.keys() - figures.keys()]  # by other voices, not tuned to
+    assert sum(found["wrong"] for found in fresh) >= 90
+    assert sum(found["wrong, accepted"] for found in fresh) <= 1  # docs/consent.md says which
     assert figures["Kathleen"]["right"] == 57
     assert figures["Kathleen"]["right, accepted"] >= 55
     for path in statements.RESULTS.glob("statements_*.json"):

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from ..recognisers import Ears
-from .challenge import find_words, tokens
+from .challenge import find_words, sounds, tokens
 from .recording import RATE, Audio, speech_span
 from .statement import NEGATIONS, Phrase
 
@@ -30,7 +30,9 @@ MAX_DOUBT = 10.0  # nats, of a difference in one word
 MAX_ANNOUNCED = 5.5  # the same if it is a name, a purpose, a number or of the date
 MORE_DOUBT = 4.5  # for each further word, shown and heard
 MAX_FOREIGN = 4.5  # of words heard where none are, but for those that change nothing
+MOST_FOREIGN = 3  # sounds of them: what is longer was said, whatever the recogniser doubts
 MAX_LIGHT = 20.0  # of these
+NEVER = -1000.0  # a doubt that nothing has
 LIGHT = frozenset(["a", "an", "and", "at", "for", "in", "is", "it", "of", "or", "so", "the", "to"])
 DENIALS = ("no", "not", "never", "don't")
 """Tried in every gap of a difference: do the words shown fit the sound better with one of them?"""
@@ -70,7 +72,11 @@ class Difference:
     def limit(self) -> float:
         """Doubt up to which the words shown may have been said."""
         if not self.shown:
-            return MAX_LIGHT if LIGHT.issuperset(_said(self.heard.split())) else MAX_FOREIGN
+            heard = _said(self.heard.split())
+            if LIGHT.issuperset(heard):
+                return MAX_LIGHT
+            long = sum(len(sounds(word)) for word in heard) > MOST_FOREIGN
+            return NEVER if long else MAX_FOREIGN
         least = MAX_ANNOUNCED if self.announced else MAX_DOUBT
         further = min(len(self.shown.split()), max(1, len(self.heard.split()))) - 1
         return least + MORE_DOUBT * further
