@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sayso.model.bundle import Bundle
+from sayso.model.engine import Engine, Request
 from sayso.model.errors import UnfinishedError
 from sayso.model.text.normalization import normalise
 
@@ -32,12 +33,10 @@ def invent(bundle: Bundle, seconds: float, first_seed: int = 0) -> tuple[Tensor,
     nothing = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
     limit = int(seconds * bundle.codec.frame_rate)
     for seed in range(first_seed, first_seed + MOST_SEEDS):
-        random = bundle.model.generator(seed)
-        codes, finished = bundle.model.generate(
-            [ids], [nothing], [limit], bundle.sampling, random, [0]
-        )
-        if finished[0] and codes[0].shape[1] >= bundle.codec.frame_rate:
-            return bundle.codec.as_prompt(codes[0]), seed
+        request = Request(ids, nothing, limit, bundle.model.generator(seed), bundle.sampling)
+        [(codes, finished)] = Engine(bundle.model).answer([request])
+        if finished and codes.shape[1] >= bundle.codec.frame_rate:
+            return bundle.codec.as_prompt(codes), seed
     raise UnfinishedError(
         f"the model made up no voice that ended within {limit} frames, in {MOST_SEEDS} tries: "
         "train it longer"

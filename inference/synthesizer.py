@@ -6,53 +6,35 @@ carries both marks and stands in the ledger, or an error and no file.
 
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import soxr
 import torch
-from torch import Tensor
 
-from sayso.model.audio import SILENT_PEAK
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codecs.voice_edit import Alteration
-from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.errors import InputError
 from sayso.model.files import check_outside
 from sayso.model.sampling import Sampling
-from sayso.model.text.normalization import Piece, normalise, pieces
+from sayso.model.text.normalization import pieces
 
-from .consent.recording import RATE
 from .consent.session import login_name
 from .errors import MarkError
-from .gate import Gate, Grant
+from .gate import Gate
 from .nobody import INVENTED, NOBODY, own_nobody
 from .provenance.c2pa import BESIDE, SIGNED, ensure_ca
-from .ranking import best
 from .recognisers import Ears, load_ears
+from .saying import TRIES, Manner, limit_seconds, most_characters, speech_of
 from .store.checking import vouch
 from .store.releases import check_place
 from .store.store import Store
 from .watermark.ensemble import load_marks
 
-PAUSE_SECONDS = 0.25
-"""Silence between sentences, where the text asks for no other."""
-CHARACTERS_PER_SECOND = 14.0
-"""A normal reading speed: a sentence that does not fit at it is cut."""
-SLOWEST_CHARACTERS_PER_SECOND = 7.0
-"""Half of a normal reading speed; slower speech is taken for a loop."""
-FASTEST_CHARACTERS_PER_SECOND = 20.0
-"""A sentence that would not fit even when read this fast is refused."""
-SWALLOWED_CHARACTERS_PER_SECOND = 40.0
-"""Twice that, and twice what the bundled model reaches: faster speech has left words out."""
 MOST_SAMPLES = 20
 """Of one sentence: all are generated in one batch."""
-TRIES = 3
-"""Of a sentence that failed (no end, words left out, silence): each with the next seed."""
 SHORT_SECONDS = 1.0
 """Speech that may be too short for the marks: it is tried again like one without end."""
 SEEDS = 2**32  # a fresh seed is one of so many
-GRACE_SECONDS = 1.5
-"""Added to every limit, as short texts are read slower."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +51,6 @@ class Spoken:
     """What the watermark detector said of the file before it was released (0..1)."""
     seed: int
     """Of the random draws; the ledger keeps it, too."""
-
-
-def limit_seconds(text: str) -> float:
-    """How long `text` may take before its speech is given up as a loop."""
-    return GRACE_SECONDS + len(text) / SLOWEST_CHARACTERS_PER_SECOND
-
-
-def shortest_seconds(text: str) -> float:
-    """How long the words of `text` must take: what is said faster was not said."""
-    return max(len(text), 1) / SWALLOWED_CHARACTERS_PER_SECOND
 
 
 class Synthesizer:
@@ -166,13 +138,13 @@ class Synthesizer:
             codec=self.bundle.codec.identity,
         )
         seed = secrets.randbelow(SEEDS) if seed is None else seed
-        sampling = sampling or self.bundle.sampling
+        manner = Manner(seed, sampling or self.bundle.sampling, alteration, samples, self.ears)
         try:
-            seconds = self._room(grant) / self.bundle.codec.frame_rate
-            spoken = pieces(text, int(seconds * CHARACTERS_PER_SECOND))
+            spoken = pieces(text, most_characters(self.bundle, grant))
             rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
             for again in range(TRIES):
-                audio = self._generate(spoken, grant, seed + again, sampling, alteration, samples)
+                manner = replace(manner, seed=seed + again)
+                audio = torch.cat(list(speech_of(self.bundle, grant, spoken, manner)))
                 try:
                     made = self.gate.mark(grant, audio, rate, out.name, card, self.marks, self.ca)
                     break
@@ -186,88 +158,6 @@ class Synthesizer:
             raise
         seconds = len(audio) / self.bundle.codec.sample_rate
         return Spoken(out, ledger_id, seconds, made.score, seed)
-
-    def _generate(
-        self,
-        spoken: list[Piece],
-        grant: Grant,
-        seed: int,
-        sampling: Sampling,
-        alteration: Alteration,
-        samples: int,
-    ) -> Tensor:  # (samples,)
-        texts = [piece.text for piece in spoken]
-        takes = self._takes(texts, grant, seed, sampling, alteration, samples)
-        for again in range(1, TRIES):
-            lost = [index for index, ended in enumerate(takes) if not ended]
-            if lost:
-                missing = [texts[index] for index in lost]
-                fresh = self._takes(missing, grant, seed + again, sampling, alteration, samples)
-                takes = [ended or fresh.pop(0) for ended in takes]
-        parts, codec = [], self.bundle.codec
-        for (piece, wanted), ended in zip(spoken, takes, strict=True):
-            if not ended:
-                seconds = self._most_frames(piece, grant) / codec.frame_rate
-                raise UnfinishedError(
-                    f"No end within {seconds:.1f} s, or words left out, in {TRIES} tries of "
-                    f"{piece[:60]!r}: try another --seed, or shorter sentences"
-                )
-            pause = PAUSE_SECONDS if wanted is None else wanted
-            silence = torch.zeros(int(pause * codec.sample_rate))
-            parts += [self._best(ended, piece, grant, alteration), silence]
-        return torch.cat(parts if spoken[-1].pause else parts[:-1])
-
-    def _takes(
-        self,
-        texts: list[str],
-        grant: Grant,
-        seed: int,
-        sampling: Sampling,
-        alteration: Alteration,
-        samples: int,
-    ) -> list[list[Tensor]]:
-        """Of each piece the samples (samples,) that end, and say as much as it has words."""
-        bundle = self.bundle
-        prompt_ids = bundle.tokenizer.encode(normalise(grant.transcript))
-        wanted = [text for text in texts for _ in range(samples)]
-        codes, finished = bundle.model.generate(
-            [prompt_ids + bundle.tokenizer.encode(piece) for piece in wanted],
-            [bundle.codec.read(grant.codes)] * len(wanted),
-            [self._most_frames(piece, grant) for piece in wanted],
-            sampling,
-            bundle.model.generator(seed),
-            [len(prompt_ids)] * len(wanted),
-        )
-        takes: list[list[Tensor]] = [[] for _ in texts]
-        for index, (text, row, ended) in enumerate(zip(wanted, codes, finished, strict=True)):
-            if ended and row.shape[1] >= shortest_seconds(text) * bundle.codec.frame_rate:
-                audio = bundle.codec.speak(row, grant.codes, alteration)
-                if float(audio.abs().max()) >= SILENT_PEAK:
-                    takes[index // samples].append(audio)
-        return takes
-
-    def _best(self, takes: list[Tensor], text: str, grant: Grant, alteration: Alteration) -> Tensor:
-        """The take that Eq. 23 prefers, measured against the prompt as altered as the takes are."""
-        if len(takes) == 1 or self.ears is None:
-            return takes[0]
-        prompt = self.bundle.codec.hear(grant.codes, alteration)
-        rate = self.bundle.codec.sample_rate
-        heard = [soxr.resample(each.numpy(), rate, RATE) for each in (prompt, *takes)]
-        return takes[best(heard[1:], heard[0], text, self.ears)]
-
-    def _room(self, grant: Grant) -> int:
-        """Frames that the model holds behind the prompt."""
-        return max(self.bundle.model.room(grant.codes.shape[1]), 0)
-
-    def _most_frames(self, piece: str, grant: Grant) -> int:
-        """The length limit of one sentence, within what the model holds behind the prompt."""
-        rate, room = self.bundle.codec.frame_rate, self._room(grant)
-        if room < len(piece) / FASTEST_CHARACTERS_PER_SECOND * rate:
-            raise InputError(
-                f"{piece[:60]!r} has {len(piece)} characters, and behind this prompt the model "
-                f"holds {room / rate:.1f} s: speak shorter sentences"
-            )
-        return min(room, int(limit_seconds(piece) * rate))
 
 
 def check_destination(out: Path) -> None:

@@ -56,6 +56,58 @@ class NAR(nn.Module):
         self.level_embedding = embedding(K - 1, D)  # W_id
         self.transformer = Transformer(config.size, causal=False)
 
+    def read_text(self, text: Tensor, lengths: Tensor) -> Tensor:
+        """Text (B, S), right-padded beyond `lengths` (B,), and <eos>: (B, S + 1, D)."""
+        return embed_text(text, lengths, self.text_embedding, self.text_position)
+
+    def embedded(self, codes: Tensor, level: int) -> Tensor:
+        """Codes (B, T) of codebook `level` alone: (B, T, D)."""
+        return self.code_embeddings[level](codes)
+
+    def read_frames(self, codes: Tensor, prompt_lengths: Tensor, level: int) -> Tensor:
+        """What is known of each frame of (B, K, T) before `level` is said: (B, T, D).
+
+        Raises:
+            ValueError: There is no such level or K, or the model's positions do not hold T.
+        """
+        K, T = codes.shape[1:]
+        if not 1 <= level < self.config.codebooks or K != self.config.codebooks:
+            raise ValueError(f"level {level} of {K} codebooks, model of {self.config.codebooks}")
+        if T > self.config.max_frames:
+            raise ValueError(f"{T} frames, the model holds {self.config.max_frames}")
+        is_prompt = torch.arange(T, device=codes.device) < prompt_lengths[:, None]  # (B, T)
+        frames = torch.zeros(
+            *codes[:, 0].shape, self.config.size.width, dtype=self.eos.dtype, device=codes.device
+        )
+        for k in range(K):  # Eq. 12 the prompt, Eq. 13 the target
+            embedded = self.embedded(codes[:, k], k)
+            frames = frames + (embedded if k < level else embedded * is_prompt[..., None])
+        return frames
+
+    def say(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        frames: Tensor,
+        lengths: Tensor,
+        first: Tensor,
+        count: int,
+        level: int,
+    ) -> Tensor:
+        """Logits of codebook `level` at `count` frames from `first` (B,) on: (B, count, V).
+
+        Args:
+            text: (B, S + 1, D) of `read_text`.
+            frames: (B, T, D) of `read_frames`, and what may be added to them.
+        """
+        T = frames.shape[1]
+        tail = torch.stack([self.eos, self.level_embedding.weight[level - 1]])
+        speech = join(frames, lengths, tail.expand(len(frames), -1, -1))
+        speech = speech + self.code_position.weight[: T + 2]
+        x = join(text, text_lengths + 1, speech)  # Eq. 14
+        x = self.transformer(x, text_lengths + 1 + lengths + 2)
+        return self.predict(part(x, text_lengths + 1 + first, count), level)
+
     def forward(
         self,
         text: Tensor,
@@ -79,27 +131,11 @@ class NAR(nn.Module):
             ValueError: There is no such level or K, or the model's positions do not hold the text
                 or the frames.
         """
-        K, T = codes.shape[1:]
-        if not 1 <= level < self.config.codebooks or K != self.config.codebooks:
-            raise ValueError(f"level {level} of {K} codebooks, model of {self.config.codebooks}")
-        if T > self.config.max_frames:
-            raise ValueError(f"{T} frames, the model holds {self.config.max_frames}")
-        x = embed_text(text, text_lengths, self.text_embedding, self.text_position)
-
-        is_prompt = torch.arange(T, device=codes.device) < prompt_lengths[:, None]  # (B, T)
-        frames = torch.zeros(*codes[:, 0].shape, x.shape[2], dtype=x.dtype, device=x.device)
-        for k, table in enumerate(self.code_embeddings):  # Eq. 12 the prompt, Eq. 13 the target
-            embedded = table(codes[:, k])  # (B, T, D)
-            frames = frames + (embedded if k < level else embedded * is_prompt[..., None])
-        if extra is not None:
-            frames = frames + extra
-        tail = torch.stack([self.eos, self.level_embedding.weight[level - 1]])
-        speech = join(frames, lengths, tail.expand(len(codes), -1, -1))
-        speech = speech + self.code_position.weight[: T + 2]
-
-        x = join(x, text_lengths + 1, speech)  # Eq. 14
-        x = self.transformer(x, text_lengths + 1 + lengths + 2)
-        return self.predict(part(x, text_lengths + 1, T), level)
+        frames = self.read_frames(codes, prompt_lengths, level)
+        frames = frames if extra is None else frames + extra
+        read = self.read_text(text, text_lengths)
+        first = torch.zeros_like(lengths)
+        return self.say(read, text_lengths, frames, lengths, first, codes.shape[2], level)
 
     def predict(self, hidden: Tensor, level: int) -> Tensor:
         """(B, T, D) to logits (B, T, V) of codebook `level`, through its tied table, in fp32."""

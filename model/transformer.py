@@ -10,6 +10,7 @@ speech run in step, and a table that knows what "next" means should learn to rea
 """
 
 import math
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -58,29 +59,52 @@ class Cache:
         self.values = torch.zeros_like(self.keys)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=like.device)  # (B,)
         self.used = 0  # slots looked at: no row has more, and no device is asked how many it has
+        self.even = False  # whether all rows are known to have as many
 
-    def reserve(self, new: int) -> tuple[Tensor, Tensor]:
+    def rows(self, start: int, stop: int, used: int = 0, even: bool = False) -> "Cache":
+        """These rows of it, in the same memory, of which none holds more than `used` tokens."""
+        view = copy(self)
+        view.keys, view.values = self.keys[:, start:stop], self.values[:, start:stop]
+        view.lengths, view.used, view.even = self.lengths[start:stop], used, even
+        return view
+
+    def copy_row(self, source: int, target: int, used: int) -> None:
+        """Let a row be like another, which holds at most `used` tokens."""
+        for held in (self.keys, self.values):
+            held[:, target, :, :used] = held[:, source, :, :used]
+        self.lengths[target] = self.lengths[source]
+
+    def reserve(self, new: int) -> tuple[Tensor | None, Tensor | None]:
         """Place `new` tokens behind each row: their slots, and which slots each may look at.
 
+        Both None where one token comes behind rows that are even: it goes last and sees all.
         ValueError where the capacity is too small.
         """
         self.used += new
         if self.used > self.keys.shape[3]:
             raise ValueError(f"cache holds {self.keys.shape[3]} tokens, {self.used} needed")
+        if self.even and new == 1:
+            return None, None
         slots = self.lengths[:, None] + torch.arange(new, device=self.lengths.device)
         every = torch.arange(self.used, device=slots.device)
         return slots, (every <= slots[..., None])[:, None]  # (B, new), (B, 1, new, used)
 
-    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def write(
+        self, layer: int, slots: Tensor | None, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Store (B, H, new, D/H) and return all of the layer's keys and values so far."""
-        row = torch.arange(len(slots), device=slots.device)[:, None]
-        self.keys[layer, row, :, slots] = key.transpose(1, 2)
-        self.values[layer, row, :, slots] = value.transpose(1, 2)
+        if slots is None:
+            self.keys[layer, :, :, self.used - 1 : self.used] = key
+            self.values[layer, :, :, self.used - 1 : self.used] = value
+        else:
+            row = torch.arange(len(slots), device=slots.device)[:, None]
+            self.keys[layer, row, :, slots] = key.transpose(1, 2)
+            self.values[layer, row, :, slots] = value.transpose(1, 2)
         return self.keys[layer, :, :, : self.used], self.values[layer, :, :, : self.used]
 
     def advance(self, lengths: Tensor) -> None:
         """Count `lengths` (B,) of the tokens just written; later ones (padding) get overwritten."""
-        self.lengths = self.lengths + lengths
+        self.lengths += lengths
 
 
 class Block(nn.Module):
@@ -113,7 +137,7 @@ class Block(nn.Module):
         B, L, D = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(B, L, 3, self.heads, D // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D/H)
-        if cache is not None and slots is not None:
+        if cache is not None:
             key, value = cache.write(layer, slots, key, value)
         y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         y = self.attention_out(y.transpose(1, 2).reshape(B, L, D))
@@ -146,9 +170,10 @@ class Transformer(nn.Module):
         elif not self.causal:
             mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
             mask = mask[:, None, None]  # (B, 1, 1, L)
+        causal = self.causal and cache is None
         # Right padding needs no mask under causal attention: no real token looks behind itself.
         for layer, block in enumerate(self.blocks):
-            x = block(x, self.causal and mask is None, mask, cache, layer, slots)
+            x = block(x, causal, mask, cache, layer, slots)
         if cache is not None:
             cache.advance(lengths)
         return self.norm(x)
@@ -200,6 +225,8 @@ def join(first: Tensor, first_lengths: Tensor, second: Tensor) -> Tensor:
 
 
 def part(joined: Tensor, start: Tensor, count: int) -> Tensor:
-    """The `count` tokens of each row (B, L, D) from `start` (B,): (B, count, D)."""
+    """The `count` tokens of each row (B, L, D) from `start` (B,), the last again behind the end:
+    (B, count, D)."""
     index = start[:, None] + torch.arange(count, device=joined.device)
+    index = index.clamp(max=joined.shape[1] - 1)
     return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[2]))

@@ -1,11 +1,10 @@
-"""The language model: text ids and prompt codes in, codes out; the one place that names AR and NAR.
+"""The language model as one object: AR, NAR and what they are asked by; `engine` speaks with it.
 
 Either may be the paper's or one with a pointer through the text (`model/extras/alignment.py`).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,13 +12,11 @@ from torch import Tensor
 from .ar import AR, ARConfig
 from .checkpoint import load_module, read_config, save_module
 from .errors import CheckpointError, InputError
-from .extras.alignment import AlignedAR, AlignedARConfig, AlignedNAR, AlignedNARConfig, Walk
+from .extras.alignment import AlignedAR, AlignedARConfig, AlignedNAR, AlignedNARConfig
 from .extras.nearest import nearest_expected
 from .extras.untied import UntiedAR, UntiedARConfig, UntiedNAR, UntiedNARConfig
-from .generate import Choose, generate_ar, generate_nar
+from .generate import Choose
 from .nar import NAR, NARConfig
-from .sampling import Random, Sampling
-from .transformer import join
 
 AnyAR = AR | AlignedAR
 AnyNAR = NAR | AlignedNAR
@@ -43,15 +40,6 @@ class Extras:
             raise ValueError(f"stay {self.stay} is outside (0, 1)")
         if not 0 <= self.guidance < float("inf"):
             raise ValueError(f"guidance {self.guidance} is below 0 or not finite")
-
-
-class Speech(NamedTuple):
-    """What `Valle2.generate` made, on the CPU."""
-
-    codes: list[Tensor]
-    """B codes (K, T_b) int64, without the prompts'."""
-    finished: list[bool]
-    """Whether the model drew <eos> before the limit."""
 
 
 def make_ar(config: ARConfig, alignment: bool = False, tied: bool = True) -> AnyAR:
@@ -195,83 +183,3 @@ class Valle2:
         """
         ar, nar = pure_ar(self.ar).config, pure_nar(self.nar).config
         return min(ar.max_frames, nar.max_frames) - prompt_frames - ar.group_size
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        text: list[list[int]],
-        prompts: list[Tensor],
-        limits: list[int],
-        sampling: Sampling,
-        random: Random,
-        said: list[int],
-    ) -> Speech:
-        """Speak a batch.
-
-        Args:
-            text: B lists of text ids, the prompt's transcript in front of the new text.
-            prompts: B codes (K, T_b) int64 of the codec the models were trained with; T_b may be 0.
-            limits: B most new frames.
-            random: On the model's device, as of `generator`. With one of its own for each row what
-                is said does not hang on who shares the batch.
-            said: B numbers of text ids that are the prompt's.
-
-        Raises:
-            InputError: Text or speech is longer than the models hold.
-        """
-        ar, nar = pure_ar(self.ar), pure_nar(self.nar)
-        tokens = max(len(ids) for ids in text) + 1  # <eos>
-        left = min(self.room(p.shape[1]) - most for p, most in zip(prompts, limits, strict=True))
-        for name, over in (
-            ("text tokens", tokens - min(ar.config.max_text, nar.config.max_text)),
-            ("frames of prompt and speech", -left),
-        ):
-            if over > 0:
-                raise InputError(
-                    f"{over} {name} more than this model holds: speak shorter sentences or enrol "
-                    "a shorter prompt"
-                )
-        here = self.device
-        ids = pad([torch.tensor(row, dtype=torch.long, device=here) for row in text])  # (B, S)
-        prompt = pad([codes.to(here).T for codes in prompts]).transpose(1, 2)  # (B, K, T)
-        text_lengths, prompt_lengths, most, heard = (
-            torch.tensor(numbers, device=here)
-            for numbers in (
-                [len(row) for row in text],
-                [codes.shape[1] for codes in prompts],
-                limits,
-                said,
-            )
-        )
-        walk = extra = None
-        if isinstance(self.ar, AlignedAR):
-            how = self.extras
-            walk = Walk(self.ar, ids, text_lengths, heard, random, how.stay, how.guidance)
-        first = generate_ar(
-            ar, ids, text_lengths, prompt[:, 0], prompt_lengths, most, sampling, random, walk
-        )
-        if isinstance(self.nar, AlignedNAR) and walk is not None:
-            before = torch.zeros_like(prompt[:, 0])  # a prompt's pointers are not read
-            where = walk.frames(first.codes.shape[1])
-            where = join(before[..., None], prompt_lengths, where[..., None])[..., 0]
-            where = where[:, : int((prompt_lengths + first.lengths).max())]
-            extra = self.nar.told(ids, text_lengths, where, prompt_lengths)
-        full = generate_nar(
-            nar,
-            ids,
-            text_lengths,
-            prompt,
-            prompt_lengths,
-            first.codes,
-            first.lengths,
-            extra,
-            self.choose,
-        ).cpu()
-        lengths = first.lengths.tolist()
-        rows = [row[:, :count] for row, count in zip(full, lengths, strict=True)]
-        return Speech(rows, first.finished.tolist())
-
-
-def pad(rows: list[Tensor]) -> Tensor:
-    """Stack (T_b, ...) tensors of unequal lengths, right-padded with zeros: (B, T, ...)."""
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)

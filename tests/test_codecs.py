@@ -14,14 +14,16 @@ from torch import Tensor
 from sayso.inference.consent.other_voices import issue_corpus_voice
 from sayso.inference.detection.detector import detect
 from sayso.inference.errors import RefusedError
+from sayso.inference.saying import limit_seconds
 from sayso.inference.store.store import Store
-from sayso.inference.synthesizer import Synthesizer, limit_seconds
+from sayso.inference.synthesizer import Synthesizer
 from sayso.model.ar import AR, ARConfig
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs import load
 from sayso.model.codecs.base import Codec, Stored, check_audio, check_codes
 from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
 from sayso.model.codecs.voice_edit import Alteration
+from sayso.model.engine import Engine, Request
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.text.tokenizers import Phonemes
@@ -204,10 +206,9 @@ def seconds(speaker: Synthesizer, prompt: Tensor, seed: int) -> float:
     bundle, random = speaker.bundle, speaker.bundle.model.generator(seed)
     before, said = (bundle.tokenizer.encode(text) for text in ("new codes", TEXT))
     limit = int(limit_seconds(TEXT) * bundle.codec.frame_rate)
-    codes, finished = bundle.model.generate(
-        [before + said], [prompt], [limit], bundle.sampling, random, [len(before)]
-    )
-    return finished[0] * codes[0].shape[1] / bundle.codec.frame_rate
+    request = Request(before + said, prompt, limit, random, bundle.sampling, len(before))
+    [(codes, finished)] = Engine(bundle.model).answer([request])
+    return finished * codes.shape[1] / bundle.codec.frame_rate
 
 
 ENCODEC_ALONE = """

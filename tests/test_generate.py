@@ -27,6 +27,11 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def each(rows: int, seed: int = 0) -> list[torch.Generator]:
+    """One of its own for each row."""
+    return [seeded(seed + row) for row in range(rows)]
+
+
 @torch.inference_mode()
 def naive(
     model, text, text_lengths, prompt, prompt_lengths, limits, sampling, generator, steer=None
@@ -41,20 +46,19 @@ def naive(
     left, state = (-(-limits // G)).tolist(), ["running"] * len(rows)
     told = [] if steer is None else list(steer.start(lengths // G))  # (N + 1, D) of each reading
     R = max(1, len(told) // len(rows))
-    told = [each[: n // G + 1] for each, n in zip(told, lengths.tolist() * R, strict=False)]
+    told = [one[: int(lengths[i // R]) // G + 1] for i, one in enumerate(told)]
     while any(each == "running" and left[row] for row, each in enumerate(state)):
         lengths = torch.tensor([len(row) for row in rows])
         codes = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         extra = None if not told else torch.nn.utils.rnn.pad_sequence(told, batch_first=True)
-        hidden = model.read(
-            text.repeat(R, 1), text_lengths.repeat(R), codes.repeat(R, 1), lengths.repeat(R), extra
-        )
-        hidden = hidden[torch.arange(R * len(rows)), (lengths // G).repeat(R)]
+        given = [x.repeat_interleave(R, 0) for x in (text, text_lengths, codes, lengths)]
+        hidden = model.read(*given, extra)
+        hidden = hidden[torch.arange(R * len(rows)), (lengths // G).repeat_interleave(R)]
         logits = model.predict(hidden)
         logits = logits if steer is None else steer.logits(logits)
         history = last_codes(codes, lengths, sampling.window)
         group, ended = sample_group(logits, history, model.eos_id, sampling, generator)
-        more = [] if steer is None else steer.step(hidden)
+        more = [] if steer is None else steer.step(hidden, generator)
         for row in range(len(rows)):
             if state[row] != "running" or not left[row]:
                 continue
@@ -63,7 +67,7 @@ def naive(
                 continue
             left[row] -= 1
             rows[row] = torch.cat([rows[row], group[row]])
-            for reading in range(row, len(told), len(rows)):
+            for reading in range(row * R, row * R + R if told else 0):
                 told[reading] = torch.cat([told[reading], more[reading]])
     starts = (prompt_lengths // G * G).tolist()
     return [row[n:] for row, n in zip(rows, starts, strict=True)], [x == "ended" for x in state]
@@ -84,8 +88,8 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize("method", ["greedy", "ras", "random"])
 def test_cached_decoding_equals_naive_token_for_token(G, rows, method):
     model = make_ar(G)
-    found = generate_ar(model, *inputs(rows), Sampling(method), seeded())
-    assert_same(found, naive(model, *inputs(rows), Sampling(method), seeded()))
+    found = generate_ar(model, *inputs(rows), Sampling(method), each(rows))
+    assert_same(found, naive(model, *inputs(rows), Sampling(method), each(rows)))
     assert found.codes.shape[1] > 0
 
 
@@ -94,7 +98,7 @@ def test_cached_decoding_equals_naive_token_for_token(G, rows, method):
 def test_what_a_row_says_does_not_hang_on_who_shares_its_batch(G, method):
     """Each row has its own generator; greedy needs none."""
     model, how = make_ar(G), Sampling(method)
-    together = generate_ar(model, *inputs(3), how, [seeded(row) for row in range(3)])
+    together = generate_ar(model, *inputs(3), how, each(3))
     for row in range(3):
         text, text_lengths, prompt, prompt_lengths, limits = (x[row : row + 1] for x in inputs(3))
         text, prompt = text[:, : int(text_lengths)], prompt[:, : int(prompt_lengths)]
@@ -110,18 +114,18 @@ def test_what_a_row_says_does_not_hang_on_who_shares_its_batch(G, method):
 @pytest.mark.parametrize("G", [1, 4])
 def test_looking_rarely_for_the_end_changes_nothing(G, monkeypatch):
     """As on a GPU: rows that have ended go on for a while, unread."""
-    often = generate_ar(make_ar(G), *inputs(3), Sampling(), seeded())
+    often = generate_ar(make_ar(G), *inputs(3), Sampling(), each(3))
     monkeypatch.setitem(LOOK_EVERY, "cpu", 7)
-    rarely = generate_ar(make_ar(G), *inputs(3), Sampling(), seeded())
+    rarely = generate_ar(make_ar(G), *inputs(3), Sampling(), each(3))
     assert len(set(often.lengths.tolist())) > 1
-    for one, two in zip(often, rarely, strict=True):
+    for one, two in zip(often[:3], rarely[:3], strict=True):
         assert torch.equal(one, two)
 
 
 def test_same_seed_same_codes_other_seed_other_codes():
     model = make_ar(2)
     one, same, other = (
-        generate_ar(model, *inputs(1), Sampling("random"), seeded(s)).codes for s in (5, 5, 6)
+        generate_ar(model, *inputs(1), Sampling("random"), [seeded(s)]).codes for s in (5, 5, 6)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -131,7 +135,7 @@ def test_same_seed_same_codes_other_seed_other_codes():
 def test_the_limit_ends_an_utterance_that_does_not_end_itself(G):
     model = make_ar(G)
     never = without_eos(model)
-    result = generate_ar(never, *inputs(3), Sampling("random"), seeded())
+    result = generate_ar(never, *inputs(3), Sampling("random"), each(3))
     assert not result.finished.any()
     assert result.lengths.tolist() == [-(-limit // G) * G for limit in (40, 24, 33)]
 
@@ -160,7 +164,7 @@ def test_more_than_the_positions_hold_is_refused_with_the_numbers():
             prompt_lengths,
             torch.tensor([200]),
             Sampling(),
-            seeded(),
+            each(1),
         )
 
 
@@ -205,7 +209,7 @@ def test_the_prompt_is_clipped_at_its_start():
     other[:, :3] = (other[:, :3] + 1) % 30
     results = [
         generate_ar(
-            model, text, text_lengths, p, prompt_lengths, limits, Sampling("greedy"), seeded()
+            model, text, text_lengths, p, prompt_lengths, limits, Sampling("greedy"), each(1)
         )
         for p in (prompt, other)
     ]

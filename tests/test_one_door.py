@@ -51,6 +51,7 @@ DATA = re.compile(r"Tensor|ndarray|NDArray|Audio\b|bytes|Grant|Take\b|Features|S
 YIELDERS = {  # public functions that give sound, codes or bytes without being given any: why
     "gate.Gate.authorise": "asks",
     "synthesizer.Synthesizer.speak": "asks",
+    "saying.speech_of": "is given a grant",
     "store.Store.grant": "logs the grant that it is given for, in one step",
     "perth.read_weights": "weights of the package",
     "recognisers.read_weights": "weights of the packages",
@@ -86,10 +87,11 @@ MAKERS = {  # call -> the only files that may make it
     "store.grant": {"inference/gate.py"},
     "read_sealed": {"inference/store/store.py", "inference/store/checking.py"},
     "read_key": {"inference/store/sealed.py", "inference/store/checking.py"},
-    "model.generate": {"inference/synthesizer.py", "inference/nobody.py"},
-    "codec.speak": {"inference/synthesizer.py", "tools/classifier_clips.py"},
+    "Engine": {"inference/saying.py", "inference/nobody.py"},
+    "speech_of": {"inference/synthesizer.py"},
+    "codec.speak": {"inference/saying.py", "tools/classifier_clips.py"},
     "codec.hear": {  # the benchmark's: of nobody's prompt, out of the model folder
-        *("inference/synthesizer.py", "inference/consent/changes.py", "benchmarks/speak.py"),
+        *("inference/saying.py", "inference/consent/changes.py", "benchmarks/speak.py"),
     },
     "codec.as_prompt": {"inference/nobody.py", "src/sayso/listen.py"},
     "synthesise": {"benchmarks/attacks.py"},

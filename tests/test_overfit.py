@@ -61,7 +61,7 @@ def test_greedy_decoding_returns_the_codes_of_overfitted_sentences(sentences, G)
         torch.zeros_like(lengths),
         lengths + 50,
         Sampling("greedy"),
-        torch.Generator(),
+        [torch.Generator() for _ in rows],
     )
     assert said.finished.all()
     assert said.lengths.tolist() == wanted_lengths.tolist()

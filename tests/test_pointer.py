@@ -22,7 +22,7 @@ from sayso.model.extras.nearest import nearest_expected
 from sayso.model.generate import generate_ar, generate_nar
 from sayso.model.nar import NARConfig
 from sayso.model.sampling import Sampling, probabilities
-from test_generate import assert_same, inputs, naive, seeded, without_eos
+from test_generate import assert_same, each, inputs, naive, seeded, without_eos
 from test_models import SIZE, batch
 
 
@@ -44,16 +44,15 @@ def make_nar() -> AlignedNAR:
     return model.eval()
 
 
-def walk_of(model: AlignedAR, rows: int = 3, seed: int = 0, **how) -> Walk:
-    """Behind the prompts' text of `inputs`, with the generator that draws the codes as well."""
+def walk_of(model: AlignedAR, rows: int = 3, **how) -> Walk:
+    """Behind the prompts' text of `inputs`."""
     text, text_lengths = inputs(rows)[:2]
-    return Walk(model, text, text_lengths, SAID[:rows], seeded(seed), **how)
+    return Walk(model, text, text_lengths, SAID[:rows], **how)
 
 
 def walks(model: AlignedAR, sampling: Sampling, rows: int = 3, **how):
-    """What is said along a walk, and the walk."""
-    walk = walk_of(model, rows, **how)
-    return generate_ar(model.ar, *inputs(rows), sampling, walk.random, walk), walk
+    """What is said along a walk."""
+    return generate_ar(model.ar, *inputs(rows), sampling, each(rows), walk_of(model, rows, **how))
 
 
 def walked(lengths, text_lengths, frames: int = 24):
@@ -86,8 +85,8 @@ def test_the_pointer_never_leaves_the_text():
     model, text = make_ar(), torch.zeros(3, 9, dtype=torch.long)
     for seed in range(20):
         before = torch.tensor([4, 5, 0])
-        walk = Walk(model, text, lengths, before, seeded(seed), None if seed % 2 else 0.9)
-        walk.step(torch.randn(3, 16, generator=seeded(seed)))
+        walk = Walk(model, text, lengths, before, None if seed % 2 else 0.9)
+        walk.step(torch.randn(3, 16, generator=seeded(seed)), each(3, seed))
         assert (walk.pointer >= before).all()
         assert (walk.pointer <= lengths).all()
         assert walk.pointer[1] == 5 and walk.age[1] == 1
@@ -113,10 +112,10 @@ def test_with_stay_the_pointer_moves_once_it_would_more_likely_have_gone():
         chances = torch.tensor([0.6, 0.3, 0, 0.1, 0, 0, 0, 0])
         model.move.bias.copy_(chances.log())
     text, lengths = torch.zeros(1, 3, dtype=torch.long), torch.tensor([3])
-    walk = Walk(model, text, lengths, torch.tensor([0]), seeded(), stay=0.5)
+    walk = Walk(model, text, lengths, torch.tensor([0]), stay=0.5)
     found = []
     for _ in range(9):
-        walk.step(torch.zeros(1, 16))
+        walk.step(torch.zeros(1, 16), each(1))
         found.append((int(walk.pointer), int(walk.age)))
     # .6 is still above .5, .36 is not; and at the last token there is nowhere to go.
     assert found == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (3, 3)]
@@ -151,27 +150,25 @@ def test_what_lies_behind_the_pointers_reach_changes_nothing_but_through_attenti
 )
 def test_cached_decoding_equals_naive_token_for_token(G, method, how):
     model, sampling = make_ar(G), Sampling(method)
-    fast, walk = walks(model, sampling, **how)
-    slow = walk_of(model, **how)
-    assert_same(fast, naive(model.ar, *inputs(3), sampling, slow.random, slow))
-    where = walk.frames(fast.codes.shape[1])
-    assert where.shape == fast.codes.shape
-    assert torch.equal(where, slow.frames(fast.codes.shape[1]))
+    fast, slow = walks(model, sampling, **how), walk_of(model, **how)
+    assert_same(fast, naive(model.ar, *inputs(3), sampling, each(3), slow))
+    assert fast.where is not None
+    assert fast.where.shape == fast.codes.shape
+    for row, count in enumerate(fast.lengths.tolist()):
+        assert torch.equal(fast.where[row, :count], slow.frames(row, count))
 
 
 @pytest.mark.parametrize("how", [{}, {"stay": 0.5, "guidance": 0.8}])
 def test_what_a_row_says_does_not_hang_on_who_shares_its_batch(how):
     model = make_ar(2)
     text, text_lengths, prompt, prompt_lengths, limits = inputs(3)
-    own = [seeded(row) for row in range(3)]
-    walk = Walk(model, text, text_lengths, SAID, own, **how)
-    together = generate_ar(model.ar, *inputs(3), Sampling(), own, walk)
+    walk = Walk(model, text, text_lengths, SAID, **how)
+    together = generate_ar(model.ar, *inputs(3), Sampling(), each(3), walk)
     for row in range(3):
         alone, s, t = slice(row, row + 1), int(text_lengths[row]), int(prompt_lengths[row])
-        own = [seeded(row)]
-        walk = Walk(model, text[alone, :s], text_lengths[alone], SAID[alone], own, **how)
+        walk = Walk(model, text[alone, :s], text_lengths[alone], SAID[alone], **how)
         given = text[alone, :s], text_lengths[alone], prompt[alone, :t], prompt_lengths[alone]
-        said = generate_ar(model.ar, *given, limits[alone], Sampling(), own, walk)
+        said = generate_ar(model.ar, *given, limits[alone], Sampling(), [seeded(row)], walk)
         assert together.lengths[row] == said.lengths[0]
         assert torch.equal(together.codes[row, : int(said.lengths)], said.codes[0])
 
@@ -186,8 +183,8 @@ def test_guidance_by_hand():
 
 def test_guidance_moves_away_from_what_is_said_without_the_pointer():
     model, (text, text_lengths, prompt, lengths, _) = make_ar(1), inputs(1)
-    plain = walks(model, Sampling("greedy"), 1)[0]
-    assert torch.equal(plain.codes, walks(model, Sampling("greedy"), 1, guidance=1e-6)[0].codes)
+    plain = walks(model, Sampling("greedy"), 1)
+    assert torch.equal(plain.codes, walks(model, Sampling("greedy"), 1, guidance=1e-6).codes)
     # One step by hand.
     pointer = torch.full((1, prompt.shape[1] + 1), NONE)
     ignorant = model.told(text, text_lengths, pointer, torch.zeros_like(pointer))
@@ -199,15 +196,16 @@ def test_guidance_moves_away_from_what_is_said_without_the_pointer():
             for extra in (knowing, ignorant)
         )
     wanted = (4 * torch.log_softmax(one, 0) - 3 * torch.log_softmax(two, 0)).argmax()
-    strong = walks(model, Sampling("greedy"), 1, guidance=3)[0]
+    strong = walks(model, Sampling("greedy"), 1, guidance=3)
     assert strong.codes[0, 0] == wanted
 
 
 def test_the_pointer_starts_behind_the_prompts_text_and_only_goes_on():
     model = make_ar(2)
     without_eos(model.ar)
-    result, walk = walks(model, Sampling("random"))
-    where = walk.frames(result.codes.shape[1])
+    result = walks(model, Sampling("random"))
+    where = result.where
+    assert where is not None
     assert where[:, 0].tolist() == SAID.tolist()
     for row in range(3):
         steps = where[row, : int(result.lengths[row])].diff()
@@ -225,9 +223,9 @@ def test_no_end_before_the_last_token():
         return logits
 
     model.ar.predict = eager
-    result, walk = walks(model, Sampling("greedy"))
-    assert result.finished.all()
-    where, text_lengths = walk.frames(result.codes.shape[1]), inputs(3)[1]
+    result, text_lengths = walks(model, Sampling("greedy")), inputs(3)[1]
+    where = result.where
+    assert result.finished.all() and where is not None
     for row in range(3):
         before = where[row, : int(result.lengths[row])]
         assert (before < text_lengths[row]).all()  # it ended as soon as it stood at the last

@@ -10,14 +10,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import sayso.inference.synthesizer as synthesizer_module
 from sayso.cli import app
+from sayso.inference import saying
 from sayso.inference.detection.detector import detect
 from sayso.inference.errors import MarkError, RefusedError
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
-from sayso.inference.synthesizer import Synthesizer, check_destination, limit_seconds
+from sayso.inference.synthesizer import Synthesizer, check_destination
 from sayso.model.bundle import BUNDLED, load_bundle
+from sayso.model.engine import Engine, Request, Speech
 from sayso.model.errors import CheckpointError, InputError, SaysoError, UnfinishedError
 from sayso.model.sampling import Sampling
 
@@ -65,11 +66,13 @@ def test_same_seed_same_codes_other_seed_other_codes():
     prompt = torch.zeros(bundle.codec.codebooks, 0, dtype=torch.long)
     how, model = bundle.sampling, bundle.model
     one, same, other = (
-        model.generate([ids], [prompt], [150], how, model.generator(seed), [0]).codes
-        for seed in (0, 0, 1)
+        speech.codes
+        for speech in Engine(model).answer(
+            [Request(ids, prompt, 150, model.generator(seed), how) for seed in (0, 0, 1)]
+        )
     )
-    assert torch.equal(one[0], same[0])
-    assert one[0].shape != other[0].shape or not torch.equal(one[0], other[0])
+    assert torch.equal(one, same)
+    assert one.shape != other.shape or not torch.equal(one, other)
 
 
 def test_one_field_of_the_cards_sampling_changes_and_the_rest_is_kept(monkeypatch, home, tmp_path):
@@ -133,45 +136,44 @@ def test_bad_destinations_are_refused_before_anything_is_granted(speaker, tmp_pa
 
 
 def test_an_utterance_without_end_is_an_error_not_a_file(speaker, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthesizer_module, "limit_seconds", lambda text: 0.2)
+    monkeypatch.setattr(saying, "limit_seconds", lambda text: 0.2)
     with pytest.raises(UnfinishedError, match=r"No end within 0\.2 s.* 3 tries of 'The cat sat"):
         speaker.speak(TEXT, "nobody", tmp_path / "no.wav")
     assert not (tmp_path / "no.wav").exists()
 
 
-def test_a_sentence_that_did_not_end_is_tried_again_alone(speaker, tmp_path, monkeypatch):
-    takes, tried = speaker._takes, []
-
-    def lose(pieces, grant, seed, *how):
-        tried.append((pieces, seed))
-        found = takes(pieces, grant, seed, *how)
-        return [[], *found[1:]] if len(tried) < 3 else found
-
-    monkeypatch.setattr(speaker, "_takes", lose)
-    speaker.speak("One. Two.", "nobody", tmp_path / "said.wav", seed=7)
-    assert tried == [(["One.", "Two."], 7), (["One."], 8), (["One."], 9)]
-
-
 @pytest.mark.parametrize("failure", ["swallowed", "nothing", "silent"])
-def test_a_sentence_with_words_left_out_or_silent_is_an_error_that_names_it(
-    speaker, tmp_path, monkeypatch, failure
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_sentence_with_words_left_out_or_silent_is_said_again_and_then_named(
+    speaker, tmp_path, monkeypatch, failure, times
 ):
-    """The second sentence fails each time; never a silent gap."""
-    generate, speak = speaker.bundle.model.generate, speaker.bundle.codec.speak
+    """The second sentence fails two or three times; never a silent gap."""
+    step, speak, seeds, asked = Engine.step, speaker.bundle.codec.speak, [], []
     frames = {"swallowed": 20, "nothing": 0, "silent": 100}[failure]
 
-    def short(text, *rest):
-        codes, ended = generate(text, *rest)
-        return [*codes[:-1], codes[-1].repeat(1, 3)[:, :frames]], ended
+    def short(engine):
+        said = step(engine)
+        seeds[:] = [each.random.initial_seed() for each in engine.requests.values()] or seeds
+        for place, (number, speech) in enumerate(said):
+            asked.append(number)
+            if 1 < number < 2 + times:
+                codes = speech.codes.repeat(1, 3)[:, :frames]
+                said[place] = (number, Speech(codes, speech.finished))
+        return said
 
     def quiet(codes, *rest):
         return speak(codes, *rest) * (codes.shape[1] != 100)
 
-    monkeypatch.setattr(speaker.bundle.model, "generate", short)
+    monkeypatch.setattr(Engine, "step", short)
     monkeypatch.setattr(speaker.bundle.codec, "speak", quiet)
-    with pytest.raises(UnfinishedError, match="words left out, in 3 tries of 'The cat sat"):
-        speaker.speak(f"Good morning. {TEXT}", "nobody", tmp_path / "no.wav", seed=1)
-    assert not (tmp_path / "no.wav").exists()
+    if times == 2:
+        speaker.speak(f"Good morning. {TEXT}", "nobody", tmp_path / "said.wav", seed=1)
+        assert seeds[-1] == saying.own_seed(1, 1, 2)
+    else:
+        with pytest.raises(UnfinishedError, match="words left out, in 3 tries of 'The cat sat"):
+            speaker.speak(f"Good morning. {TEXT}", "nobody", tmp_path / "no.wav", seed=1)
+        assert not (tmp_path / "no.wav").exists()
+    assert sorted(asked) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("text", ['"Oh!" she cried.', "Hi!", "Wow! That is great.", "A", "Yes."])
@@ -265,7 +267,7 @@ def test_parts_of_different_models_are_refused(tmp_path):
 
 
 def test_the_limit_grows_with_the_text():
-    assert limit_seconds("a" * 70) == pytest.approx(11.5)
+    assert saying.limit_seconds("a" * 70) == pytest.approx(11.5)
 
 
 def test_every_known_error_is_a_sayso_error():

@@ -220,7 +220,6 @@ class Walk:
         text: Tensor,
         text_lengths: Tensor,
         said: Tensor,
-        random: Random,
         stay: float | None = None,
         guidance: float = 0.0,
     ):
@@ -230,24 +229,24 @@ class Walk:
             text: (B, S) int64, the prompt's text and the new text, right-padded.
             text_lengths: (B,)
             said: (B,) tokens that are the prompt's.
-            random: On the model's device.
             stay: The pointer moves on once the chance that a drawn one would have stayed for so
                 long is below this; 0.5 gives every phoneme its median length. None draws each move.
             guidance: How much further the logits go away from what the model would say if it were
                 not told where it is in the text; each row is then read twice (`guided`).
         """
-        self.model, self.random, self.stay, self.guidance = model, random, stay, guidance
+        self.model, self.stay, self.guidance = model, stay, guidance
         self.text, self.text_lengths = text, text_lengths
         self.pointer = said  # (B,)
         self.age = torch.zeros_like(said)  # groups for which it has stood there
         self.stayed = torch.ones_like(said, dtype=torch.float32)  # the chance of so long a stay
-        self.trail: list[Tensor] = []  # of the groups drawn, each (B,)
+        self.trail = said[:, None][:, :0]  # (B, steps), where the pointer stood
+        self.born = [0] * len(said)  # of each row, the step at which its trail begins
 
     def _told(self, pointer: Tensor, age: Tensor) -> Tensor:
         told = self.model.told(self.text, self.text_lengths, pointer, age)
         if not self.guidance:
             return told
-        return torch.cat([told, self.model.pointer.none.expand_as(told)])
+        return torch.stack([told, self.model.pointer.none.expand_as(told)], 1).flatten(0, 1)
 
     def start(self, groups: Tensor) -> Tensor:
         """As of `Steer`: nothing is known of <bos> and prompts but what their last says next."""
@@ -257,9 +256,8 @@ class Walk:
 
     def logits(self, logits: Tensor) -> Tensor:
         """As of `Steer`: guided, and without <eos> before the last token."""
-        B = len(self.text)
         if self.guidance:
-            logits = guided(logits[:B], logits[B:], self.guidance)
+            logits = guided(logits[::2], logits[1::2], self.guidance)
         early = self.pointer < self.text_lengths
         logits = logits.clone()
         logits[:, 0, self.model.ar.eos_id] = logits[:, 0, self.model.ar.eos_id].masked_fill(
@@ -267,15 +265,15 @@ class Walk:
         )
         return logits
 
-    def step(self, hidden: Tensor) -> Tensor:
+    def step(self, hidden: Tensor, random: Random) -> Tensor:
         """As of `Steer`: move the pointer, by what was known before the group just drawn."""
-        self.trail.append(self.pointer)
-        hidden = hidden[: len(self.text)]
+        self.trail = torch.cat([self.trail, self.pointer[:, None]], 1)
+        hidden = hidden[:: 2 if self.guidance else 1]
         chances = allowed(self.model.move(hidden).float(), self.pointer, self.text_lengths)
         chances = chances.softmax(-1)
         stayed = self.stayed * chances[:, 0]
         if self.stay is None:
-            move = draw(chances, self.random)
+            move = draw(chances, random)
         else:
             # Drawn lengths scatter widely around the likely ones, as each step is its own draw.
             onward = chances[:, 1:]
@@ -287,7 +285,25 @@ class Walk:
         self.stayed = torch.where(moved, torch.ones_like(stayed), stayed)
         return self._told(self.pointer[:, None], self.age[:, None])
 
-    def frames(self, count: int) -> Tensor:
-        """Where each of the first `count` frames drawn was in the text: (B, count)."""
+    def frames(self, row: int, count: int) -> Tensor:
+        """As of `Steer`: where each of the first `count` frames was in the text."""
         G = self.model.config.ar.group_size
-        return torch.stack(self.trail, 1).repeat_interleave(G, 1)[:, :count]
+        return self.trail[row, self.born[row] :].repeat_interleave(G)[:count]
+
+    def join(self, other: "Walk") -> None:
+        """As of `Steer`."""
+        wide = max(self.text.shape[1], other.text.shape[1])
+        self.text = torch.cat([F.pad(w.text, (0, wide - w.text.shape[1])) for w in (self, other)])
+        steps = self.trail.shape[1]
+        self.trail = torch.cat([self.trail, F.pad(other.trail, (steps, 0))])
+        self.born += [steps + born for born in other.born]
+        for name in ("text_lengths", "pointer", "age", "stayed"):
+            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
+
+    def keep(self, order: Tensor) -> None:
+        """As of `Steer`; what no row left has walked is forgotten."""
+        for name in ("text", "text_lengths", "pointer", "age", "stayed", "trail"):
+            setattr(self, name, getattr(self, name)[order])
+        self.born = [self.born[row] for row in order.tolist()]
+        first = min(self.born, default=0)
+        self.trail, self.born = self.trail[:, first:], [born - first for born in self.born]

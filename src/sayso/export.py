@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sayso.inference.consent.other_voices import issue_bundled_voice
 from sayso.inference.nobody import INVENTED, NOBODY, invent
-from sayso.inference.synthesizer import limit_seconds
+from sayso.inference.saying import limit_seconds
 from sayso.model.bundle import load_bundle
 from sayso.model.card import CARD, read_card
 from sayso.model.checkpoint import WEIGHTS, read_config

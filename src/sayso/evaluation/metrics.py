@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from sayso.inference.recognisers import RATE, WEIGHTS, WHISPER, Ears, embedding
-from sayso.inference.synthesizer import limit_seconds
+from sayso.inference.saying import limit_seconds
 from sayso.model.audio import resample
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.files import file_hash, write_json

@@ -1,0 +1,172 @@
+"""From sentences to their sound, inside the gate: all through one batch of the engine.
+
+A sentence fails that does not end within its limit, is silent, or is too short for its words. It is
+said again with another seed while the others go on; after `TRIES` it is an error that names it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import soxr
+import torch
+from torch import Tensor
+
+from sayso.model.audio import SILENT_PEAK
+from sayso.model.bundle import Bundle
+from sayso.model.codecs.voice_edit import Alteration
+from sayso.model.engine import ROWS, Engine, Request
+from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.sampling import Sampling
+from sayso.model.text.normalization import Piece, normalise
+
+from .consent.recording import RATE
+from .gate import Grant
+from .ranking import best
+from .recognisers import Ears
+
+PAUSE_SECONDS = 0.25
+"""Silence between sentences, where the text asks for no other."""
+CHARACTERS_PER_SECOND = 14.0
+"""A normal reading speed: a sentence that does not fit at it is cut."""
+SLOWEST_CHARACTERS_PER_SECOND = 7.0
+"""Half of a normal reading speed; slower speech is taken for a loop."""
+FASTEST_CHARACTERS_PER_SECOND = 20.0
+"""A sentence that would not fit even when read this fast is refused."""
+SWALLOWED_CHARACTERS_PER_SECOND = 40.0
+"""Twice that, and twice what the bundled model reaches: faster speech has left words out."""
+GRACE_SECONDS = 1.5
+"""Added to every limit, as short texts are read slower."""
+TRIES = 3
+"""Of a sentence that failed."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a text is to be said."""
+
+    seed: int
+    """Of the random draws; each sentence and sample has its own, made of it."""
+    sampling: Sampling
+    alteration: Alteration = field(default_factory=Alteration)
+    samples: int = 1
+    """Of each sentence; the best is kept (Eq. 23)."""
+    ears: Ears | None = None
+    """By which the best is found; not needed for one sample."""
+    hurry: bool = False
+    """Whether the first sentence is not to wait for those behind it."""
+
+
+def limit_seconds(text: str) -> float:
+    """How long `text` may take before its speech is given up as a loop."""
+    return GRACE_SECONDS + len(text) / SLOWEST_CHARACTERS_PER_SECOND
+
+
+def shortest_seconds(text: str) -> float:
+    """How long the words of `text` must take: what is said faster was not said."""
+    return max(len(text), 1) / SWALLOWED_CHARACTERS_PER_SECOND
+
+
+def most_characters(bundle: Bundle, grant: Grant) -> int:
+    """The longest sentence that fits behind the prompt at a normal speed."""
+    return int(_room(bundle, grant) / bundle.codec.frame_rate * CHARACTERS_PER_SECOND)
+
+
+def speech_of(
+    bundle: Bundle, grant: Grant, spoken: Sequence[Piece], manner: Manner, first: int = 0
+) -> Iterator[Tensor]:
+    """The sound of each sentence with the pause behind it, (samples,), in order, once it is there.
+
+    What a sentence sounds like hangs on its number in the text and the manner, not on the others.
+    Some `ROWS` sentences ahead of the next are held, never all of a long text.
+
+    Args:
+        first: The number, in its text, of the first sentence given.
+
+    Raises:
+        InputError: A sentence is longer than the model holds, before anything is said.
+        UnfinishedError: A sentence failed in all tries.
+    """
+    codec, samples = bundle.codec, manner.samples
+    known = bundle.tokenizer.encode(normalise(grant.transcript))
+    prompt, engine = codec.read(grant.codes), Engine(bundle.model, max(ROWS, samples))
+    limits = [_most_frames(bundle, grant, piece.text) for piece in spoken]
+    asked: dict[int, int] = {}  # number of a request -> its sentence
+    running = [0] * len(spoken)
+    tried = [0] * len(spoken)
+    takes: list[list[Tensor]] = [[] for _ in spoken]  # those that did not fail
+    if manner.hurry:
+        engine.most_rows = samples
+
+    def ask(index: int) -> None:
+        text = known + bundle.tokenizer.encode(spoken[index].text)
+        for sample in range(samples):
+            seed = own_seed(manner.seed, first + index, tried[index] * samples + sample)
+            random = bundle.model.generator(seed)
+            request = Request(text, prompt, limits[index], random, manner.sampling, len(known))
+            asked[engine.submit(request)] = index
+        running[index], tried[index] = samples, tried[index] + 1
+
+    next_to_ask = 0
+    for index, (text, pause) in enumerate(spoken):
+        while running[index] or not takes[index]:
+            while next_to_ask < min(len(spoken), index + 2 * ROWS):
+                ask(next_to_ask)
+                next_to_ask += 1
+            for number, (codes, ended) in engine.step():
+                at = asked.pop(number)
+                running[at] -= 1
+                if ended and codes.shape[1] >= shortest_seconds(spoken[at].text) * codec.frame_rate:
+                    audio = codec.speak(codes, grant.codes, manner.alteration)
+                    if float(audio.abs().max()) >= SILENT_PEAK:
+                        takes[at].append(audio)
+                if not running[at] and not takes[at]:
+                    if tried[at] == TRIES:
+                        raise UnfinishedError(
+                            f"No end within {limits[at] / codec.frame_rate:.1f} s, or words left "
+                            f"out, in {TRIES} tries of {spoken[at].text[:60]!r}: try another "
+                            "--seed, or shorter sentences"
+                        )
+                    ask(at)
+        engine.most_rows = max(ROWS, samples)
+        audio = _best(takes[index], text, bundle, grant, manner)
+        takes[index] = []
+        if pause is None:
+            pause = PAUSE_SECONDS if index + 1 < len(spoken) else 0.0
+        yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))])
+
+
+def own_seed(seed: int, sentence: int, take: int) -> int:
+    """The seed of one take of a sentence; that of the first take of the first is the given one."""
+    if not sentence and not take:
+        return seed
+    digest = hashlib.sha256(f"{seed} {sentence} {take}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
+def _best(
+    takes: list[Tensor], text: str, bundle: Bundle, grant: Grant, manner: Manner
+) -> Tensor:  # (samples,)
+    """The take that Eq. 23 prefers, measured against the prompt as altered as the takes are."""
+    if len(takes) == 1 or manner.ears is None:
+        return takes[0]
+    rate = bundle.codec.sample_rate
+    prompt = bundle.codec.hear(grant.codes, manner.alteration)
+    heard = [soxr.resample(each.numpy(), rate, RATE) for each in (prompt, *takes)]
+    return takes[best(heard[1:], heard[0], text, manner.ears)]
+
+
+def _room(bundle: Bundle, grant: Grant) -> int:
+    """Frames that the model holds behind the prompt."""
+    return max(bundle.model.room(grant.codes.shape[1]), 0)
+
+
+def _most_frames(bundle: Bundle, grant: Grant, text: str) -> int:
+    """The length limit of one sentence, within what the model holds behind the prompt."""
+    rate, room = bundle.codec.frame_rate, _room(bundle, grant)
+    if room < len(text) / FASTEST_CHARACTERS_PER_SECOND * rate:
+        raise InputError(
+            f"{text[:60]!r} has {len(text)} characters, and behind this prompt the model "
+            f"holds {room / rate:.1f} s: speak shorter sentences"
+        )
+    return min(room, int(limit_seconds(text) * rate))

@@ -1,0 +1,171 @@
+"""The engine: requests in, codes out; the one way from text ids to codes (VALL-E 2, 3.4).
+
+Requests join the AR's rows at the next step and leave when they end; those that ended together go
+through the NAR together. Requests with one text and one prompt (the samples of Eq. 23) are read
+once. Two sentences in one voice share but the prompt's transcript, as the paper puts the whole text
+in front of the codes: what comes behind it is read anew for each. What a request says hangs on
+itself and its generator, not on who shares its steps (in exact arithmetic: the sums of a batch of
+another size are rounded otherwise, which now and then turns a draw).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .extras.alignment import AlignedAR, AlignedNAR, Walk
+from .generate import Decoder, Ended, generate_nar
+from .sampling import Sampling
+from .transformer import join
+from .valle2 import Valle2, pure_ar, pure_nar
+
+ROWS = 16
+"""Requests that are decoded together; more wait. A step of the bundled model takes hardly longer
+for them than for one, and their cache has 12 MB each."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What shall be said."""
+
+    text: list[int]
+    """Text ids, the prompt's transcript in front of the new text."""
+    prompt: Tensor
+    """Codes (K, T) int64 of the codec that the models were trained with; T may be 0."""
+    limit: int
+    """Most new frames."""
+    random: torch.Generator
+    """Its own, on the model's device, as of `Valle2.generator`."""
+    sampling: Sampling = field(default_factory=Sampling)
+    said: int = 0
+    """Text ids that are the prompt's."""
+
+
+class Speech(NamedTuple):
+    """What was said to a request."""
+
+    codes: Tensor
+    """(K, T) int64 on the CPU, without the prompt's."""
+    finished: bool
+    """Whether the model drew <eos> before the limit."""
+
+
+class Engine:
+    """Takes requests at any time, and answers each when it has ended."""
+
+    def __init__(self, model: Valle2, rows: int = ROWS):
+        """Decode `rows` requests at a time with a model; use it from one thread."""
+        self.model, self.most_rows = model, rows
+        self.decoder = Decoder(pure_ar(model.ar))
+        self.waiting: deque[int] = deque()
+        self.requests: dict[int, Request] = {}
+        self.count = 0
+
+    def submit(self, request: Request) -> int:
+        """Let a request join at the next step: its number.
+
+        Raises:
+            InputError: Text or speech is longer than the models hold.
+        """
+        ar, nar = pure_ar(self.model.ar).config, pure_nar(self.model.nar).config
+        room = self.model.room(request.prompt.shape[1])
+        for name, over in (
+            ("text tokens", len(request.text) + 1 - min(ar.max_text, nar.max_text)),  # and <eos>
+            ("frames of prompt and speech", request.limit - room),
+        ):
+            if over > 0:
+                raise InputError(
+                    f"{over} {name} more than this model holds: speak shorter sentences or enrol "
+                    "a shorter prompt"
+                )
+        self.count += 1
+        self.requests[self.count] = request
+        self.waiting.append(self.count)
+        return self.count
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, Speech]]:
+        """Let those who wait join, and decode one group for each: who ended, and what they said."""
+        free = self.most_rows - len(self.decoder.tags)
+        if self.waiting and free:
+            self._join([self.waiting.popleft() for _ in range(min(free, len(self.waiting)))])
+        if not self.decoder.tags:
+            return []
+        return self._fill(self.decoder.step())
+
+    def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Speech]]:
+        """Answer these: their numbers, from 0, with what was said, in the order in which they end.
+
+        Raises:
+            InputError: As of `submit`, before any is decoded.
+        """
+        numbers = {self.submit(request): index for index, request in enumerate(requests)}
+        while numbers:
+            for number, speech in self.step():
+                yield numbers.pop(number), speech
+
+    def answer(self, requests: list[Request]) -> list[Speech]:
+        """As `run`, all of them in their own order."""
+        return [speech for _, speech in sorted(self.run(requests), key=lambda found: found[0])]
+
+    def _join(self, numbers: list[int]) -> None:
+        asked = [self.requests[number] for number in numbers]
+        text, text_lengths, prompt, prompt_lengths = self._read(asked)
+        limits, said = (
+            torch.tensor(each, device=self.model.device)
+            for each in ([request.limit for request in asked], [request.said for request in asked])
+        )
+        steer = None
+        if isinstance(self.model.ar, AlignedAR):
+            how = self.model.extras
+            steer = Walk(self.model.ar, text, text_lengths, said, how.stay, how.guidance)
+        alike = [(request.text, id(request.prompt), request.said) for request in asked]
+        self.decoder.join(
+            numbers,
+            *(text, text_lengths, prompt[:, 0], prompt_lengths, limits),
+            [request.sampling for request in asked],
+            [request.random for request in asked],
+            steer,
+            [alike.index(one) for one in alike],
+        )
+
+    def _fill(self, ended: list[Ended]) -> list[tuple[int, Speech]]:
+        """Those who ended, with all codebooks."""
+        if not ended:
+            return []
+        asked = [self.requests.pop(row.tag) for row in ended]
+        nar = self.model.nar
+        text, text_lengths, prompt, prompt_lengths = self._read(asked)
+        codes = pad([row.codes for row in ended])
+        lengths = torch.tensor([len(row.codes) for row in ended], device=codes.device)
+        extra = None
+        if isinstance(nar, AlignedNAR):
+            before = torch.zeros_like(prompt[:, 0])  # a prompt's pointers are not read
+            where = pad([row.where for row in ended if row.where is not None])
+            where = join(before[..., None], prompt_lengths, where[..., None])[..., 0]
+            where = where[:, : int((prompt_lengths + lengths).max())]
+            extra = nar.told(text, text_lengths, where, prompt_lengths)
+        given = text, text_lengths, prompt, prompt_lengths, codes, lengths
+        full = generate_nar(pure_nar(nar), *given, extra, self.model.choose).cpu()
+        return [
+            (row.tag, Speech(each[:, : len(row.codes)].clone(), row.finished))
+            for row, each in zip(ended, full, strict=True)
+        ]
+
+    def _read(self, asked: list[Request]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Texts (B, S), their lengths (B,), prompts (B, K, T) and their lengths (B,)."""
+        here = self.model.device
+        text = pad([torch.tensor(each.text, dtype=torch.long, device=here) for each in asked])
+        prompt = pad([each.prompt.to(here).T for each in asked]).transpose(1, 2)
+        sizes = [len(each.text) for each in asked], [each.prompt.shape[1] for each in asked]
+        text_lengths, prompt_lengths = (torch.tensor(each, device=here) for each in sizes)
+        return text, text_lengths, prompt, prompt_lengths
+
+
+def pad(rows: list[Tensor]) -> Tensor:
+    """Stack (T_b, ...) tensors of unequal lengths, right-padded with zeros: (B, T, ...)."""
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
