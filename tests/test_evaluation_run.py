@@ -1,6 +1,8 @@
 """A run: through the gate, resumed and sharded to the same figures, and what its tables say."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from sayso.evaluation.metrics import Panel, Sound, WordErrors
 from sayso.evaluation.protocols import Trial
+from sayso.evaluation.report import write_report
 from sayso.evaluation.run import Plan, Run, shard_of, split_at
 from sayso.evaluation.summary import eq23, mark_nearest, oracle, summarise
 from sayso.inference.detection.detector import detect
@@ -102,6 +105,24 @@ def test_results_wait_for_every_part_and_a_folder_is_of_one_run(store, panel, tm
     assert run.results() is None
     with pytest.raises(InputError, match="another run"):
         Run(plan(seed=1), tmp_path, panel, store)
+
+
+def test_the_page_is_whole_and_names_nothing_outside(store, panel, tmp_path):
+    hostile = replace(plan(files={"a <b>|": tmp_path}), trials=trials())
+    for trial in hostile.trials[:2]:
+        shutil.copy(KATHLEEN / trial.prompt, tmp_path / f"{trial.id}.opus")
+    run = Run(hostile, tmp_path / "out", panel, store)
+    list(run.work())
+    found = run.results()
+    assert found is not None
+    write_report(found, tmp_path / "out", KATHLEEN)
+    page = (tmp_path / "out/index.html").read_text()
+    assert "<b>" not in page and "http" not in page.replace("http-equiv", "")
+    assert page.count("<section>") == 4 and page.count("<tr>") == 2 * 3 and "$" not in page
+    for name in re.findall(r'src="([^"]+)"', page):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+    text = (tmp_path / "out/report.md").read_text()
+    assert "| recordings |" in text and "the two men" in text and found["run"]["list"][:12] in text
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def run(
         return
     from sayso.evaluation.metrics import Panel, usual_metrics
     from sayso.evaluation.protocols import make_list
+    from sayso.evaluation.report import write_report
     from sayso.evaluation.run import Plan, Run, shard_of
     from sayso.inference.ranking import ENOUGH
     from sayso.inference.recognisers import load_ears
@@ -97,7 +98,8 @@ def run(
         for line in going.work(part, of):
             say(line)
         found = going.results()
-    if found is None:
+    if found is not None:
+        write_report(found, out, plan.root)
+        say(f"{out / 'index.html'}: {len(found['trials'])} trials of {protocol}; report.md beside")
+    else:
         say(f"{out}: this part is done, others are missing: run it again when they are there")
-        return
-    say(f"{out / 'results.json'}: {len(found['trials'])} trials of {protocol}")

@@ -303,9 +303,8 @@ class Run:
 
     def _speak(self, row: Row, trial: Trial, voice: str, text: str, take: int) -> Path | str:
         """The file that was released, or why there is none."""
-        folder = self.out / "speech" / re.sub(r"[^\w.-]+", "-", row.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        out = folder / (f"{trial.id}-take-{take}.wav" if take else f"{trial.id}.wav")
+        out = said_in(self.out, row.name, trial.id, take)
+        out.parent.mkdir(parents=True, exist_ok=True)
         seed = self.plan.seed + take * SEEDS_APART
         how = {"purpose": self.plan.purpose, "seed": seed, "sampling": row.sampling}
         try:
@@ -323,6 +322,12 @@ class Run:
     def _read_prompt(self, path: str, text: str, seconds: float) -> Prompt:
         audio = read_audio(self.plan.root / path, RATE)[0].numpy()
         return Prompt(audio[: int(seconds * RATE)] if seconds else audio, text)
+
+
+def said_in(out: Path, row: str, id: str, take: int = 0) -> Path:
+    """Where a run in OUT keeps what a row said of a trial."""
+    folder = out / "speech" / re.sub(r"[^\w.-]+", "-", row)
+    return folder / (f"{id}-take-{take}.wav" if take else f"{id}.wav")
 
 
 def split_at(audio: Audio, text: str, seconds: float) -> tuple[str, str]:
