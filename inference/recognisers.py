@@ -7,7 +7,6 @@ Nothing is downloaded. The asked words are never shown to the recogniser: it wou
 """
 
 import contextlib
-import hashlib
 import io
 import warnings
 from importlib.util import find_spec
@@ -19,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
-from sayso.model.errors import CheckpointError, InputError
-from sayso.model.files import MOST_WEIGHTS, read_bounded
+from sayso.model.checkpoint import read_known
+from sayso.model.errors import InputError
 
 from .consent.recording import RATE, Audio
 
@@ -206,15 +205,7 @@ def read_weights(package: str) -> dict[str, bytes]:
     found = {}
     for name, sha256 in WEIGHTS[package].items():
         path = Path(spec.origin).parent / name
-        try:
-            found[name] = read_bounded(path, MOST_WEIGHTS)
-        except OSError as error:
-            raise CheckpointError(f"{path}: {error.strerror}; reinstall {package}.") from None
-        if (met := hashlib.sha256(found[name]).hexdigest()) != sha256:
-            raise CheckpointError(
-                f"{path} has sha256 {met[:16]}..., and {sha256[:16]}... is known: reinstall "
-                f"{package}."
-            )
+        found[name] = read_known(path, sha256, f"reinstall {package}.")
     return found
 
 

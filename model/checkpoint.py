@@ -102,21 +102,24 @@ def load_module(folder: Path, module_class: type[Module], config_class: type) ->
     return module.eval()
 
 
+def read_known(path: Path, sha256: str, remedy: str) -> bytes:
+    """A published file, if it is the one of that sha256 (hex); else CheckpointError."""
+    try:
+        data = read_bounded(path, MOST_WEIGHTS)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): {remedy}") from None
+    if (found := hashlib.sha256(data).hexdigest()) != sha256:
+        raise CheckpointError(f"{path} has sha256 {found[:16]}..., not {sha256[:16]}...: {remedy}")
+    return data
+
+
 def load_pickle(path: Path, sha256: str) -> dict[str, Tensor]:
     """The tensors of a published file, read from the very bytes that were hashed.
 
     Raises:
         CheckpointError: The file is missing, not the one of that sha256 (hex), or no such file.
     """
-    try:
-        data = read_bounded(path, MOST_WEIGHTS)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): fetch it anew") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise CheckpointError(
-            f"{path} has sha256 {found[:16]}..., not {sha256[:16]}...: fetch it anew"
-        )
+    data = read_known(path, sha256, "fetch it anew")
     try:
         tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:

@@ -148,6 +148,19 @@ def test_a_purpose_that_cannot_be_told_from_other_speech_is_refused(purpose: str
     assert MIN_SOUNDS == 5
 
 
+def test_a_hedge_that_may_have_been_said_refuses():
+    """ "might times" was heard as "my times", and it is as likely to be the one as the other."""
+
+    class Unsure(Deaf):
+        def doubt(self, start: int, stop: int, instead: str) -> float:
+            """Nats as they were measured: nothing 1.7, "might" 3.7, other words far off."""
+            return {"": 1.7, "might": 3.7}.get(instead, 14.0)
+
+    shown = f"{text_of(READ)} {', '.join(WORDS)}."
+    found = judged(Unsure(shown.replace("five times", "five my times")), READ, WORDS)
+    assert [each.denied for each in found.differences] == ["might"] and not found.good
+
+
 def test_a_long_word_that_nothing_stands_for_was_said():
     """ "objectant" was heard, 3.8 nats, where "object and" was read in between."""
     assert Difference("allows", "", "are", 4.4).good
@@ -236,7 +249,7 @@ def test_statements_read_aloud_wrongly_are_refused_and_right_ones_taken():
     assert sum(found["wrong, accepted"] for found in figures.values()) == 0
     fresh = [every[name] for name in every.keys() - figures.keys()]  # by other voices, not tuned to
     assert sum(found["wrong"] for found in fresh) >= 90
-    assert sum(found["wrong, accepted"] for found in fresh) <= 1  # docs/consent.md says which
+    assert sum(found["wrong, accepted"] for found in fresh) == 0
     assert figures["Kathleen"]["right"] == 57
     assert figures["Kathleen"]["right, accepted"] >= 55
     for path in statements.RESULTS.glob("statements_*.json"):

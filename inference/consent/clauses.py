@@ -34,6 +34,8 @@ MOST_FOREIGN = 3  # sounds of them: what is longer was said, whatever the recogn
 MAX_LIGHT = 20.0  # of these
 NEVER = -1000.0  # a doubt that nothing has
 LIGHT = frozenset(["a", "an", "and", "at", "for", "in", "is", "it", "of", "or", "so", "the", "to"])
+HEDGES = ("might", "would", "won't")
+"""Tried for a word heard that nothing stands for: may one of them have been said?"""
 DENIALS = ("no", "not", "never", "don't")
 """Tried in every gap of a difference: do the words shown fit the sound better with one of them?"""
 
@@ -58,7 +60,8 @@ class Difference:
         shown, heard: Words; one of the two may be empty.
         doubt: See `Hearing.doubt`.
         announced: Whether all words shown are the session's own: a name, a number ...
-        denied: What fits the sound better than the words shown: the same with one of `DENIALS`.
+        denied: What fits the sound better than the words shown: the same with one of `DENIALS`, or
+            one of `HEDGES`.
     """
 
     clause: str
@@ -128,7 +131,12 @@ def differences(read: Sequence[Phrase], hearing: Hearing, stop: int) -> list[Dif
 
 
 def _denied(hearing: Hearing, start: int, stop: int, shown: list[str], doubt: float) -> str:
-    """The words shown with one of `DENIALS`, if the sound fits them better so; else nothing."""
+    """The words shown with one of `DENIALS`, if the sound fits them better so; or one of `HEDGES`
+    that may have been said where nothing was shown; or nothing."""
+    if not shown and not LIGHT.issuperset(_said(hearing.words[start:stop])):
+        for word in HEDGES:
+            if hearing.doubt(start, stop, word) <= MAX_FOREIGN:
+                return word
     for word in DENIALS:
         for gap in range(len(shown) + 1):
             text = " ".join([*shown[:gap], word, *shown[gap:]])

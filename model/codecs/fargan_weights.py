@@ -4,7 +4,6 @@ Upstream keeps 8-bit weights in blocks of 8 outputs by 4 inputs and scales each 
 counted in 127ths (Debian's source package opus 1.6.1, dnn/nnet.c and dnn/vec.h).
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..files import ASSETS, MOST_WEIGHTS, read_bounded
+from ..checkpoint import read_known
+from ..files import ASSETS
 
 WEIGHTS = ASSETS / "fargan" / "fargan.safetensors"
 SHA256 = "472d6411a4f5e640c0cb1025313a2a169fb49a4972d84be5a88b224bbb06f90b"
@@ -27,14 +26,7 @@ def load_arrays(path: Path = WEIGHTS) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file is missing or is not the one that Sayso was released with.
     """
-    try:
-        content = read_bounded(path, MOST_WEIGHTS)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): reinstall sayso") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise CheckpointError(f"{path} has sha256 {found}, not {SHA256}: reinstall sayso")
-    return load(content)
+    return load(read_known(path, SHA256, "reinstall sayso"))
 
 
 def matrix(arrays: Mapping[str, Tensor], name: str, outputs: int) -> Tensor:

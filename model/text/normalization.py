@@ -8,8 +8,9 @@ from typing import NamedTuple
 from ..errors import InputError
 from .dates import read_dates
 from .markup import SPELLING, prose, split_pauses
+from .money import CURRENCIES
 from .phonemes import PHONES
-from .quantities import CURRENCIES, read_quantities
+from .quantities import read_quantities
 from .sentences import sentences, shortened
 from .words import read_abbreviations, read_signs, read_words
 

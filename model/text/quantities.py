@@ -1,30 +1,10 @@
-"""Money, measures, fractions, powers, ranges and bare numbers, as they are said."""
+"""Measures, fractions, powers, ranges and bare numbers, as they are said."""
 
 import re
 
-from .numerals import NUMBER, cardinal, fraction, ordinal, value
+from .money import SIGN, attributive, read_money
+from .numerals import NUMBER, fraction, ordinal, value
 
-# singular, plural, hundredth, hundredths
-CURRENCIES = {
-    "$": "dollar dollars cent cents", "£": "pound pounds penny pence", "€": "euro euros cent cents",
-    "¥": "yen yen", "₹": "rupee rupees paisa paise", "₩": "won won", "₽": "ruble rubles kopeck"
-    " kopecks", "₺": "lira lira", "₪": "shekel shekels", "₿": "bitcoin bitcoins", "₫": "dong dong",
-    "₱": "peso pesos", "₦": "naira naira", "₴": "hryvnia hryvnias", "฿": "baht baht",
-}  # fmt: skip
-COUNTRIES = {
-    "US": "U S", "A": "Australian", "AU": "Australian", "C": "Canadian", "CA": "Canadian",
-    "NZ": "New Zealand", "HK": "Hong Kong", "S": "Singapore",
-}  # fmt: skip
-CODES = {
-    "USD": "U S dollar", "EUR": "euro", "GBP": "pound", "CAD": "Canadian dollar",
-    "AUD": "Australian dollar", "NZD": "New Zealand dollar", "CHF": "Swiss franc",
-    "INR": "rupee", "JPY": "yen", "CNY": "yuan", "RMB": "yuan", "BTC": "bitcoin",
-}  # fmt: skip
-SCALES = {
-    "k": "thousand", "m": "million", "mn": "million", "mm": "million", "mil": "million",
-    "bn": "billion", "b": "billion", "t": "trillion", "tn": "trillion", "trn": "trillion",
-}  # fmt: skip
-SCALE = r"(?:\s?(mil|mn|mm|bn|trn|tn|[kKmMbBtT]|(?:hundred|thousand|million|billion|trillion))\b)?"
 NUMERATE = {"K": "thousand", "M": "million", "B": "billion", "bn": "billion", "k": "thousand"}
 PREFIXES = {
     "p": "pico", "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "h": "hecto",
@@ -82,13 +62,8 @@ PLURALS = {"foot": "feet", "inch": "inches", "hertz": "hertz", "percent": "perce
            "Celsius": "Celsius", "horsepower": "horsepower", "kelvin": "kelvin"}  # fmt: skip
 POWERS = {"2": "squared", "3": "cubed", "n": "to the n"}
 FRACTION = r"(?:(\d+)(?:\s(and)\s|\s))?(\d+)/(\d+)"
-SIGN = rf"((?<![\w)\]%°.'\"])-\s?(?=[\d.{re.escape(''.join(CURRENCIES))}]|[A-Z]+\$))?"
 UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 RATE = "|".join(re.escape(unit) for unit in sorted(PER, key=len, reverse=True))
-SYMBOL = f"[{re.escape(''.join(CURRENCIES))}]"
-FUNCTION = (
-    "of in for and or to at per a an the is was were on by with from as than more less"
-).split()
 
 
 def read_quantities(text: str) -> str:
@@ -99,7 +74,7 @@ def read_quantities(text: str) -> str:
     text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?)(\d+)\b", _scientific, text)
     text = re.sub(r"(?<![\w.,/-])(\d+)-(?=\d/\d+\b)", r"\1 and ", text)
     text = re.sub(r"(\d/\d+)(?:rds?|ths?|nds?)\b", r"\1", text)
-    text = read_money(text)
+    text = per(read_money(text))
     text = read_measures(text)
     text = re.sub(r"\b24/7\b", "twenty four seven", text)
     text = re.sub(r"\b9/11\b", "nine eleven", text)
@@ -142,67 +117,6 @@ def canonical(text: str) -> str:
     listed = rf"{pair}+(?=\s?,?\s(?:or|and|&)\s\d)|{pair}{{2,}}(?![\d,.]*\d)"
     text = re.sub(listed, lambda m: m[0].replace(",", ", "), text)
     return re.sub(r"(?<![\d.,])(\d+),(\d{1,2})(?![\d,.]*\d)", r"\1.\2", text)
-
-
-def _attributive(match: re.Match[str]) -> bool:
-    """Whether a quantity stands before its noun as in "a $5 bill": then it has no plural."""
-    word = re.match(r"\s([a-z]+)", match.string[match.end() :])
-    article = re.search(r"\b[Aa]n?\s$", match.string[: match.start()])
-    return bool(article and word and word[1] not in FUNCTION)
-
-
-def read_money(text: str) -> str:
-    """Sums with their signs or codes in words: `$5.20`, `CA$5m`, `EUR 20`, `50p`."""
-    amount = rf"({NUMBER})(?:\s?-\s?(?:{SYMBOL})?({NUMBER}))?"
-    lands = "|".join(sorted(COUNTRIES, key=len, reverse=True))
-    text = re.sub(
-        rf"{SIGN}(?:\b({lands})(?=\$))?({SYMBOL})\s?(-)?{amount}{SCALE}",
-        lambda m: _cash(m, m[1] or m[4], m[2], m[3], m[5], m[6], m[7]), text,
-    )  # fmt: skip
-    text = re.sub(
-        rf"{SIGN}(?<![\w.]){amount}{SCALE}\s?({SYMBOL})(?!\d)",
-        lambda m: _cash(m, m[1], None, m[5], m[2], m[3], m[4]), text,
-    )  # fmt: skip
-    codes = "|".join(CODES)
-    text = re.sub(
-        rf"\b({codes})\s?({NUMBER}){SCALE}", lambda m: _coins(m, CODES[m[1]], m[2], m[3]), text
-    )
-    text = re.sub(
-        rf"(?<![\w.])({NUMBER}){SCALE}\s?({codes})\b",
-        lambda m: _coins(m, CODES[m[3]], m[1], m[2]), text,
-    )  # fmt: skip
-    text = re.sub(r"(?<![\w.])(\d+)\s?¢", lambda m: _coins(m, "cent", m[1], None), text)
-    text = re.sub(
-        r"(?<![\w.,])(\d{1,2})p\b(?!\.)",
-        lambda m: f"{value(m[1])} {'penny' if m[1] == '1' else 'pence'}", text,
-    )  # fmt: skip
-    return per(text)
-
-
-def _cash(match, minus, land, symbol, amount, upper, scale) -> str:
-    """`$5.20` -> five dollars and twenty cents; `£5m` -> five million pounds; `$10-20`."""
-    one, many, cent, cents = (*CURRENCIES[symbol].split(), "", "")[:4]
-    prefix = "negative " if minus else ""
-    place = f"{COUNTRIES[land]} " if land else ""
-    tail = " " if match.end() < len(match.string) and match.string[match.end()].isalnum() else ""
-    whole, _, decimals = amount.partition(".")
-    if upper or scale or (decimals and (len(decimals) != 2 or not cent)):
-        said = value(amount) + (f" to {value(upper)}" if upper else "")
-        size = f" {SCALES.get(scale.lower(), scale)}" if scale else ""
-        return f"{prefix}{said}{size} {place}{one if _attributive(match) else many}{tail}"
-    parts = []
-    if int(whole.replace(",", "") or 0) or not int(decimals or 0):
-        name = one if whole == "1" or _attributive(match) else many
-        parts.append(f"{value(whole or '0')} {place}{name}")
-    if int(decimals or 0):
-        parts.append(f"{cardinal(int(decimals))} {cent if int(decimals) == 1 else cents}")
-    return prefix + " and ".join(parts) + tail
-
-
-def _coins(match: re.Match[str], name: str, amount: str, scale: str | None) -> str:
-    size = f" {SCALES.get(scale.lower(), scale)}" if scale else ""
-    same = amount == "1" or _attributive(match) or name in ("yen", "yuan")
-    return f"{value(amount)}{size} {name if same else f'{name}s'}"
 
 
 def per(text: str) -> str:
@@ -252,7 +166,7 @@ def _measure(match: re.Match[str]) -> str:
     name = UNITS[unit]
     if power:
         name = f"{'square' if power == '2' else 'cubic'} {name}"
-    single = (low == "1" and not high and not scale and not added) or _attributive(match)
+    single = (low == "1" and not high and not scale and not added) or attributive(match)
     hyphen = re.search(r"\d-[A-Za-z]", match[0]) is not None
     said = value(low) + (f" to {value(high)}" if high else "")
     if added:
