@@ -35,7 +35,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
-            await asyncio.gather(*(asyncio.wrap_future(line.begin()) for line in home.lines))
+            for line in home.lines:  # one after the other: the first may have to make the store
+                await asyncio.wrap_future(line.begin())
             yield
         finally:
             await asyncio.to_thread(home.close)

@@ -1,0 +1,177 @@
+"""The page in a real browser, offline: a reviewer enrols by voice, speaks, checks and revokes.
+
+SAYSO_PICTURES=FOLDER also takes the pictures of docs/reviewers.md.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")
+pytest.importorskip("playwright.sync_api", reason="NOT TESTED: the page. No playwright here.")
+pytest.importorskip("axe_playwright_python", reason="NOT TESTED: the page. No axe here.")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from conftest import Clock
+from sayso.inference.consent import session
+from sayso.inference.store.checking import verify
+from sayso.inference.store.store import Store
+from sayso.model.audio import resample
+from sayso.model.bundle import BUNDLED
+from sayso.service.house import Settings
+from served import serving
+from test_enrol import READING, SPRING, WORDS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("NOT TESTED: the page. There is no chromium here.", allow_module_level=True)
+if not (BUNDLED / "codec" / "config.json").is_file():
+    pytest.skip(f"no bundled model: {BUNDLED} is missing", allow_module_level=True)
+PICTURES = os.environ.get("SAYSO_PICTURES")
+LEAD, TAIL = 2.0, 6.0  # seconds of a quiet room before and behind the reading
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium, whose microphone hears Philip's consent in a quiet room."""
+    read, rate = soundfile.read(READING, dtype="float32")
+    heard = resample(read, rate, 48_000)
+    room = [np.zeros(int(48_000 * seconds), np.float32) for seconds in (LEAD, TAIL)]
+    whole = np.concatenate([room[0], heard, room[1]])
+    whole += 3e-4 * np.random.default_rng(0).standard_normal(len(whole)).astype(np.float32)
+    soundfile.write(tmp_path / "microphone.wav", whole, 48_000, subtype="PCM_16")
+    arguments = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    arguments += [f"--use-file-for-fake-audio-capture={tmp_path}/microphone.wav%noloop"]
+    arguments += ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+    with sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+def look(page: Page, name: str) -> None:
+    """No serious fault of accessibility in either theme; pictures, if they are asked for."""
+    for theme in ("dark", "light"):
+        page.emulate_media(color_scheme=theme)
+        found = Axe().run(page).response["violations"]
+        serious = [each for each in found if each["impact"] in ("serious", "critical")]
+        said = [(each["id"], each["nodes"][0]["html"]) for each in serious]
+        assert not said, (name, theme, said)
+        for width in (390, 1000):
+            page.set_viewport_size({"width": width, "height": 800})
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, (name, theme, wide)
+            if PICTURES:
+                path = Path(PICTURES) / f"{name}-{theme}-{width}.png"
+                page.screenshot(path=path, full_page=True)
+
+
+@pytest.mark.slow
+def test_a_reviewer_enrols_speaks_checks_and_revokes(
+    browser: Browser, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    clock.now = SPRING
+    monkeypatch.setattr(session, "draw_words", lambda statement: WORDS)
+    settings = Settings(home=tmp_path / "home", controller="Gregson")
+    with serving(settings) as (url, house):
+        token = house.tokens.create("Ernest", "reviewer", ("nobody",))
+        context = browser.new_context(permissions=["microphone"], reduced_motion="reduce")
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        expect.set_options(timeout=120_000)
+        wrong: list[str] = []
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda each: wrong.append(each.url) if url not in each.url else None)
+        page.goto(url)
+        look(page, "token")
+        page.get_by_label("Token, as it was given to you").fill(token)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Speak")).to_be_visible()
+        expect(page.get_by_text("Nobody says what you hear here")).to_be_visible()
+
+        page.get_by_role("link", name="Enrol").click()
+        page.get_by_label("Your name").fill("Philip")
+        page.get_by_label("What for").fill("business")
+        expect(page.get_by_label("Who may use it")).to_have_value("Ernest")
+        look(page, "enrol")
+        page.get_by_role("button", name="Show me what to read").click()
+        expect(page.locator("#words")).to_have_text(", ".join(WORDS))
+        page.get_by_role("button", name="Record").click()
+        expect(page.get_by_label("Level of the microphone")).to_be_visible()
+        length = LEAD + soundfile.info(READING).duration
+        page.wait_for_timeout(1000 * (length / 2))
+        look(page, "enrol-read")
+        page.wait_for_timeout(1000 * (length / 2 + 1))
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator("#loudness")).to_contain_text("Loud enough")
+        page.get_by_role("button", name="Send for the checks").click()
+        done = page.locator("#enrol-done h2")
+        expect(done).to_contain_text("is enrolled")
+        voice = done.inner_text().split()[2]
+        assert voice.startswith("philip-")
+        expect(page.get_by_role("list", name="The checks")).to_contain_text("fresh words")
+        look(page, "enrolled")
+
+        page.get_by_role("link", name="Speak").click()
+        page.get_by_label("Voice", exact=True).select_option(voice)
+        expect(page.get_by_label("For what")).to_have_value("business")
+        page.get_by_label("What is to be said").fill("The cat sat on the mat.")
+        page.get_by_role("button", name="Speak").click()
+        expect(page.get_by_role("heading", name="Said, synthetically")).to_be_visible()
+        expect(page.locator("#said-text mark").first).to_be_visible()  # it plays
+        look(page, "speak")
+        with page.expect_download() as saving:
+            page.get_by_role("link", name="Download").click()
+        saving.value.save_as(tmp_path / "said.wav")
+
+        page.get_by_role("link", name="Check a file").click()
+        page.locator("#file").set_input_files(tmp_path / "said.wav")
+        expect(page.locator("#verdict")).to_contain_text("Made here")
+        expect(page.locator("#found-facts")).to_contain_text(f"in the voice {voice}, for business")
+        expect(page.locator("#legend")).to_contain_text("PerTh watermark")
+        look(page, "check")
+
+        page.get_by_role("link", name="Ledger").click()
+        page.get_by_role("button", name="Verify the store").click()
+        expect(page.locator("#ledger-good")).to_contain_text("Good")
+        look(page, "ledger")
+
+        page.get_by_role("link", name="Voices").click()
+        card = page.get_by_role("article", name=f"Voice {voice}")
+        expect(card).to_contain_text("Philip allows Gregson")
+        card.get_by_role("button", name="Receipt and outputs").click()
+        expect(card).to_contain_text("1 files were made in it")
+        look(page, "voices")
+        card.get_by_role("button", name=f"Take back {voice}").click()
+        look(page, "revoke")
+        page.get_by_role("button", name="Take the consent back").click()
+        expect(card).to_contain_text("Taken back on")
+
+        # Whoever still has the old page open is refused by the gate, in words.
+        refusal = page.evaluate(
+            """async (voice) => {
+                 const api = await import("/page/api.js");
+                 const json = { model: "sayso-mini", input: "Again.", voice, purpose: "business" };
+                 return api.ask("/v1/audio/speech", { method: "POST", json }).catch((e) => e.code);
+               }""",
+            voice,
+        )
+        assert refusal == "voice-revoked"
+        page.get_by_role("link", name="Speak").click()
+        expect(page.get_by_label("Voice", exact=True)).not_to_contain_text(voice)
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Your token")).to_be_visible()
+        refused = [each for each in wrong if "403" in each]  # the browser's own note of it
+        assert len(refused) == 1 and wrong == refused
+    with Store.open(settings.home) as store:
+        verify(store)
+    assert not list((settings.folder / "spool").iterdir())
