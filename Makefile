@@ -1,13 +1,17 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# On a fresh machine: `make demo`, `make test`, and `make serve` for the page.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo serve test lint clean
 
 demo: $(READY)
 	$(BIN)/sayso demo --out demo
+
+# The page, for reviewers: prints its address and an admin's token for a day.
+serve: $(READY)
+	$(BIN)/sayso serve --admin Reviewer --controller "This machine"
 
 # Two processes, a file at a time: on more, tests that start processes of their own fight.
 test: lint

@@ -149,7 +149,7 @@ def test_a_reviewer_enrols_speaks_checks_and_revokes(
         card = page.get_by_role("article", name=f"Voice {voice}")
         expect(card).to_contain_text("Philip allows Gregson")
         card.get_by_role("button", name="Receipt and outputs").click()
-        expect(card).to_contain_text("1 files were made in it")
+        expect(card).to_contain_text("Made in it (1)")
         look(page, "voices")
         card.get_by_role("button", name=f"Take back {voice}").click()
         look(page, "revoke")

@@ -1,5 +1,6 @@
 // Waveform, marks and spectrogram of a file, decoded by the browser.
 const SIZE = 512;
+const drawn = new Map(); // canvas -> how to draw it again, in other colours
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export async function decode(blob) {
@@ -26,6 +27,7 @@ function put(canvas, { drawing }) {
 
 // marks: [{name, where: [[from, to] in seconds]}], each a band of its own colour.
 export function waveform(canvas, audio, marks = []) {
+  drawn.set(canvas, () => waveform(canvas, audio, marks));
   if (canvas.dataset.height) canvas.setAttribute("height", canvas.dataset.height);
   const place = fitted(canvas);
   const { pen, scale, shown } = place;
@@ -33,7 +35,8 @@ export function waveform(canvas, audio, marks = []) {
   pen.scale(scale, scale);
   const room = marks.length * 10;
   const middle = room + (shown.height - room) / 2;
-  const half = (shown.height - room) / 2 - 2;
+  const loudest = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 1e-3);
+  const half = ((shown.height - room) / 2 - 2) / loudest;
   marks.forEach((mark, row) => {
     for (const [from, to] of mark.where) {
       const left = (from / audio.duration) * shown.width;
@@ -60,6 +63,7 @@ export function waveform(canvas, audio, marks = []) {
 }
 
 export function spectrogram(canvas, audio) {
+  drawn.set(canvas, () => spectrogram(canvas, audio));
   if (canvas.dataset.height) canvas.setAttribute("height", canvas.dataset.height);
   const place = fitted(canvas);
   const { pen, drawing } = place;
@@ -81,6 +85,8 @@ export function spectrogram(canvas, audio) {
   pen.putImageData(image, 0, 0);
   put(canvas, place);
 }
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((again) => again()));
 
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 

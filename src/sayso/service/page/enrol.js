@@ -18,7 +18,6 @@ const number = (id) => ($(id).value ? Number($(id).value) : null);
 async function begin(event) {
   event.preventDefault();
   complain($("enrol-error"), null);
-  $("enrol-done").hidden = true;
   const json = {
     speaker: $("speaker").value.trim(), purposes: list("for-what"), users: list("users"), days: number("days"),
     controller: $("controller").value.trim(), max_uses: number("uses"), max_characters: number("letters"), may_alter: $("alter").checked,
@@ -48,6 +47,7 @@ function tick(until) {
 }
 
 function turn(reading) {
+  $("enrol-done").hidden = true;
   $("enrol-ask").hidden = reading;
   $("enrol-read").hidden = !reading;
   if (!reading) clearInterval(timer);
@@ -108,16 +108,12 @@ async function send() {
       el("p", { class: "hint" }, "Keep it: it proves what you allowed, and what you did not."),
     ]);
   } catch (error) {
-    if (error.code === "input") { // no audio: the session is not used up
-      $("send").disabled = false;
-      return complain($("enrol-error"), error);
-    }
     complain($("enrol-error"), error);
+    if (error.code === "input") return; // no audio: the session is not used up
     result(error.checks ?? [], [el("h2", { tabindex: -1 }, "Not enrolled"), el("p", {}, "Nothing was kept but a note of the refusal. Begin again when you like: there will be fresh words.")]);
   } finally {
     $("send").disabled = false;
   }
-  turn(false);
 }
 
 // Each check in plain words; of several of one kind the last that was made.
@@ -139,7 +135,10 @@ function result(checks, head) {
   }
   const shown = [...lines].map(([plain, { check, passed }]) =>
     el("li", { class: passed ? "" : "no" }, `${plain}${passed ? "" : ": no"} `, el("span", { class: "hint" }, `(${check.score}, limit ${check.limit})`)));
-  $("enrol-done").replaceChildren(...head, el("ul", { class: "checks", "aria-label": "The checks" }, ...shown));
+  const again = el("button", { onclick: () => turn(false) }, "Enrol another voice");
+  $("enrol-done").replaceChildren(...head, el("ul", { class: "checks", "aria-label": "The checks" }, ...shown), again);
+  turn(false);
+  $("enrol-ask").hidden = true;
   $("enrol-done").hidden = false;
   $("enrol-done").querySelector("h2").focus();
 }

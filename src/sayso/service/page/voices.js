@@ -13,12 +13,12 @@ function plain(voice) {
   if (voice.state === "revoked") return [`Taken back on ${day(voice.revoked)}. It is silent, and its recordings were destroyed.`];
   if (voice.state !== "valid" && voice.state !== "expired") return [`Its receipt is not good (${voice.state}): it is silent.`];
   const nobody = voice.basis === "synthetic";
-  const much = (used, most, what) => `${used} ${most ? `of ${most} ` : ""}${what} used`;
+  const much = (used, most) => `${used}${most ? ` of ${most}` : ""}`;
   return [
     nobody ? "A voice that the model made up: nobody's consent is needed for it." : `${voice.speaker} allows ${voice.controller} to speak in this voice for ${words(voice.purposes)}.`,
     `${people(voice.users)} may use it. ${voice.may_alter ? "Its pitch may be changed." : "It may not be altered."}`,
-    voice.state === "expired" ? `It ran out on ${day(voice.expires)}, and is silent.` : `It holds until ${day(voice.expires)}${voice.days_left < 3650 ? ` (${voice.days_left} days left)` : ""}.`,
-    `${much(voice.uses, voice.max_uses, "times")}, ${much(voice.characters, voice.max_characters, "letters")}.`,
+    voice.state === "expired" ? `It holds from ${day(voice.issued)} to ${day(voice.expires)}, which is not now: it is silent.` : `It holds until ${day(voice.expires)}${voice.days_left < 3650 ? ` (${voice.days_left} days left)` : ""}.`,
+    `Used so far: recordings ${much(voice.uses, voice.max_uses)}, letters ${much(voice.characters, voice.max_characters)}.`,
   ];
 }
 
@@ -51,7 +51,7 @@ function outputs(made) {
   const cells = (row) => [time(row.time), row.purpose, row.user, row.ledger_id].map((value) => el("td", {}, value));
   const head = ["Time (UTC)", "For", "By", "Ledger"].map((name) => el("th", { scope: "col" }, name));
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...made.map((row) => el("tr", {}, ...cells(row)))));
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Outputs" }, el("p", {}, `${made.length} files were made in it:`), table);
+  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Outputs" }, el("p", {}, `Made in it (${made.length}):`), table);
 }
 
 function ask(voice) {
