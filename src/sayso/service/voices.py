@@ -128,10 +128,10 @@ async def start_consent(request: Request, asked: Consent, token: Caller) -> dict
         return start_enrolment(
             desk.store,
             asked.speaker,
+            controller,
             tuple(asked.purposes),
             asked.days,
             tuple(asked.users) if asked.users else (token.name,),
-            controller,
             asked.max_characters,
             asked.max_uses,
             asked.may_alter,
