@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .files import say
+from .files import say, say_json
 from .training import parse_pairs
 
 app = typer.Typer()
@@ -103,3 +103,31 @@ def run(
         say(f"{out / 'index.html'}: {len(found['trials'])} trials of {protocol}; report.md beside")
     else:
         say(f"{out}: this part is done, others are missing: run it again when they are there")
+
+
+@evaluate.command()
+def kit(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that is done.")],
+    out: Annotated[Path, typer.Option(help="Folder to hand out; OUT.key.json stays at home.")],
+    rows: Annotated[
+        tuple[str, str], typer.Option(help="Two rows: the second is compared with the first.")
+    ],
+    root: Annotated[Path, typer.Option(help="The corpus of the run's recordings.")] = Path(),
+    most: Annotated[int, typer.Option(help="Pairs of each kind.")] = 20,
+) -> None:
+    """Make a listening test, CMOS and SMOS, that opens from the disk."""
+    from sayso.evaluation.kit import make_kit
+
+    key = make_kit(run, rows, out, root, most)
+    say(f"{out / 'index.html'}: hand out the folder, and each rater a number from 0; key: {key}")
+
+
+@evaluate.command()
+def answers(
+    key: Annotated[Path, typer.Argument(help="The kit's key.")],
+    files: Annotated[list[Path], typer.Argument(help="What raters sent.", metavar="FILES...")],
+) -> None:
+    """Say what raters' answers to a kit mean, with intervals over raters and items."""
+    from sayso.evaluation.kit import analyse, read_answers
+
+    say_json(analyse(read_answers(key), [read_answers(each) for each in files]))
