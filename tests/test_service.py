@@ -1,11 +1,13 @@
 """The service: who may do what, what bad input gets, and OpenAI's own client."""
 
+import asyncio
 import base64
 import io
 import json
 import struct
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +34,7 @@ from sayso.service import tokens as tokens_module
 from sayso.service.app import create_app
 from sayso.service.door import HEADERS, MAY, OPEN
 from sayso.service.house import Settings, empty_spool
+from sayso.service.lines import FullError, GoneError, Line
 from sayso.service.serve import check_place
 from sayso.service.tokens import ROLES, SpentError, TokenError, Tokens, service_folder
 from served import Served, enrol, served
@@ -408,6 +411,47 @@ def test_limits_are_answered_with_a_time(tmp_path: Path):
         assert metrics.get_sample_value("sayso_refusals_total", {"code": "limit-requests"})
         with Store.open(service.home) as store:
             verify(store)
+
+
+class Client:
+    """All that a line asks of a request: whether its client is still there."""
+
+    def __init__(self, gone: bool):
+        self.gone = gone
+
+    async def is_disconnected(self) -> bool:
+        return self.gone
+
+
+def test_who_leaves_frees_their_place():
+    begun, end = threading.Event(), threading.Event()
+    line: Line[str] = Line("test", lambda: "made", 2)
+    done: list[str] = []
+
+    def first(made: str) -> str:
+        begun.set()
+        end.wait(60)
+        return made
+
+    async def ask() -> None:
+        here: Any = Client(gone=False)
+        left: Any = Client(gone=True)
+        waits = asyncio.ensure_future(line.ask(here, first))
+        await asyncio.to_thread(begun.wait, 60)
+        with pytest.raises(GoneError):
+            await line.ask(left, done.append)
+        assert len(line) == 1
+        second = asyncio.ensure_future(line.ask(here, done.append))
+        await asyncio.sleep(0)
+        with pytest.raises(FullError):
+            await line.ask(here, done.append)
+        end.set()
+        assert await waits == "made"
+        await second
+
+    asyncio.run(ask())
+    line.close()
+    assert done == ["made"] and len(line) == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])

@@ -89,6 +89,7 @@ class Line(Generic[T]):
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         answer = asyncio.wrap_future(future)
+        answer.add_done_callback(lambda each: each.cancelled() or each.exception())  # seen
         while not (await asyncio.wait({answer}, timeout=LOOK_SECONDS))[0]:
             gone = await request.is_disconnected()
             if gone and (future.cancel() or not stay):  # what has begun ends unheard
