@@ -82,6 +82,9 @@ def verbs(place: Place) -> dict[str, list[str]]:
         "keys rotate": ["keys", "rotate"],
         "corpora list": ["corpora", "list"],
         "train text": ["train", "text", "--out", str(out / "text")],
+        "train codec": ["train", "codec", "--root", "kathleen=.", "--out", str(out / "codec")],
+        "export": ["export", str(given), str(out / "model")],
+        "enrol record": ["enrol", "record", str(out / "said.wav"), "--seconds", "0.1"],
         "demo": ["demo", "--out", str(out / "demo")],
         "--help": ["--help"],
     }
@@ -206,6 +209,7 @@ FAULTS: tuple[Callable[[Place], None], ...] = (
     store_unreadable, store_file_unreadable, no_folder, no_temporary,
 )  # fmt: skip
 REFUSED = {"speak .wave", "speak without a suffix", "speak relative, odd", "enrol finish"}
+REFUSED |= {"train codec", "export", "enrol record"}  # no corpus, no run, no microphone
 """Verbs that are to fail on any machine."""
 QUIET = {"closed_pipe", "no_stdout", "stdout_full"}
 """Faults of the standard output: nothing can be said there."""

@@ -101,8 +101,10 @@ def create_file(path: Path, data: bytes, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
         path.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # where the disk is full it names no file
+            error.filename = error.filename or str(path)
         raise
     sync_folder(path.parent)
 

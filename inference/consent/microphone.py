@@ -8,14 +8,21 @@ from sayso.model.audio import write_audio
 from sayso.model.errors import InputError
 
 RATE = 48_000
+SUFFIXES = ".wav", ".flac"
+LONGEST = 600.0  # seconds
 
 
 def record(path: Path, seconds: float) -> None:
     """Record mono audio for a fixed time into a WAV or FLAC file; blocks meanwhile.
 
     Raises:
-        InputError: sounddevice or PortAudio is missing, or there is no microphone to read.
+        InputError: sounddevice or PortAudio is missing, there is no microphone to read, the name
+            has another suffix, or nobody listens for so long.
     """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if not 0 < seconds <= LONGEST:
+        raise InputError(f"{seconds:g} s: record up to {LONGEST:g} s")
     try:
         import sounddevice
     except ImportError:

@@ -113,6 +113,7 @@ def enrol_record(
     """Record with this machine's microphone (needs the `mic` extra)."""
     from sayso.inference.consent.microphone import record
 
+    check_folder(out)
     say(f"listening for {seconds:g} s: read aloud what `sayso enrol start` showed")
     record(out, seconds)
     say(out)

@@ -15,9 +15,17 @@ MOST_TEXT = 16 * 2**20  # bytes
 
 
 def check_folder(path: Path) -> None:
-    """InputError unless `path` names a file in a folder that is there."""
-    if not path.resolve().parent.is_dir() or os.path.isdir(path):
-        raise InputError(f"{path} cannot be written: give a file in a folder that exists")
+    """InputError unless `path` names a file in a folder that is there and can be written."""
+    folder = Path(os.path.abspath(path)).parent
+    if not folder.is_dir() or os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written: give a file in a folder of your own")
+
+
+def check_out(folder: Path) -> None:
+    """InputError unless a folder can be made or written, before the work that fills it."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written: {there} is no folder of your own")
 
 
 def meant(name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import typer
 from sayso.inference.errors import RefusedError
 from sayso.model.errors import InputError
 
-from .files import meant, say, say_json
+from .files import check_out, meant, say, say_json
 
 if TYPE_CHECKING:
     from sayso.training.held_out import HeldOut
@@ -91,6 +91,8 @@ def prepare(
     """Make the token files of one corpus."""
     from sayso.training import commands
 
+    if out is not None:
+        check_out(out)
     commands.prepare(corpus, root, recipe, out, limit, processes, device)
 
 
@@ -116,6 +118,7 @@ def train_codec(
     """Make a codec from corpora, without their held-out utterances: WORLD, FARGAN, an EnCodec."""
     from sayso.training.fitting.codec import fit_codec
 
+    check_out(out)
     if not root:
         raise InputError(
             "a codec is made from corpora: give --root NAME=FOLDER (or see: sayso codec published)"
@@ -140,6 +143,7 @@ def codec_published(
     """Load Meta's EnCodec (24 kHz, 6 kbit/s) from where it is published, as the paper uses it."""
     from sayso.model.codecs.encodec import published_codec
 
+    check_out(out)
     made = published_codec(out, decoder)
     say(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
 
@@ -160,6 +164,7 @@ def train_timbre(
     the codec of speech without it."""
     from sayso.training.fitting.timbre import fit_timbres
 
+    check_out(out)
     roots = parse_roots(root)
     rule = parse_rule(roots, held_out or [], held_out_speakers or [])
     model = fit_timbres(roots, out, pivot, share, rule, codebooks=codebooks, report=say)
@@ -178,6 +183,7 @@ def train_text(
     from sayso.model.text.tokenizers import Phonemes
     from sayso.training.fitting.bpe import fit_text
 
+    check_out(out)
     tokenizer = fit_text(parse_roots(root), size) if root else Phonemes()
     tokenizer.save(out)
     say(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
@@ -293,4 +299,5 @@ def export_run(
     """Make a model folder for `sayso speak --model` out of a run, with the voice `nobody`."""
     from sayso.export import export
 
+    check_out(out.parent)
     export(run, out, top_p, threshold, stay, guidance, seed)
