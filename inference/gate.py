@@ -16,43 +16,29 @@ from pathlib import Path
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from sayso.model.audio import wav_header
 from sayso.model.errors import InputError, SaysoError
 
 from .consent.other_voices import bundled_folders, install_bundled_voice
 from .consent.receipt import MAX_NAME, Receipt, codes_digest
 from .errors import RefusedError, StoreError
-from .finishing import Marked, finish
-from .permission import Asked, allowed, clean, short, signed_receipt, spoken_characters
-from .provenance.c2pa import CA
+from .finishing import Marked, finish, finish_stream, finish_stretch, unpacked
+from .permission import (
+    Asked,
+    Grant,
+    allowed,
+    clean,
+    named,
+    short,
+    signed_receipt,
+    spoken_characters,
+    unusable,
+)
+from .provenance.c2pa import CA, keep_manifest
 from .store import ledger, releases
-from .store.recovery import recover, silent, stuck
+from .store.recovery import recover, stuck
 from .store.store import Store
 from .watermark.ensemble import Marks
-
-GRANT_SECONDS = 3600.0  # from authorise to release
-
-
-@dataclass(frozen=True)
-class Grant:
-    """Leave to make one recording of one text in one voice.
-
-    Args:
-        text: What may be spoken; another text is another grant.
-        codes: The prompt, (K, T) int64, made by the codec whose identity is `codec`.
-        transcript: What the prompt says.
-        may_alter: Whether pitch and formants may be changed.
-    """
-
-    id: str
-    voice: str
-    receipt_id: str
-    purpose: str
-    user: str
-    text: str
-    codes: Tensor
-    transcript: str
-    may_alter: bool
-    codec: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +69,7 @@ class Gate:
         self.store = store
         self.notes = recover(store)
         self._marked: dict[str, str] = {}  # grant of this process -> what was marked under it
+        self._streams: dict[str, bytearray] = {}  # grant -> what has left under it, piece by piece
         for folder in [] if store.read_only else bundled_folders():
             try:
                 install_bundled_voice(store, folder)
@@ -190,14 +177,18 @@ class Gate:
         with self.store.exclusive():
             with self.store.transaction():
                 self.store.check()
-                refused = self._unusable(grant, made)
+                refused = unusable(self.store, grant)
+                if self._marked.get(grant.id) != _digest(made) or made.grant_id != grant.id:
+                    refused = refused or RefusedError(
+                        "audio-unmarked", "This is not what this process marked under that grant."
+                    )
                 if refused is None:
                     releases.check_place(destination)
                     self.store.open_release(grant.id, destination)
             if refused is not None:
-                self.store.log_refusal(_named(grant) | {"code": refused.code, "grant": grant.id})
+                self.store.log_refusal(named(grant) | {"code": refused.code, "grant": grant.id})
                 raise refused
-            details = _named(grant) | {
+            details = named(grant) | {
                 "path": str(destination),
                 "sha256": hashlib.sha256(made.audio).hexdigest(),
                 "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
@@ -218,6 +209,85 @@ class Gate:
             except OSError as error:
                 raise InputError(stuck(self.store, grant.id, str(destination), error)) from None
         return grant.id
+
+    def let_out(
+        self, grant: Grant, audio: Tensor, sample_rate: int, marks: Marks, seed: int | None = None
+    ) -> bytes:
+        """Mark the next stretch of a stream, and let it leave: 16-bit samples, little-endian.
+
+        The ledger says "streamed" before the first one leaves, with its sound. Receipt and
+        revocation are looked up for each.
+
+        Args:
+            audio: (samples,) float, all of a stream at one rate.
+        Raises:
+            RefusedError: As of `release`; nothing of it leaves.
+            MarkError: A mark could not be made, or was not found in it.
+        """
+        if grant.id not in self._marked:
+            raise RefusedError("grant-unknown", f"The grant {grant.id!r} is not this process's.")
+        before = self._streams.get(grant.id) or bytearray(wav_header(sample_rate))
+        start = (len(before) - len(wav_header(sample_rate))) // 2
+        stretch, sound = finish_stretch(audio, sample_rate, grant.id, start, marks)
+        with self.store.transaction():
+            self.store.check()
+            refused = unusable(self.store, grant, streamed=start > 0)
+            if refused is None and not start:
+                details = {"sound": base64.b64encode(sound).decode(), "seed": seed}
+                self.store.append("streamed", grant.id, named(grant) | details)
+        if refused is not None:
+            self.store.log_refusal(named(grant) | {"code": refused.code, "grant": grant.id})
+            raise refused
+        self._streams[grant.id] = before + stretch
+        return stretch
+
+    def end_stream(
+        self,
+        grant: Grant,
+        sample_rate: int,
+        name: str,
+        card_hash: str,
+        marks: Marks,
+        ca: CA,
+        seed: int | None = None,
+    ) -> Marked:
+        """What left as one WAV (`audio.wav_header`, then all stretches), logged as released.
+
+        Its manifest is kept in the store.
+
+        Raises:
+            MarkError: It cannot be signed; the ledger then says that the stream was cut.
+        """
+        try:
+            data = bytes(self._streams[grant.id])
+            made = finish_stream(data, sample_rate, grant.id, name, card_hash, marks, ca)
+            keep_manifest(self.store.home, grant.id, made.manifest)
+            details = {
+                "path": name,
+                "sha256": hashlib.sha256(made.audio).hexdigest(),
+                "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
+                "sound": base64.b64encode(made.sound).decode(),
+                "seed": seed,
+            }
+            with self.store.transaction():
+                self.store.append("released", grant.id, named(grant) | details)
+        except BaseException:
+            self.cut(grant, sample_rate, marks)
+            raise
+        self._marked.pop(grant.id)
+        self._streams.pop(grant.id)
+        return made
+
+    def cut(self, grant: Grant, sample_rate: int, marks: Marks) -> None:
+        """End a stream where it is: the ledger keeps the sound of what left. Else give it back."""
+        data = self._streams.pop(grant.id, None)
+        if data is None:
+            return self.give_back(grant)
+        self._marked.pop(grant.id, None)
+        sound = marks.fingerprint(unpacked(bytes(data), sample_rate), sample_rate)
+        details = named(grant) | {"sound": base64.b64encode(sound).decode()}
+        with self.store.transaction():
+            self.store.append("stream-cut", grant.id, details)
 
     def give_back(self, grant: Grant) -> None:
         """Give up a grant under which nothing was released: it counts to no quota any more."""
@@ -243,11 +313,16 @@ class Gate:
         return self.outputs(voice)
 
     def outputs(self, voice: str) -> list[Output]:
-        """Every output ever released in a voice, oldest first."""
-        events = self.store.entries("released", voice=voice)
+        """Every output that ever left in a voice, oldest first; a cut stream has no path."""
+        whole = {e.id: e for e in self.store.entries("released", voice=voice)}
+        events = [
+            e for e in self.store.entries("streamed", voice=voice) if e.id not in whole
+        ] + list(whole.values())
         return [
-            Output(e.id, e.time, *(e.content[k] for k in ("path", "sha256", "purpose", "user")))
-            for e in events
+            Output(
+                e.id, e.time, *(e.content.get(k, "") for k in ("path", "sha256", "purpose", "user"))
+            )
+            for e in sorted(events, key=lambda entry: entry.seq)
         ]
 
     def receipt(self, voice: str) -> Receipt:
@@ -257,48 +332,6 @@ class Gate:
         if found is None:
             raise RefusedError("voice-unknown", f"No voice {voice[:MAX_NAME]!r} is enrolled here.")
         return signed_receipt(self.store, found)
-
-    def _unusable(self, grant: Grant, made: Marked) -> RefusedError | None:
-        """Why a grant cannot be used now, or None."""
-        rows = self.store.entries(id=grant.id)
-        given = next((entry for entry in rows if entry.event == "granted"), None)
-        now = self.store.now()
-        if (
-            not grant.id
-            or given is None
-            or any(given.content[key] != value for key, value in _named(grant).items())
-            or ledger.commit_to(given.content["text_salt"], clean(grant.text))
-            != given.content["text_commitment"]
-        ):
-            return RefusedError("grant-unknown", f"The gate never gave the grant {grant.id!r}.")
-        if len(rows) > 1:
-            return RefusedError("grant-used", f"The grant {grant.id!r} was used: ask again.")
-        if now >= ledger.seconds(given.time) + GRANT_SECONDS:
-            return RefusedError(
-                "grant-expired", f"The grant {grant.id!r} is older than {GRANT_SECONDS:.0f} s."
-            )
-        if silent(self.store, grant.voice):
-            return RefusedError(
-                "voice-revoked", f"The voice {grant.voice!r} was withdrawn meanwhile."
-            )
-        found = self.store.voice(grant.voice)
-        assert found is not None
-        try:
-            receipt = signed_receipt(self.store, found)
-        except RefusedError as refusal:
-            return refusal
-        if receipt.record_id != grant.receipt_id or receipt.expired(now):
-            return RefusedError("receipt-expired", f"The receipt of {grant.voice!r} ended.")
-        if self._marked.get(grant.id) != _digest(made) or made.grant_id != grant.id:
-            return RefusedError(
-                "audio-unmarked", "This is not what this process marked under that grant."
-            )
-        return None
-
-
-def _named(grant: Grant) -> dict[str, str]:
-    named = {"voice": grant.voice, "purpose": grant.purpose, "user": grant.user}
-    return {name: short(value) for name, value in named.items()} | {"receipt_id": grant.receipt_id}
 
 
 def _digest(made: Marked) -> str:

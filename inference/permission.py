@@ -1,8 +1,10 @@
-"""What a voice's receipt allows: the checks of `Gate.authorise`, in the order below."""
+"""What a voice's receipt allows: the checks of `Gate.authorise`, in their order, and of grants."""
 
 import hashlib
 import textwrap
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from sayso.model.errors import InputError
 from sayso.model.text.normalization import MAX_CHARACTERS, pieces
@@ -12,10 +14,35 @@ from .consent.receipt import ANY, MAX_NAME, Receipt
 from .consent.receipt import read as read_receipt
 from .errors import RefusedError
 from .store import keys, ledger
+from .store.recovery import silent
 from .store.sealed import Voice
 from .store.store import Store
 
 MAX_TEXT = 1_000_000
+GRANT_SECONDS = 3600.0  # from authorise to release
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Leave to make one recording of one text in one voice.
+
+    Args:
+        text: What may be spoken; another text is another grant.
+        codes: The prompt, (K, T) int64, made by the codec whose identity is `codec`.
+        transcript: What the prompt says.
+        may_alter: Whether pitch and formants may be changed.
+    """
+
+    id: str
+    voice: str
+    receipt_id: str
+    purpose: str
+    user: str
+    text: str
+    codes: Tensor
+    transcript: str
+    may_alter: bool
+    codec: str
 
 
 @dataclass(frozen=True)
@@ -132,6 +159,48 @@ def signed_receipt(store: Store, found: Voice) -> Receipt:
             "receipt-signature", "A bundled issuer may vouch for synthetic voices only."
         )
     return receipt
+
+
+def unusable(store: Store, grant: Grant, streamed: bool = False) -> RefusedError | None:
+    """Why a grant cannot be used now, or None; in a transaction.
+
+    Args:
+        streamed: Whether a part of what it allows has left.
+    """
+    rows = store.entries(id=grant.id)
+    given = next((entry for entry in rows if entry.event == "granted"), None)
+    now = store.now()
+    if (
+        not grant.id
+        or given is None
+        or any(given.content[key] != value for key, value in named(grant).items())
+        or ledger.commit_to(given.content["text_salt"], clean(grant.text))
+        != given.content["text_commitment"]
+    ):
+        return RefusedError("grant-unknown", f"The gate never gave the grant {grant.id!r}.")
+    if [entry.event for entry in rows] != ["granted", "streamed"][: 1 + streamed]:
+        return RefusedError("grant-used", f"The grant {grant.id!r} was used: ask again.")
+    if now >= ledger.seconds(given.time) + GRANT_SECONDS:
+        return RefusedError(
+            "grant-expired", f"The grant {grant.id!r} is older than {GRANT_SECONDS:.0f} s."
+        )
+    if silent(store, grant.voice):
+        return RefusedError("voice-revoked", f"The voice {grant.voice!r} was withdrawn meanwhile.")
+    found = store.voice(grant.voice)
+    assert found is not None
+    try:
+        receipt = signed_receipt(store, found)
+    except RefusedError as refusal:
+        return refusal
+    if receipt.record_id != grant.receipt_id or receipt.expired(now):
+        return RefusedError("receipt-expired", f"The receipt of {grant.voice!r} ended.")
+    return None
+
+
+def named(grant: Grant) -> dict[str, str]:
+    """What the ledger says of a grant in each of its rows."""
+    logged = {"voice": grant.voice, "purpose": grant.purpose, "user": grant.user}
+    return {name: short(value) for name, value in logged.items()} | {"receipt_id": grant.receipt_id}
 
 
 def _within_quota(store: Store, receipt: Receipt, characters: int) -> None:

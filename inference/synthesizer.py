@@ -1,26 +1,28 @@
 """The one way from text to audio: authorise, generate, mark, look again, sign, record, release.
 
-VALL-E 2, 3.4, inside the gate. No function of this module returns audio: what leaves is a file that
-carries both marks and stands in the ledger, or an error and no file.
+VALL-E 2, 3.4, inside the gate. What leaves is a file that carries both marks and stands in the
+ledger, or a stream of which the same is true of each chunk; or an error and nothing.
 """
 
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.errors import InputError
 from sayso.model.files import check_outside
 from sayso.model.sampling import Sampling
-from sayso.model.text.normalization import pieces
+from sayso.model.text.normalization import Piece, pieces
 
 from .consent.session import login_name
 from .errors import MarkError
-from .gate import Gate
+from .gate import Gate, Grant
 from .nobody import INVENTED, NOBODY, own_nobody
 from .provenance.c2pa import BESIDE, SIGNED, ensure_ca
 from .recognisers import Ears, load_ears
@@ -51,6 +53,23 @@ class Spoken:
     """What the watermark detector said of the file before it was released (0..1)."""
     seed: int
     """Of the random draws; the ledger keeps it, too."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A stretch of speech that has left in a stream, marked."""
+
+    pcm: bytes
+    """16-bit little-endian samples of one channel; empty in the last chunk."""
+    sample_rate: int
+    text: str
+    """The sentences in it, as they were said."""
+    start: float
+    """Seconds of the stream before it."""
+    ledger_id: str
+    seed: int
+    manifest: bytes = b""
+    """In the last chunk: the C2PA manifest of `audio.wav_header` and all samples as one file."""
 
 
 class Synthesizer:
@@ -117,30 +136,10 @@ class Synthesizer:
         out = Path(out)
         check_destination(out)
         check_outside(self.store.home, out)
-        if seed is not None and not 0 <= seed < 2**63:
-            raise InputError(f"seed {seed}: give 0 to {2**63 - 1}")
-        pieces(text)  # what cannot be spoken is refused before anything is granted
-        alteration = alteration or Alteration()
-        if not 1 <= samples <= MOST_SAMPLES:
-            raise InputError(f"{samples} samples: give 1 to {MOST_SAMPLES}")
-        if samples > 1 and self.ears is None:
-            self.ears = load_ears()
-        self.bundle.codec.check_edit(alteration)
-        user = user if user is not None else login_name()
-        if voice == NOBODY:
-            voice = own_nobody(self.gate, self.bundle, limit_seconds(INVENTED))
-        grant = self.gate.authorise(
-            voice,
-            purpose,
-            user,
-            text,
-            altered=alteration.changes_voice,
-            codec=self.bundle.codec.identity,
-        )
-        seed = secrets.randbelow(SEEDS) if seed is None else seed
-        manner = Manner(seed, sampling or self.bundle.sampling, alteration, samples, self.ears)
+        manner = self._manner(text, seed, sampling, alteration, samples)
+        grant, spoken = self._ask(text, voice, purpose, user, manner)
+        seed = manner.seed
         try:
-            spoken = pieces(text, most_characters(self.bundle, grant))
             rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
             for again in range(TRIES):
                 manner = replace(manner, seed=seed + again)
@@ -151,13 +150,109 @@ class Synthesizer:
                 except MarkError:  # another take of a single word may hold them
                     if again == TRIES - 1 or len(audio) > SHORT_SECONDS * rate:
                         raise
-            seed += again
-            ledger_id = self.gate.release(grant, made, out, seed)
+            ledger_id = self.gate.release(grant, made, out, manner.seed)
         except BaseException:
             self.gate.give_back(grant)
             raise
         seconds = len(audio) / self.bundle.codec.sample_rate
-        return Spoken(out, ledger_id, seconds, made.score, seed)
+        return Spoken(out, ledger_id, seconds, made.score, manner.seed)
+
+    def stream(
+        self,
+        text: str,
+        voice: str,
+        purpose: str = "research",
+        user: str | None = None,
+        seed: int | None = None,
+        sampling: Sampling | None = None,
+        alteration: Alteration | None = None,
+        samples: int = 1,
+        name: str = "stream.wav",
+    ) -> Iterator[Chunk]:
+        """Say `text` in an enrolled voice, sentence by sentence: each leaves as soon as it can.
+
+        Every chunk carries both watermarks, found in it again before it leaves; a sentence too
+        short for them leaves with the next. The ledger says "streamed" before the first does, and
+        "released" when the last has, with the whole sound; closed before, "stream-cut". Receipt
+        and revocation are looked up for each chunk. The last one has no samples, but the manifest,
+        which the store keeps, too.
+
+        Nothing is done before the first chunk is asked for: refusals come then. Arguments and
+        errors as of `speak`, and:
+
+        Args:
+            name: In the ledger and the manifest.
+        """
+        manner = self._manner(text, seed, sampling, alteration, samples)
+        grant, spoken = self._ask(text, voice, purpose, user, manner)
+        rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
+        start, held, texts = 0.0, list[Tensor](), list[str]()
+        try:
+            sounds = speech_of(self.bundle, grant, spoken, replace(manner, hurry=True))
+            for index, (piece, sound) in enumerate(zip(spoken, sounds, strict=True)):
+                texts.append(piece.text)
+                for again in range(1, 1 + TRIES):
+                    try:
+                        audio = torch.cat([*held, sound])
+                        pcm = self.gate.let_out(grant, audio, rate, self.marks, manner.seed)
+                    except MarkError:
+                        if index + 1 < len(spoken):
+                            held.append(sound)
+                            break  # with the next sentence it will hold them
+                        if again == TRIES or len(sound) > SHORT_SECONDS * rate:
+                            raise
+                        more = replace(manner, seed=manner.seed + again)
+                        [sound] = speech_of(self.bundle, grant, [piece], more, index)
+                        continue
+                    yield Chunk(pcm, rate, " ".join(texts), start, grant.id, manner.seed)
+                    start, held, texts = start + len(pcm) / 2 / rate, [], []
+                    break
+            made = self.gate.end_stream(grant, rate, name, card, self.marks, self.ca, manner.seed)
+        except BaseException:  # GeneratorExit, too: whoever listened went away
+            self.gate.cut(grant, rate, self.marks)
+            raise
+        yield Chunk(b"", rate, "", start, grant.id, manner.seed, made.manifest)
+
+    def _manner(
+        self,
+        text: str,
+        seed: int | None,
+        sampling: Sampling | None,
+        alteration: Alteration | None,
+        samples: int,
+    ) -> Manner:
+        """How to speak; InputError for what cannot be spoken, before anything is granted."""
+        if seed is not None and not 0 <= seed < 2**63:
+            raise InputError(f"seed {seed}: give 0 to {2**63 - 1}")
+        pieces(text)
+        alteration = alteration or Alteration()
+        if not 1 <= samples <= MOST_SAMPLES:
+            raise InputError(f"{samples} samples: give 1 to {MOST_SAMPLES}")
+        if samples > 1 and self.ears is None:
+            self.ears = load_ears()
+        self.bundle.codec.check_edit(alteration)
+        seed = secrets.randbelow(SEEDS) if seed is None else seed
+        return Manner(seed, sampling or self.bundle.sampling, alteration, samples, self.ears)
+
+    def _ask(
+        self, text: str, voice: str, purpose: str, user: str | None, manner: Manner
+    ) -> tuple[Grant, list[Piece]]:
+        """The gate's grant of a text, and its sentences."""
+        if voice == NOBODY:
+            voice = own_nobody(self.gate, self.bundle, limit_seconds(INVENTED))
+        grant = self.gate.authorise(
+            voice,
+            purpose,
+            user if user is not None else login_name(),
+            text,
+            altered=manner.alteration.changes_voice,
+            codec=self.bundle.codec.identity,
+        )
+        try:
+            return grant, pieces(text, most_characters(self.bundle, grant))
+        except BaseException:
+            self.gate.give_back(grant)
+            raise
 
 
 def check_destination(out: Path) -> None:

@@ -7,6 +7,7 @@ Resampling is soxr's.
 
 import io
 import re
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,6 +181,13 @@ def encode_audio(audio: Tensor, sample_rate: int, suffix: str) -> bytes:
         out, samples, sample_rate, format=format, subtype=subtype, compression_level=level
     )
     return out.getvalue()
+
+
+def wav_header(sample_rate: int) -> bytes:
+    """What stands before 16-bit mono samples in a WAV whose length is not known when it begins."""
+    form = struct.pack("<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    unknown = struct.pack("<I", 2**32 - 1)
+    return b"RIFF" + unknown + b"WAVEfmt " + form + b"data" + unknown
 
 
 def _check_peak(path: Path, peak: float, allow_silence: bool) -> None:

@@ -15,7 +15,8 @@ from sayso.inference.consent.other_voices import pack_codes
 from sayso.inference.consent.receipt import Receipt, Scope, codes_digest, issue
 from sayso.inference.errors import RefusedError, StoreError
 from sayso.inference.finishing import Marked
-from sayso.inference.gate import GRANT_SECONDS, Gate, Grant
+from sayso.inference.gate import Gate, Grant
+from sayso.inference.permission import GRANT_SECONDS
 from sayso.inference.store import keys, ledger
 from sayso.inference.store.checking import verify
 from sayso.inference.store.export import export

@@ -45,12 +45,15 @@ SILENT = {
 SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),
     *("--speed", "--pitch", "--formant", "--samples", "--model", "--device"),
+    "--stream",  # through the same gate, sentence by sentence
     "--lexicon",  # changes what is asked for, before it is asked
 }
-DATA = re.compile(r"Tensor|ndarray|NDArray|Audio\b|bytes|Grant|Take\b|Features|Spoken|Said")
+DATA = re.compile(r"Tensor|ndarray|NDArray|Audio\b|bytes|Grant|Take\b|Features|Spoken|Said|Chunk")
 YIELDERS = {  # public functions that give sound, codes or bytes without being given any: why
     "gate.Gate.authorise": "asks",
     "synthesizer.Synthesizer.speak": "asks",
+    "synthesizer.Synthesizer.stream": "asks",
+    "finishing.unpacked": "bytes that were given, as samples",
     "saying.speech_of": "is given a grant",
     "store.Store.grant": "logs the grant that it is given for, in one step",
     "perth.read_weights": "weights of the package",
@@ -98,6 +101,8 @@ MAKERS = {  # call -> the only files that may make it
     "authorise": {"inference/synthesizer.py"},
     "gate.mark": {"inference/synthesizer.py"},
     "gate.release": {"inference/synthesizer.py"},
+    "gate.let_out": {"inference/synthesizer.py"},
+    "finish_stretch": {"inference/gate.py"},
     "synthesizer.speak": {
         "src/sayso/cli/speech.py",
         "src/sayso/demo.py",
@@ -169,6 +174,8 @@ def test_no_verb_speaks_without_a_grant(revoked: Path, voice: str):
         [*say, "a.wav"],
         [*say, "a.opus", "--samples", "3"],
         [*say, "a.mp3", "--speed", "1.5"],
+        [*say, "a.wav", "--stream"],
+        [*say, "-", "--stream"],
         [*say, "a.flac", "--pitch", "3", "--formant", "1.1"],
         [*say, "a.wav", "--user", "*", "--purpose", "*", "--seed", "1", "--top-p", "0.5"],
         ["demo"],
@@ -186,7 +193,7 @@ def test_every_public_name_is_known():
     names = {"RefusedError", "Sampling", "SaysoError", "Store", "Synthesizer", "detect"}
     assert set(sayso.__all__) == names
     own = {name for name, _ in inspect.getmembers(Synthesizer, inspect.isfunction)}
-    assert {name for name in own if not name.startswith("_")} == {"speak"}
+    assert {name for name in own if not name.startswith("_")} == {"speak", "stream"}
 
 
 def public_functions() -> Iterator[tuple[str, Callable]]:
@@ -235,6 +242,9 @@ def test_speaking_in_python_asks_the_gate(revoked: Path):
         lambda: synthesizer.speak("Hi.", "nobody", out),
         lambda: synthesizer.speak("Hi.", "a-stranger", out),
         lambda: synthesizer.speak("Hi.", "nobody", out, samples=2),
+        lambda: next(synthesizer.stream("Hi.", "nobody")),
+        lambda: next(synthesizer.stream("Hi.", "a-stranger")),
+        lambda: gate.let_out(made_up, torch.zeros(9), 24_000, synthesizer.marks),
         lambda: synthesizer.speak("Hi.", "nobody", out, alteration=Alteration(speed=1.5, pitch=2)),
         lambda: gate.authorise("nobody", "a", "b", "Hi."),
         lambda: gate.authorise("a-stranger", "a", "b", "Hi."),

@@ -101,12 +101,14 @@ def sign_audio(
     card_hash: str,
     title: str,
     sound: bytes = b"",
+    beside: bool = False,
 ) -> tuple[bytes, bytes]:
     """Signs a file in memory; the audio data stay as they are, bit for bit.
 
     Args:
         suffix: Of the file's name, one of `SIGNED` or `BESIDE`.
         sound: Its fingerprint, stated in the manifest as its soft binding.
+        beside: Whether the manifest is to stay outside of a format that has room: a stream's.
     Returns:
         The file with our manifest in it, and the manifest itself (see `keep_manifest`). Ogg and
         Opus have no place for a manifest: the file is as it was, the manifest goes beside it.
@@ -120,12 +122,15 @@ def sign_audio(
     target = io.BytesIO()
     try:
         with _signer(ca) as signer, c2pa.Builder(json.dumps(definition)) as builder:
-            if suffix in BESIDE:
+            beside = beside or suffix in BESIDE
+            if beside:
                 builder.set_no_embed()
-            manifest = builder.sign(signer, TYPES[suffix], io.BytesIO(audio), target)
+            # What has no known form is hashed as it is; C2PA would not have a WAV without a length.
+            kind = TYPES[".ogg" if beside else suffix]
+            manifest = builder.sign(signer, kind, io.BytesIO(audio), target)
     except (c2pa.C2paError, OSError) as error:
         raise MarkError(f"{title} could not be signed: {error}") from error
-    return audio if suffix in BESIDE else target.getvalue(), manifest
+    return audio if beside else target.getvalue(), manifest
 
 
 def sign(
@@ -180,7 +185,13 @@ def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
                 return Manifest("none", reasons=(f"no {sidecar_of(path).name} beside it",))
             sidecar = read_regular(sidecar_of(path), MOST_SIDECAR)
         with path.open("rb") as file:
-            return check_manifest(file, suffix, sidecar, ca)
+            found = check_manifest(file, suffix, sidecar, ca)
+            lacking = sidecar is None and found.state in ("none", "invalid")
+            if lacking and sidecar_of(path).is_file():  # a stream's
+                file.seek(0)
+                sidecar = read_regular(sidecar_of(path), MOST_SIDECAR)
+                found = check_manifest(file, suffix, sidecar, ca)
+            return found
     except (InputError, OSError) as error:
         return Manifest("invalid", reasons=(str(error),))
 

@@ -12,7 +12,7 @@ from .database import FILE, connect, remedy
 
 
 def released(home: Path) -> list[tuple[str, bytes | None]]:
-    """Ledger id and fingerprint of every file that left, oldest first; changes nothing.
+    """Ledger id and fingerprint of every file and stream that left, oldest first; changes nothing.
 
     Files that left before there were fingerprints have None.
 
@@ -26,10 +26,11 @@ def released(home: Path) -> list[tuple[str, bytes | None]]:
         with closing(_look_at(file)) as database:
             found = database.execute(
                 "SELECT l.id, d.content FROM ledger l JOIN details d ON d.seq = l.seq "
-                "WHERE l.event = 'released' ORDER BY l.seq"
+                "WHERE l.event IN ('released', 'streamed', 'stream-cut') ORDER BY l.seq"
             ).fetchall()
-        details = [(row, json.loads(content).get("sound")) for row, content in found]
-        return [(row, base64.b64decode(sound) if sound else None) for row, sound in details]
+        # Of a stream the last word counts: it knows more of its sound.
+        details = {row: json.loads(content).get("sound") for row, content in found}
+        return [(row, base64.b64decode(sound) if sound else None) for row, sound in details.items()]
     except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"{file} cannot be read ({error}). {remedy(error)}") from error
 

@@ -79,15 +79,18 @@ class Marks:
         self.keyed = keyed
         self.audioseal = audioseal
 
-    def embed(self, audio: Tensor, sample_rate: int, ledger_id: str) -> Tensor:
-        """Puts every mark into (samples,); MarkError if one cannot be made strong enough."""
+    def embed(self, audio: Tensor, sample_rate: int, ledger_id: str, start: int = 0) -> Tensor:
+        """Puts every mark into (samples,); MarkError if one cannot be made strong enough.
+
+        `start` samples of the same output come before it.
+        """
         if self.keyed is None:
             raise MarkError("There is no key for the keyed mark; nothing can be marked without it.")
         if self.audioseal is not None:
             bits = payload_of(self.keyed.key, ledger_id) & 0xFFFF
             audio = self.audioseal.embed(audio, sample_rate, bits)
         audio = self._embed_perth(audio, sample_rate)
-        return self._embed_keyed(self.keyed, audio, sample_rate, ledger_id)
+        return self._embed_keyed(self.keyed, audio, sample_rate, ledger_id, start)
 
     def fingerprint(self, audio: Tensor, sample_rate: int) -> bytes:
         """What the ledger keeps of an output, to find it again; MarkError without a key."""
@@ -151,10 +154,12 @@ class Marks:
                 return marked
         raise MarkError(_too_weak("perth", score, audio, sample_rate))
 
-    def _embed_keyed(self, keyed: Keyed, audio: Tensor, sample_rate: int, ledger_id: str) -> Tensor:
+    def _embed_keyed(
+        self, keyed: Keyed, audio: Tensor, sample_rate: int, ledger_id: str, start: int
+    ) -> Tensor:
         score = 0.0
         for decibels in KEYED_DECIBELS:
-            marked = keyed.embed(audio, sample_rate, ledger_id, decibels)
+            marked = keyed.embed(audio, sample_rate, ledger_id, decibels, start)
             score = keyed.score(marked, sample_rate, ledger_id)
             if score >= MARGIN:
                 return marked

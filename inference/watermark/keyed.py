@@ -88,12 +88,18 @@ class Keyed:
 
     @torch.inference_mode()
     def embed(
-        self, audio: Tensor, sample_rate: int, ledger_id: str, decibels: float = spread.DECIBELS
+        self,
+        audio: Tensor,
+        sample_rate: int,
+        ledger_id: str,
+        decibels: float = spread.DECIBELS,
+        start: int = 0,
     ) -> Tensor:
         """Marks (samples,) with the pattern of a ledger id.
 
         Args:
             decibels: How much louder or softer the cells are made.
+            start: Samples of the same output before these: the pattern goes on.
 
         Raises:
             MarkError: The audio is silent or holds NaN.
@@ -103,7 +109,8 @@ class Keyed:
             raise MarkError("There is nothing to mark: the audio is silent.")
         host = torch.from_numpy(resample(audio.numpy(), sample_rate, RATE))
         host = torch.nn.functional.pad(host, (0, max(0, spread.WINDOW - len(host))))
-        marked = spread.embed(host, self.chips(ledger_id), 0, decibels)
+        frame = round(start * RATE / sample_rate / HOP)
+        marked = spread.embed(host, self.chips(ledger_id), frame, decibels)
         return audio + to_rate(marked - host, RATE, sample_rate, len(audio))
 
     @torch.inference_mode()

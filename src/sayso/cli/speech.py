@@ -1,11 +1,15 @@
 """`sayso speak | demo | detect`: sound out, and what is marked."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .files import say
+
+if TYPE_CHECKING:
+    from sayso.inference.synthesizer import Chunk
 
 app = typer.Typer()
 
@@ -39,6 +43,10 @@ def speak(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Write each sentence when it is said; --out .wav or -."),
+    ] = False,
 ) -> None:
     """Say a text in an enrolled voice, into a marked file."""
     from dataclasses import replace
@@ -60,10 +68,64 @@ def speak(
             sampling = replace(sampling, top_p=top_p)
         except ValueError as error:
             raise InputError(f"--top-p: {error}") from None
+    if stream:
+        sent = synthesizer.stream(
+            text, voice, purpose, user, seed, sampling, alteration, samples, out.name
+        )
+        return say(write_stream(sent, out, synthesizer.store.home), error=True)
     spoken = synthesizer.speak(text, voice, out, purpose, user, seed, sampling, alteration, samples)
     say(
         f"{spoken.path}: {spoken.seconds:.2f} s, watermark found ({spoken.watermark_score:.2f}), "
         f"C2PA signed, ledger {spoken.ledger_id}, seed {spoken.seed}"
+    )
+
+
+def write_stream(sent: "Iterator[Chunk]", out: Path, home: Path) -> str:
+    """Write a stream as it comes, to a new .wav file or, with "-", to standard output.
+
+    Returns:
+        What to tell about it.
+
+    Raises:
+        InputError: `out` is neither, is there already, or cannot be written.
+    """
+    import os
+    import sys
+    from contextlib import nullcontext
+
+    from sayso.inference.provenance.c2pa import kept_path, sidecar_of
+    from sayso.inference.synthesizer import check_destination
+    from sayso.model.audio import wav_header
+    from sayso.model.errors import InputError
+    from sayso.model.files import check_outside, replace_file
+
+    pipe = str(out) == "-"
+    if not pipe:
+        if out.suffix.lower() != ".wav" or out.exists():
+            raise InputError(f"--out {out}: a stream goes into a new .wav file, or to - (a pipe).")
+        check_destination(out)
+        check_outside(home, out)
+    chunk = next(sent)  # refusals come before there is a file
+    try:
+        with nullcontext(sys.stdout.buffer) if pipe else out.open("xb") as file:
+            file.write(wav_header(chunk.sample_rate))
+            while not chunk.manifest:
+                file.write(chunk.pcm)
+                file.flush()
+                chunk = next(sent)
+            if not pipe:
+                os.fsync(file.fileno())
+        beside = kept_path(home, chunk.ledger_id) if pipe else sidecar_of(out)
+        if not pipe:
+            replace_file(beside, chunk.manifest, 0o644)
+    except OSError as error:
+        sent.close()  # type: ignore[attr-defined]
+        raise InputError(
+            f"{out} cannot be written ({error.strerror}): the stream was cut."
+        ) from None
+    return (
+        f"{out}: {chunk.start:.2f} s streamed, each sentence marked, C2PA manifest in {beside}, "
+        f"ledger {chunk.ledger_id}, seed {chunk.seed}"
     )
 
 

@@ -1,0 +1,121 @@
+"""`Synthesizer.stream`: each chunk marked before it leaves, one row from the first on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from sayso.cli import app
+from sayso.inference.detection.detector import Detector
+from sayso.inference.errors import MarkError, RefusedError
+from sayso.inference.finishing import unpacked
+from sayso.inference.gate import Gate
+from sayso.inference.saying import Manner, speech_of
+from sayso.inference.store.checking import verify
+from sayso.inference.store.store import Store
+from sayso.inference.synthesizer import Synthesizer
+from sayso.inference.watermark.spread_spectrum import HOP
+from sayso.model.audio import read_audio, wav_header
+
+TEXT = "The cat sat on the mat. Good morning, everybody! The bus was late again today."
+RATE = 24_000
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SAYSO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def speaker(home) -> Synthesizer:
+    return Synthesizer(store=Store.open(home))
+
+
+def events(store: Store, grant: str) -> list[str]:
+    return [entry.event for entry in store.entries(id=grant)]
+
+
+def test_a_stream_is_marked_throughout_and_is_one_row(speaker, home, tmp_path):
+    chunks = []
+    for chunk in speaker.stream(TEXT, "nobody", seed=3):
+        if chunk.pcm:  # as soon as it is heard the ledger knows
+            assert events(speaker.store, chunk.ledger_id) == ["granted", "streamed"]
+        chunks.append(chunk)
+    *heard, last = chunks
+    assert len(heard) > 1 and last.manifest and not any(chunk.manifest for chunk in heard)
+    assert " ".join(chunk.text for chunk in heard) == TEXT
+    data = wav_header(RATE) + b"".join(chunk.pcm for chunk in heard)
+    assert last.start == pytest.approx((len(data) - 44) / 2 / RATE)
+    assert events(speaker.store, last.ledger_id) == ["granted", "streamed", "released"]
+    out = tmp_path / "said.wav"
+    out.write_bytes(data)
+    out.with_name("said.wav.c2pa").write_bytes(last.manifest)
+    detector = Detector(home)
+    found = detector.detect(out)
+    assert found.manifest.state == "trusted" and found.manifest.ledger_id == last.ledger_id
+    assert found.ledger_ids == (last.ledger_id,)  # by the keyed mark: its pattern has no seams
+    out.write_bytes(data[:-2])
+    assert detector.detect(out).manifest.state == "invalid"
+    verify(speaker.store)
+    assert [output.ledger_id for output in speaker.gate.outputs("nobody")] == [last.ledger_id]
+
+
+def test_a_stream_says_what_a_file_says(speaker, monkeypatch):
+    """But for the marks: without them the samples are those of the sentences in one batch."""
+    monkeypatch.setattr(speaker.marks, "embed", lambda audio, *_: audio)
+    monkeypatch.setattr(speaker.marks, "demand", lambda *_: 1.0)
+    stream = b"".join(chunk.pcm for chunk in speaker.stream(TEXT, "nobody", seed=3))
+    manner = Manner(3, speaker.bundle.sampling)
+    grant, spoken = speaker._ask(TEXT, "nobody", "research", "me", manner)
+    whole = []
+    for sound in speech_of(speaker.bundle, grant, spoken, manner):
+        whole.append(torch.nn.functional.pad(sound, (0, -len(sound) % HOP)))
+    heard = unpacked(wav_header(RATE) + stream, RATE)
+    assert torch.equal(heard, (torch.cat(whole) * 32767).round() / 32767)
+
+
+def test_a_stream_cut_short_is_a_row_with_its_sound(speaker, home, tmp_path):
+    stream = speaker.stream(TEXT, "nobody", seed=3)
+    first = next(stream)
+    stream.close()
+    assert events(speaker.store, first.ledger_id) == ["granted", "streamed", "stream-cut"]
+    out = tmp_path / "part.wav"
+    out.write_bytes(wav_header(RATE) + first.pcm)
+    assert Detector(home).detect(out).ledger_ids == (first.ledger_id,)
+    with pytest.raises(StopIteration):
+        next(stream)
+    verify(speaker.store)
+    assert [output.ledger_id for output in speaker.gate.outputs("nobody")] == [first.ledger_id]
+
+
+def test_a_voice_revoked_between_chunks_is_silent(speaker, home):
+    stream = speaker.stream(TEXT, "nobody", seed=3)
+    first = next(stream)
+    with Store.open(home) as other:
+        Gate(other).revoke("nobody")
+    with pytest.raises(RefusedError, match="voice-revoked"):
+        next(stream)
+    assert events(speaker.store, first.ledger_id)[-1] == "stream-cut"
+
+
+def test_what_cannot_be_marked_does_not_leave_and_counts_to_no_quota(speaker, monkeypatch):
+    monkeypatch.setattr(speaker.marks, "embed", lambda audio, *_: audio)
+    with pytest.raises(MarkError, match="watermark was not found"):
+        next(speaker.stream("The cat sat on the mat.", "nobody", seed=3))
+    (grant,) = speaker.store.entries("granted")
+    assert events(speaker.store, grant.id) == ["granted", "given-back"]
+
+
+def test_the_command_writes_a_file_or_standard_output(home, tmp_path):
+    out = tmp_path / "said.wav"
+    say = ["speak", "--voice", "nobody", "--text", TEXT, "--stream", "--out"]
+    done = CliRunner().invoke(app, [*say, str(out)])
+    assert done.exit_code == 0, done.output
+    assert Detector(home).detect(out).manifest.state == "trusted"
+    assert read_audio(out, RATE).shape[1] > 3 * RATE
+    for name in (str(out), "said.mp3"):
+        assert "a new .wav file" in str(CliRunner().invoke(app, [*say, name]).exception)
+    piped = CliRunner().invoke(app, [*say, "-"])
+    assert piped.stdout_bytes.startswith(wav_header(RATE)) and len(piped.stdout_bytes) > 3 * RATE
