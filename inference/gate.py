@@ -41,6 +41,9 @@ from .store.store import Store
 from .watermark.ensemble import Marks
 
 
+PUBLIC = ("path", "sha256", "purpose", "user")  # of a row, for its speaker
+
+
 @dataclass(frozen=True)
 class Output:
     """One recording ever released in a voice."""
@@ -188,13 +191,7 @@ class Gate:
             if refused is not None:
                 self.store.log_refusal(named(grant) | {"code": refused.code, "grant": grant.id})
                 raise refused
-            details = named(grant) | {
-                "path": str(destination),
-                "sha256": hashlib.sha256(made.audio).hexdigest(),
-                "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
-                "sound": base64.b64encode(made.sound).decode(),
-                "seed": seed,
-            }
+            details = _details(grant, made, str(destination), seed)
             try:
                 key = releases.begin(self.store, grant.id, made.audio, made.manifest)
                 with self.store.transaction():
@@ -262,15 +259,8 @@ class Gate:
             data = bytes(self._streams[grant.id])
             made = finish_stream(data, sample_rate, grant.id, name, card_hash, marks, ca)
             keep_manifest(self.store.home, grant.id, made.manifest)
-            details = {
-                "path": name,
-                "sha256": hashlib.sha256(made.audio).hexdigest(),
-                "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
-                "sound": base64.b64encode(made.sound).decode(),
-                "seed": seed,
-            }
             with self.store.transaction():
-                self.store.append("released", grant.id, named(grant) | details)
+                self.store.append("released", grant.id, _details(grant, made, name, seed))
         except BaseException:
             self.cut(grant, sample_rate, marks)
             raise
@@ -314,15 +304,12 @@ class Gate:
 
     def outputs(self, voice: str) -> list[Output]:
         """Every output that ever left in a voice, oldest first; a cut stream has no path."""
-        whole = {e.id: e for e in self.store.entries("released", voice=voice)}
-        events = [
-            e for e in self.store.entries("streamed", voice=voice) if e.id not in whole
-        ] + list(whole.values())
+        left = [*self.store.entries("streamed", voice=voice)]
+        left += self.store.entries("released", voice=voice)
+        last = {e.id: e for e in left}.values()  # of a stream that ended its second row
         return [
-            Output(
-                e.id, e.time, *(e.content.get(k, "") for k in ("path", "sha256", "purpose", "user"))
-            )
-            for e in sorted(events, key=lambda entry: entry.seq)
+            Output(e.id, e.time, *(e.content.get(k, "") for k in PUBLIC))
+            for e in sorted(last, key=lambda entry: entry.seq)
         ]
 
     def receipt(self, voice: str) -> Receipt:
@@ -332,6 +319,17 @@ class Gate:
         if found is None:
             raise RefusedError("voice-unknown", f"No voice {voice[:MAX_NAME]!r} is enrolled here.")
         return signed_receipt(self.store, found)
+
+
+def _details(grant: Grant, made: Marked, path: str, seed: int | None) -> dict:
+    """What the ledger says of an output."""
+    return named(grant) | {
+        "path": path,
+        "sha256": hashlib.sha256(made.audio).hexdigest(),
+        "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
+        "sound": base64.b64encode(made.sound).decode(),
+        "seed": seed,
+    }
 
 
 def _digest(made: Marked) -> str:
