@@ -13,15 +13,14 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from sayso.model.audio import wav_header
 from sayso.model.errors import InputError, SaysoError
 
 from .consent.other_voices import bundled_folders, install_bundled_voice
-from .consent.receipt import MAX_NAME, Receipt, codes_digest
-from .errors import RefusedError, StoreError
+from .consent.receipt import MAX_NAME, Receipt
+from .errors import RefusedError
 from .finishing import Marked, finish, finish_stream, finish_stretch, unpacked
 from .permission import (
     Asked,
@@ -32,6 +31,7 @@ from .permission import (
     short,
     signed_receipt,
     spoken_characters,
+    unpack_prompt,
     unusable,
 )
 from .provenance.c2pa import CA, keep_manifest
@@ -39,9 +39,6 @@ from .store import ledger, releases
 from .store.recovery import recover, stuck
 from .store.store import Store
 from .watermark.ensemble import Marks
-
-
-PUBLIC = ("path", "sha256", "purpose", "user")  # of a row, for its speaker
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ class Gate:
                 self.store.check()
                 found, receipt = allowed(self.store, asked)
                 data = self.store.grant(found, grant_id, details | {"receipt_id": found.record_id})
-                codes = _unpack_prompt(data, receipt)
+                codes = unpack_prompt(data, receipt)
         except RefusedError as refusal:
             self.store.log_refusal(details | {"code": refusal.code})
             raise
@@ -308,7 +305,9 @@ class Gate:
         left += self.store.entries("released", voice=voice)
         last = {e.id: e for e in left}.values()  # of a stream that ended its second row
         return [
-            Output(e.id, e.time, *(e.content.get(k, "") for k in PUBLIC))
+            Output(
+                e.id, e.time, *(e.content.get(k, "") for k in ("path", "sha256", "purpose", "user"))
+            )
             for e in sorted(last, key=lambda entry: entry.seq)
         ]
 
@@ -334,21 +333,3 @@ def _details(grant: Grant, made: Marked, path: str, seed: int | None) -> dict:
 
 def _digest(made: Marked) -> str:
     return hashlib.sha256(made.sound + made.manifest + made.audio).hexdigest()
-
-
-def _unpack_prompt(data: bytes, receipt: Receipt) -> Tensor:
-    """Prompt codes (K, T) int64 out of their bytes.
-
-    Raises:
-        RefusedError: prompt-changed: they are not those of the receipt.
-        StoreError: They are no codes.
-    """
-    try:
-        codes = load_tensors(data)["codes"].long()
-    except Exception as error:  # authentic, but no tensor: a store made wrongly
-        raise StoreError(f"The prompt of {receipt.voice!r} cannot be read ({error}).") from None
-    if codes.ndim != 2 or codes_digest(codes) != receipt.codes_sha256:
-        raise RefusedError(
-            "prompt-changed", f"The prompt of {receipt.voice!r} is not the one in its receipt."
-        )
-    return codes

@@ -4,15 +4,16 @@ import hashlib
 import textwrap
 from dataclasses import dataclass
 
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from sayso.model.errors import InputError
 from sayso.model.text.normalization import MAX_CHARACTERS, pieces
 
 from .consent.other_voices import is_issuer
-from .consent.receipt import ANY, MAX_NAME, Receipt
+from .consent.receipt import ANY, MAX_NAME, Receipt, codes_digest
 from .consent.receipt import read as read_receipt
-from .errors import RefusedError
+from .errors import RefusedError, StoreError
 from .store import keys, ledger
 from .store.recovery import silent
 from .store.sealed import Voice
@@ -241,3 +242,21 @@ def clean(text: str) -> str:
 def short(name: str) -> str:
     """A name as it is logged."""
     return clean(name[:MAX_NAME])
+
+
+def unpack_prompt(data: bytes, receipt: Receipt) -> Tensor:
+    """Prompt codes (K, T) int64 out of their bytes.
+
+    Raises:
+        RefusedError: prompt-changed: they are not those of the receipt.
+        StoreError: They are no codes.
+    """
+    try:
+        codes = load_tensors(data)["codes"].long()
+    except Exception as error:  # authentic, but no tensor: a store made wrongly
+        raise StoreError(f"The prompt of {receipt.voice!r} cannot be read ({error}).") from None
+    if codes.ndim != 2 or codes_digest(codes) != receipt.codes_sha256:
+        raise RefusedError(
+            "prompt-changed", f"The prompt of {receipt.voice!r} is not the one in its receipt."
+        )
+    return codes

@@ -55,6 +55,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "synthesizer.Synthesizer.stream": "asks",
     "finishing.unpacked": "bytes that were given, as samples",
     "saying.speech_of": "is given a grant",
+    "permission.unpack_prompt": "of what a grant opened",
     "store.Store.grant": "logs the grant that it is given for, in one step",
     "perth.read_weights": "weights of the package",
     "recognisers.read_weights": "weights of the packages",
