@@ -12,8 +12,9 @@ import pytest
 from sayso.evaluation.metrics import Panel, Sound, WordErrors
 from sayso.evaluation.protocols import Trial
 from sayso.evaluation.report import write_report
-from sayso.evaluation.run import Plan, Run, shard_of, split_at
+from sayso.evaluation.run import Plan, Run, shard_of
 from sayso.evaluation.summary import eq23, mark_nearest, oracle, summarise
+from sayso.evaluation.voices import split_at
 from sayso.inference.detection.detector import detect
 from sayso.inference.store.store import Store
 from sayso.model.audio import read_audio

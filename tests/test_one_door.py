@@ -57,6 +57,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "saying.speech_of": "is given a grant",
     "permission.unpack_prompt": "of what a grant opened",
     "store.Store.grant": "logs the grant that it is given for, in one step",
+    "voices.wave_of": "a file of the caller's",
     "perth.read_weights": "weights of the package",
     "recognisers.read_weights": "weights of the packages",
     "c2pa.sign_audio": "a file that was given, signed",
@@ -94,9 +95,7 @@ MAKERS = {  # call -> the only files that may make it
     "Engine": {"inference/saying.py", "inference/nobody.py"},
     "speech_of": {"inference/synthesizer.py"},
     "codec.speak": {"inference/saying.py", "tools/classifier_clips.py"},
-    "codec.hear": {  # the benchmark's: of nobody's prompt, out of the model folder
-        *("inference/saying.py", "inference/consent/changes.py", "benchmarks/speak.py"),
-    },
+    "codec.hear": {"inference/saying.py", "inference/consent/changes.py"},
     "codec.as_prompt": {"inference/nobody.py", "src/sayso/listen.py"},
     "synthesise": {"benchmarks/attacks.py"},
     "authorise": {"inference/synthesizer.py"},
@@ -117,13 +116,13 @@ MAKERS = {  # call -> the only files that may make it
     "issue_own_voice": {"inference/nobody.py"},
     "issue_corpus_voice": {
         "src/sayso/listen.py",
-        "src/sayso/evaluation/run.py",
+        "src/sayso/evaluation/voices.py",
         "benchmarks/speak.py",
     },
     # Not in a voice of the store: codecs tried on recordings, and what is written as a file.
-    "codec.decode": {"src/sayso/evaluation/run.py"},  # of recordings, judged in memory
+    "codec.decode": {"src/sayso/evaluation/voices.py"},  # of recordings, judged in memory
     "decode": {
-        *("src/sayso/evaluation/run.py", "benchmarks/attacks.py", "benchmarks/decode.py"),
+        *("src/sayso/evaluation/voices.py", "benchmarks/attacks.py", "benchmarks/decode.py"),
         "tools/fit_classifier.py",
     },
     "write_audio": {"inference/consent/microphone.py", "tools/classifier_clips.py"},

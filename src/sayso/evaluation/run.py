@@ -7,12 +7,10 @@
     OUT/cache/             what judges said, by content
     OUT/results.json       all of it, once every trial is there
 
-Prompts of a corpus are spoken under receipts of the basis "corpus" that allow their one sentence
-and are withdrawn when it is said. Recordings and the codec's copies of them are judged in memory.
+Recordings and the codec's copies of them are judged in memory.
 A mark carries its output's id, which is drawn anew: what is spoken again differs by the mark.
 """
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -26,29 +24,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
 
-from sayso.inference.consent.other_voices import issue_corpus_voice
 from sayso.inference.errors import MarkError
-from sayso.inference.nobody import INVENTED, NOBODY
 from sayso.inference.recognisers import RATE
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.model.audio import read_audio, read_samples, resample
-from sayso.model.codecs.base import Codec
+from sayso.model.audio import read_audio, resample
 from sayso.model.corpora import published
 from sayso.model.errors import InputError, UnfinishedError
-from sayso.model.files import unique, write_json
+from sayso.model.files import write_json
 from sayso.model.sampling import Sampling
-from sayso.model.text.forced_alignment import Aligner
-from sayso.model.text.normalization import normalise
-from sayso.model.text.phonemes import Dictionary
 
 from .metrics import Panel, Prompt, Sample, Values
 from .protocols import Trial, check_files, list_hash, to_tsv
 from .sound import Audio
 from .summary import eq23, mark_nearest, oracle, summarise
+from .voices import Voices, read_prompt, split_at, through, wave_of
 
 RECORDINGS, CODEC = "recordings", "through the codec"
 SEEDS_APART = 100  # a sentence that did not end is tried again with the next ones
@@ -134,6 +125,10 @@ class Run:
         self.speakers = {
             name: Synthesizer(path, store, plan.device) for name, path in plan.models.items()
         }
+        self.voices = {
+            name: Voices(speaker, plan.models[name], plan.root, plan.corpus)
+            for name, speaker in self.speakers.items()
+        }
         self.rows = [
             Row(name, speaker, plan.sampling or speaker.bundle.sampling, plan.takes)
             for name, speaker in self.speakers.items()
@@ -150,7 +145,7 @@ class Run:
             raise InputError(f"{out} holds another run, see {before}: choose another folder")
         write_json(before, self.asked)
         (out / "list.tsv").write_text(to_tsv(plan.trials), encoding="utf-8")
-        self._prompt = lru_cache(64)(self._read_prompt)
+        self._prompt = lru_cache(64)(read_prompt)
 
     def work(self, shard: int = 0, of: int = 1) -> Iterator[str]:
         """Do this process's trials that are not done; yields a line about each."""
@@ -219,7 +214,8 @@ class Run:
         text, before, prompt = trial.text, None, None
         try:
             if trial.prompt:
-                prompt = self._prompt(trial.prompt, trial.prompt_text, trial.seconds)
+                path = self.plan.root / trial.prompt
+                prompt = self._prompt(path, trial.prompt_text, trial.seconds)
             if trial.seconds and prompt is not None:
                 whole = read_audio(self.plan.root / trial.prompt, RATE)[0].numpy()
                 said, text = split_at(whole, trial.text, trial.seconds)
@@ -227,7 +223,7 @@ class Run:
         except InputError as error:
             return done | {"left out": str(error)}
         if trial.recording:
-            wave, rate = _wave(self.plan.root / trial.recording)
+            wave, rate = wave_of(self.plan.root / trial.recording)
             sample = Sample(wave, rate, trial.text, prompt)
             done["rows"][RECORDINGS] = [self._judge(sample)]
             for speaker in itertools.islice(self.speakers.values(), 1):
@@ -238,12 +234,12 @@ class Run:
         for name, folder in self.plan.files.items():
             there = [p for s in SUFFIXES if (p := folder / f"{trial.id}{s}").is_file()]
             done["rows"][name] = [
-                self._judge(Sample(*_wave(there[0]), trial.text, prompt))
+                self._judge(Sample(*wave_of(there[0]), trial.text, prompt))
                 if there
                 else self._lost(trial.text, f"{trial.id} is not in {folder}")
             ]
-        for speaker in self.speakers.values():
-            with self._voice(speaker, trial, prompt, text) as (voice, coded):
+        for name, speaker in self.speakers.items():
+            with self.voices[name].of(trial, prompt, text) as (voice, coded):
                 for row in (each for each in self.rows if each.speaker is speaker):
                     start, takes = time.perf_counter(), []
                     for take in range(row.takes):
@@ -260,46 +256,6 @@ class Run:
                     seconds -= lead * sum(not isinstance(take, str) for take in takes)
                     done["time"][row.name] = {"work": cost, "speech": seconds}
         return done
-
-    @contextlib.contextmanager
-    def _voice(
-        self, speaker: Synthesizer, trial: Trial, prompt: Prompt | None, text: str
-    ) -> Iterator[tuple[str, Prompt | None]]:
-        """The id of a trial's voice, and its prompt through the codec where that may be heard."""
-        codec = speaker.bundle.codec
-        if prompt is None:
-            shipped = (
-                self.plan.models[
-                    next(name for name, each in self.speakers.items() if each is speaker)
-                ]
-                / f"voices/{trial.speaker}/prompt.safetensors"
-            )
-            if trial.speaker == NOBODY and shipped.is_file():
-                audio = codec.decode(load_file(shipped)["codes"].long()[None])[0].numpy()
-                yield NOBODY, Prompt(resample(audio, codec.sample_rate, RATE), INVENTED)
-            else:
-                yield trial.speaker, None
-            return
-        own = resample(prompt.audio, RATE, codec.sample_rate)
-        if not trial.seconds:
-            own = read_audio(self.plan.root / trial.prompt, codec.sample_rate)[0].numpy()
-        codes = codec.encode(torch.from_numpy(own)[None])
-        voice = f"evaluation-{unique()}"
-        issue_corpus_voice(
-            self.store,
-            voice,
-            codes[0],
-            normalise(prompt.text),
-            codec.identity,
-            self.plan.corpus,
-            trial.speaker,
-            [text],
-        )
-        heard = codec.decode(codes)[0].numpy()
-        try:
-            yield voice, Prompt(resample(heard, codec.sample_rate, RATE), prompt.text)
-        finally:  # it was for this one sentence
-            speaker.gate.revoke(voice, f"trial {trial.id} of {self.plan.protocol}")
 
     def _speak(self, row: Row, trial: Trial, voice: str, text: str, take: int) -> Path | str:
         """The file that was released, or why there is none."""
@@ -319,10 +275,6 @@ class Run:
     def _lost(self, text: str, why: str) -> Values:
         return self.panel.lost(text) | {"unfinished": 1, "why": why}
 
-    def _read_prompt(self, path: str, text: str, seconds: float) -> Prompt:
-        audio = read_audio(self.plan.root / path, RATE)[0].numpy()
-        return Prompt(audio[: int(seconds * RATE)] if seconds else audio, text)
-
 
 def said_in(out: Path, row: str, id: str, take: int = 0) -> Path:
     """Where a run in OUT keeps what a row said of a trial."""
@@ -330,40 +282,11 @@ def said_in(out: Path, row: str, id: str, take: int = 0) -> Path:
     return folder / (f"{id}-take-{take}.wav" if take else f"{id}.wav")
 
 
-def split_at(audio: Audio, text: str, seconds: float) -> tuple[str, str]:
-    """What is said before and after a moment of a recording (samples,) at 16 kHz.
-
-    A word belongs to the side on which the middle between its start and the next one's lies. Both
-    parts together are the whole text, as the paper gives it to the model.
-
-    Raises:
-        InputError: The words cannot be aligned, or all of them are on one side.
-    """
-    words, dictionary = normalise(text).split(), Dictionary()
-    plain = [re.sub(r"[^a-z']", "", word.lower()) for word in words]
-    starts = Aligner().word_starts(audio, [dictionary.phones(word) for word in plain])
-    ends = [*starts[1:], len(audio) / RATE]
-    count = sum((a + b) / 2 < seconds for a, b in zip(starts, ends, strict=True))
-    if not 0 < count < len(words):
-        raise InputError(f"all words of {text[:60]!r} are on one side of {seconds:g} s")
-    return " ".join(words[:count]), " ".join(words[count:])
-
-
-def through(codec: Codec, audio: Audio) -> Audio:
-    """A recording (samples,) at the codec's rate, encoded and decoded again."""
-    return codec.decode(codec.encode(torch.from_numpy(audio)[None]))[0].numpy()
-
-
-def _wave(path: Path) -> tuple[Audio, int]:
-    samples, rate = read_samples(path)
-    return samples.mean(axis=1), rate
-
-
 def _sample(
     path: Path, text: str, before: Audio | None, prompt: Prompt | None, coded: Prompt | None
 ) -> Sample:
     """What was said, behind what it goes on from."""
-    wave, rate = _wave(path)
+    wave, rate = wave_of(path)
     if before is not None:
         wave = np.concatenate([resample(before, RATE, rate), wave])
     return Sample(wave, rate, text, prompt, coded)
