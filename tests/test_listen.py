@@ -63,7 +63,7 @@ def test_a_corpus_whose_prompts_may_not_be_used_is_not_heard(recipe, tmp_path, m
 
 
 def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, tmp_path, monkeypatch):
-    """A model of two steps does not end by itself, so it is stopped every 40 groups."""
+    """A model of two steps does not end by itself, so it is stopped every 240 groups."""
     monkeypatch.setenv("SAYSO_HOME", str(tmp_path / "home"))
     heard = []
     train_ar(recipe, report=lambda line: None)
@@ -80,7 +80,7 @@ def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, tmp_p
     def ends_soon(*given):
         codes, ended = draw(*given)
         calls[0] += 1
-        return codes, torch.full_like(ended, calls[0] % 40 == 0)
+        return codes, torch.full_like(ended, calls[0] % 240 == 0)
 
     monkeypatch.setattr(generate, "sample_group", ends_soon)
     train_nar(recipe, report=lambda line: None, hear=hear)
