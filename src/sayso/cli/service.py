@@ -86,11 +86,12 @@ def token_create(
 def token_list() -> None:
     """List the tokens, without their secrets."""
     from sayso.inference.store.ledger import stamp
-    from sayso.service.tokens import Tokens, service_folder
+    from sayso.service.tokens import SESSION, Tokens, service_folder
 
     for each in Tokens(service_folder()).all():
         state = "revoked" if each.revoked else f"until {stamp(each.expires)}"
-        voices = ", ".join(sorted(each.voices | each.own)) or "none"
+        own = {thing for thing in each.own if not thing.startswith(SESSION)}
+        voices = ", ".join(sorted(each.voices | own)) or "none"
         say(f"{each.id}: {each.name}, {each.role}, {state}, for {voices}")
 
 

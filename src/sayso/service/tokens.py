@@ -25,6 +25,7 @@ from sayso.model.errors import InputError, SaysoError
 Role = Literal["admin", "reviewer", "speaker"]
 ROLES: tuple[Role, ...] = ("admin", "reviewer", "speaker")
 EVERY = "*"
+SESSION = "session "  # before a session's id in the file of tokens; no voice's id has a space
 MAX_NAME = 60  # characters, as of a name that can be read aloud
 DAY, MINUTE = 86400.0, 60.0
 BUSY_SECONDS = 10.0
@@ -70,7 +71,7 @@ class Token:
 
     Args:
         voices: Ids it may speak in and see; `EVERY` for all. A speaker's are their own.
-        own: Voices enrolled, and sessions begun, under its name.
+        own: Voices enrolled, and sessions begun (behind `SESSION`), under its name.
         created, expires: Seconds since 1970.
         revoked: Likewise, or None.
     """
@@ -84,10 +85,14 @@ class Token:
     revoked: float | None = None
     own: frozenset[str] = frozenset()
 
-    def owns(self, thing: str) -> bool:
-        """Whether a voice or a session is this person's own; an admin's are all voices."""
-        mine = thing in self.own or (self.role == "speaker" and thing in self.voices)
-        return mine or (self.role == "admin" and not thing.startswith("s-"))
+    def owns(self, voice: str) -> bool:
+        """Whether a voice is this person's own; an admin's are all."""
+        mine = voice in self.own or (self.role == "speaker" and voice in self.voices)
+        return mine or self.role == "admin"
+
+    def began(self, session: str) -> bool:
+        """Whether a consent's session was begun under its name; an admin may not finish another's."""
+        return f"{SESSION}{session}" in self.own
 
     def sees(self, voice: str) -> bool:
         """Whether it may be told of a voice and, if its role speaks at all, speak in it."""
@@ -176,7 +181,7 @@ class Tokens:
         return token
 
     def give(self, name: str, thing: str) -> None:
-        """Note that a voice or a session is `name`'s own."""
+        """Note that a voice, or a session behind `SESSION`, is `name`'s own."""
         with self._open() as database:
             database.execute("INSERT OR IGNORE INTO own VALUES (?, ?)", (name, thing))
 

@@ -16,7 +16,7 @@ from sayso.inference.store import ledger
 
 from .errors import ProblemError, problem_of
 from .house import Desk, Hearing, caller, check_sees, house
-from .tokens import Token
+from .tokens import SESSION, Token
 from .uploads import spooled, tried, unnamed
 
 router = APIRouter()
@@ -138,7 +138,7 @@ async def start_consent(request: Request, asked: Consent, token: Caller) -> dict
         )
 
     session = await house(request).desk.ask(request, started)
-    house(request).tokens.give(token.name, session.id)
+    house(request).tokens.give(token.name, f"{SESSION}{session.id}")
     return {
         "id": session.id,
         "object": "consent",
@@ -162,7 +162,7 @@ async def finish_consent(
     A session takes one recording. A file that is no audio does not use it up.
     """
     home = house(request)
-    if not token.owns(session):
+    if not token.began(session):
         raise ProblemError(404, "session-unknown", "There is no such session of yours: start one.")
     async with spooled(home.spool, ("recording", await file.read())) as folder:
         path = await tried(folder / "recording", home.settings.upload_seconds, home.trying)
