@@ -91,7 +91,7 @@ class Token:
         return mine or self.role == "admin"
 
     def began(self, session: str) -> bool:
-        """Whether a consent's session was begun under its name; an admin may not finish another's."""
+        """Whether a consent's session was begun under its name: nobody finishes another's."""
         return f"{SESSION}{session}" in self.own
 
     def sees(self, voice: str) -> bool:
