@@ -368,24 +368,48 @@ def test_openais_client_makes_a_file_that_is_ours(service: Served, tmp_path: Pat
     assert service.call("speaker", "POST", "/v1/detect", files=files).json()["rows"]
 
 
-def test_openais_client_hears_events_and_reasons(service: Served, tmp_path: Path):
+@pytest.mark.parametrize("kind", ["wav", "mp3"])
+def test_openais_client_hears_events(service: Served, tmp_path: Path, kind: str):
     client = openai.OpenAI(api_key=service.sent["reviewer"], base_url=f"{service.url}/v1")
-    asked: Any = SAY
-
-    with client.audio.speech.with_streaming_response.create(
-        voice="own", stream_format="sse", **asked
-    ) as answer:
+    text = "The bus was late again today. Could you bring me a glass of water?"
+    asked: Any = SAY | {"input": text, "response_format": kind, "stream_format": "sse"}
+    with client.audio.speech.with_streaming_response.create(voice="own", **asked) as answer:
+        row = answer.headers["X-Sayso-Ledger-Id"]
         events = [json.loads(line[6:]) for line in answer.iter_lines() if line]
     assert {each["type"] for each in events[:-1]} == {"speech.audio.delta"}
     assert events[-1]["type"] == "speech.audio.done" and events[-1]["usage"]["input_tokens"]
-    out = tmp_path / "said.wav"
+    assert kind == "mp3" or len(events) == 3  # one of each sentence, and the end
+    out = tmp_path / f"said.{kind}"
     out.write_bytes(b"".join(base64.b64decode(each["audio"]) for each in events[:-1]))
-    assert detect(out, service.home).manifest.state == "trusted"
-    with pytest.raises(openai.PermissionDeniedError) as caught:
-        client.audio.speech.create(voice="other", **asked)
-    assert caught.value.code == "token-voice"
+    found = detect(out, service.home)
+    assert found.ours and row in found.ledger_ids
+    assert service.call("reviewer", "GET", f"/v1/manifests/{row}").status_code == 200
+
+
+def test_openais_client_is_told_the_reason(service: Served):
+    client = openai.OpenAI(api_key=service.sent["reviewer"], base_url=f"{service.url}/v1")
+    for kind in ("wav", "pcm"):  # a stream is refused before it begins
+        asked: Any = SAY | {"response_format": kind}
+        for voice, reason in (("other", "token-voice"), ("revoked", "voice-revoked")):
+            with pytest.raises(openai.PermissionDeniedError) as caught:
+                client.audio.speech.create(voice=voice, **asked)
+            assert caught.value.code == reason
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(api_key="x", base_url=f"{service.url}/v1").models.list()
+
+
+def test_a_stream_ends_with_who_hears_it(service: Served):
+    headers = {"Authorization": f"Bearer {service.sent['reviewer']}"}
+    asked = SAY | {"voice": "own", "input": "Good morning. " * 40, "response_format": "pcm"}
+    with service.client.stream("POST", "/v1/audio/speech", json=asked, headers=headers) as answer:
+        row = answer.headers["X-Sayso-Ledger-Id"]
+        assert next(answer.iter_bytes())
+    with Store.open(service.home) as store:
+        until = time.monotonic() + 120
+        while not (ends := store.entries(id=row)[2:]) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert [entry.event for entry in ends] == ["stream-cut"]
+        verify(store)
 
 
 # --- limits and places ---

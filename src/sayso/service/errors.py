@@ -62,16 +62,20 @@ class ProblemError(Exception):
         self.status, self.code, self.message = status, code, message
         self.param, self.wait, self.more = param, wait, more or {}
 
-    def response(self) -> Json:
+    def said(self) -> dict[str, Any]:
         """It as OpenAI's API says it."""
         kind = TYPES.get(self.status, "invalid_request_error")
         said = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return said | self.more
+
+    def response(self) -> Json:
+        """It as an answer."""
         headers = {"X-Sayso-Code": self.code}
         if self.wait is not None:
             headers["Retry-After"] = str(max(1, round(self.wait)))
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return Json({"error": said | self.more}, self.status, headers)
+        return Json({"error": self.said()}, self.status, headers)
 
 
 def problem_of(error: Exception) -> ProblemError:

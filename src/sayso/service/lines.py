@@ -4,9 +4,11 @@ A store belongs to the thread that opened it, and a model says one thing at a ti
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Generic, TypeVar
 
 from starlette.requests import Request
@@ -95,6 +97,36 @@ class Line(Generic[T]):
             if gone and (future.cancel() or not stay):  # what has begun ends unheard
                 raise GoneError
         return answer.result()
+
+    async def flow(self, request: Request, work: Callable[[T], Iterator[R]]) -> AsyncIterator[R]:
+        """What `work` yields in the thread, piece by piece; it is closed when its client leaves.
+
+        Errors as of `ask`.
+        """
+        loop, pieces, gone = asyncio.get_running_loop(), asyncio.Queue[R](), threading.Event()
+
+        def pump(made: T) -> None:
+            with closing(work(made)) as found:
+                for piece in found:
+                    loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                    if gone.is_set():
+                        return
+
+        done = asyncio.ensure_future(self.ask(request, pump))
+        try:
+            while True:
+                waits = asyncio.ensure_future(pieces.get())
+                await asyncio.wait({waits, done}, return_when=asyncio.FIRST_COMPLETED)
+                if not waits.done():
+                    break
+                yield waits.result()
+            waits.cancel()
+            await done
+            while not pieces.empty():
+                yield pieces.get_nowait()
+        finally:
+            gone.set()
+            done.cancel()
 
     def close(self) -> None:
         """Refuse what has not begun and wait for what has."""

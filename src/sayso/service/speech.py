@@ -1,33 +1,37 @@
-"""Speech, as OpenAI's clients ask for it: `Synthesizer.speak` behind a line.
+"""Speech, as OpenAI's clients ask for it: `Synthesizer.speak` and `stream` behind a line.
 
-What is sent is the marked file that was released. `pcm` is the samples of a released WAV: it
-carries the watermark, and its manifest is at /v1/manifests/{ledger_id}, as that of `opus` is.
+What is sent is the marked file that was released. `pcm`, and `wav` as events, leave sentence by
+sentence, each marked and looked at before; their manifest, as that of `opus`, is at
+/v1/manifests/{ledger_id}.
 """
 
 import base64
-import io
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
-import soundfile
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from sayso.inference.provenance.c2pa import sidecar_of
 from sayso.inference.synthesizer import Spoken, Synthesizer
+from sayso.model.audio import wav_header
 from sayso.model.codecs.voice_edit import Alteration
+from sayso.model.errors import SaysoError
 
-from .errors import ProblemError
+from .errors import ProblemError, problem_of
 from .house import House, caller, check_sees, house
 from .tokens import Token
 from .uploads import unnamed
 
 router = APIRouter()
 TYPES = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "opus": "audio/ogg"}
+EVENTS = "text/event-stream"
+LIVE = ("sse", "wav")
+"""Of files, only a WAV can begin before its end is known."""
 MOST_SAMPLES = 5
 PIECE = 2**15  # bytes of audio in one event
 PACE = 14.0  # characters a second, to reckon what a text will take
@@ -90,7 +94,7 @@ class Said:
     response_class=Response,
     responses={
         200: {
-            "content": {kind: {} for kind in (*TYPES.values(), "audio/pcm", "text/event-stream")},
+            "content": {kind: {} for kind in (*TYPES.values(), "audio/pcm", EVENTS)},
             "description": "Marked synthetic speech.",
         }
     },
@@ -103,7 +107,9 @@ async def speak(
     voice = asked.voice if isinstance(asked.voice, str) else asked.voice.id
     _check(home, asked)
     check_sees(token, voice)
-    about = 1.0 + len(asked.input) / PACE / asked.speed
+    if asked.response_format == "pcm" or (asked.stream_format, asked.response_format) == LIVE:
+        return await _streamed(request, asked, voice, token)
+    about = _reckoned(asked)
     home.tokens.spend_seconds(token, about, home.settings.seconds)
     took = 0.0
     try:
@@ -114,16 +120,77 @@ async def speak(
     finally:
         home.tokens.spend_seconds(token, took - about, float("inf"))
     home.metrics.audio.inc(took)
-    headers = {
-        "X-Sayso-Ledger-Id": said.spoken.ledger_id,
-        "X-Sayso-Seed": str(said.spoken.seed),
-        "X-Sayso-Seconds": f"{took:.3f}",
-        "X-Sayso-Sample-Rate": str(said.rate),
-        "X-Sayso-Synthetic": "yes",
+    spoken = said.spoken
+    headers = _headers(spoken.ledger_id, spoken.seed, said.rate) | {
+        "X-Sayso-Seconds": f"{took:.3f}"
     }
     if asked.stream_format == "sse":
-        return StreamingResponse(events(said, asked), 200, headers, "text/event-stream")
+        return StreamingResponse(events(said, asked), 200, headers, EVENTS)
     return Response(said.data, 200, headers, said.kind)
+
+
+async def _streamed(request: Request, asked: Speech, voice: str, token: Token) -> Response:
+    """Sentence by sentence: a refusal comes before the first, as an answer of its own."""
+    home, about = house(request), _reckoned(asked)
+    home.tokens.spend_seconds(token, about, home.settings.seconds)
+    chunks = home.speaking.flow(
+        request,
+        lambda synthesizer: synthesizer.stream(
+            asked.input,
+            voice,
+            asked.purpose,
+            token.name,
+            asked.seed,
+            alteration=Alteration(speed=asked.speed),
+            samples=asked.samples,
+            name=f"speech-{secrets.token_hex(8)}.wav",
+        ),
+    )
+    try:
+        first = await anext(chunks)
+    except BaseException:
+        home.tokens.spend_seconds(token, -about, float("inf"))
+        raise
+    headers = _headers(first.ledger_id, first.seed, first.sample_rate)
+    sse = asked.stream_format == "sse"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        """What leaves, until the client does."""
+        took = len(first.pcm) / 2 / first.sample_rate
+        try:
+            head = b"" if asked.response_format == "pcm" else wav_header(first.sample_rate)
+            yield _delta(head + first.pcm) if sse else head + first.pcm
+            async for chunk in chunks:
+                took += len(chunk.pcm) / 2 / first.sample_rate
+                if chunk.pcm:
+                    yield _delta(chunk.pcm) if sse else chunk.pcm
+            if sse:
+                yield _done(asked, first.ledger_id)
+        except SaysoError as error:  # it began as a success: only events can say so now
+            if not sse:
+                raise
+            yield _event({"type": "error", "error": problem_of(error).said()})
+        finally:
+            await chunks.aclose()
+            home.tokens.spend_seconds(token, took - about, float("inf"))
+            home.metrics.audio.inc(took)
+
+    kind = EVENTS if sse else f"audio/pcm;rate={first.sample_rate}"
+    return StreamingResponse(pieces(), 200, headers, kind)
+
+
+def _reckoned(asked: Speech) -> float:
+    """Seconds of audio that a text will take, about."""
+    return 1.0 + len(asked.input) / PACE / asked.speed
+
+
+def _headers(ledger_id: str, seed: int, rate: int) -> dict[str, str]:
+    return {
+        "X-Sayso-Ledger-Id": ledger_id,
+        "X-Sayso-Seed": str(seed),
+        "X-Sayso-Sample-Rate": str(rate),
+        "X-Sayso-Synthetic": "yes",
+    }
 
 
 def _check(home: House, asked: Speech) -> None:
@@ -140,8 +207,7 @@ def _check(home: House, asked: Speech) -> None:
 
 def say(home: House, synthesizer: Synthesizer, asked: Speech, voice: str, user: str) -> Said:
     """Speak into the spool and take the released file out of it: bytes, or an error and nothing."""
-    pcm = asked.response_format == "pcm"
-    suffix = "wav" if pcm else asked.response_format
+    suffix = asked.response_format
     out = home.spool / f"speech-{secrets.token_hex(8)}.{suffix}"
     try:
         with unnamed(out):
@@ -157,24 +223,26 @@ def say(home: House, synthesizer: Synthesizer, asked: Speech, voice: str, user: 
             )
         data = out.read_bytes()
     finally:
-        for path in (out, Path(f"{out}.c2pa")):
+        for path in (out, sidecar_of(out)):
             path.unlink(missing_ok=True)
-    rate = synthesizer.bundle.codec.sample_rate
-    if not pcm:
-        return Said(data, TYPES[suffix], rate, spoken)
-    samples, rate = soundfile.read(io.BytesIO(data), dtype="int16")
-    return Said(samples.astype("<i2").tobytes(), f"audio/pcm;rate={rate}", rate, spoken)
+    return Said(data, TYPES[suffix], synthesizer.bundle.codec.sample_rate, spoken)
 
 
 def events(said: Said, asked: Speech) -> Iterator[bytes]:
-    """The finished file in pieces, as server-sent events: a voice is not heard before its marks."""
+    """A finished file in pieces, as server-sent events."""
     for start in range(0, len(said.data), PIECE):
-        piece = base64.b64encode(said.data[start : start + PIECE]).decode()
-        yield _event({"type": "speech.audio.delta", "audio": piece})
-    tokens = len(asked.input.encode())
-    usage = {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens}
-    done = {"type": "speech.audio.done", "usage": usage, "ledger_id": said.spoken.ledger_id}
-    yield _event(done)
+        yield _delta(said.data[start : start + PIECE])
+    yield _done(asked, said.spoken.ledger_id)
+
+
+def _delta(data: bytes) -> bytes:
+    return _event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+
+
+def _done(asked: Speech, ledger_id: str) -> bytes:
+    size = len(asked.input)  # in characters: this model has no tokens to count
+    usage = {"input_tokens": size, "output_tokens": 0, "total_tokens": size}
+    return _event({"type": "speech.audio.done", "usage": usage, "ledger_id": ledger_id})
 
 
 def _event(content: dict) -> bytes:
