@@ -6,9 +6,8 @@ A store belongs to the thread that opened it, and a model says one thing at a ti
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from typing import Generic, TypeVar
 
 from starlette.requests import Request
@@ -98,7 +97,9 @@ class Line(Generic[T]):
                 raise GoneError
         return answer.result()
 
-    async def flow(self, request: Request, work: Callable[[T], Iterator[R]]) -> AsyncIterator[R]:
+    async def flow(
+        self, request: Request, work: Callable[[T], Iterator[R]]
+    ) -> AsyncGenerator[R, None]:
         """What `work` yields in the thread, piece by piece; it is closed when its client leaves.
 
         Errors as of `ask`.
@@ -106,26 +107,24 @@ class Line(Generic[T]):
         loop, pieces, gone = asyncio.get_running_loop(), asyncio.Queue[R](), threading.Event()
 
         def pump(made: T) -> None:
-            with closing(work(made)) as found:
-                for piece in found:
-                    loop.call_soon_threadsafe(pieces.put_nowait, piece)
-                    if gone.is_set():
-                        return
+            found = work(made)
+            for piece in found:
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                if gone.is_set() and isinstance(found, Generator):
+                    found.close()
 
         done = asyncio.ensure_future(self.ask(request, pump))
+        waits = asyncio.ensure_future(pieces.get())
         try:
-            while True:
-                waits = asyncio.ensure_future(pieces.get())
-                await asyncio.wait({waits, done}, return_when=asyncio.FIRST_COMPLETED)
+            while (await asyncio.wait({waits, done}, return_when=asyncio.FIRST_COMPLETED))[0]:
                 if not waits.done():
-                    break
+                    await done
+                    return
                 yield waits.result()
-            waits.cancel()
-            await done
-            while not pieces.empty():
-                yield pieces.get_nowait()
+                waits = asyncio.ensure_future(pieces.get())
         finally:
             gone.set()
+            waits.cancel()
             done.cancel()
 
     def close(self) -> None:
