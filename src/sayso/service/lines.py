@@ -118,10 +118,13 @@ class Line(Generic[T]):
         try:
             while (await asyncio.wait({waits, done}, return_when=asyncio.FIRST_COMPLETED))[0]:
                 if not waits.done():
-                    await done
-                    return
+                    break
                 yield waits.result()
                 waits = asyncio.ensure_future(pieces.get())
+            waits.cancel()
+            await done
+            while not pieces.empty():  # came with its end
+                yield pieces.get_nowait()
         finally:
             gone.set()
             waits.cancel()
