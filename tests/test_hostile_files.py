@@ -193,3 +193,16 @@ def test_a_root_that_is_none_is_named(tmp_path: Path):
     for root in (tmp_path / "none", tmp_path):
         done = CliRunner().invoke(app, ["detect", str(path), "--root", str(root)])
         assert isinstance(done.exception, InputError) and "--root" in str(done.exception)
+
+
+def test_who_has_no_home_may_look_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def unknown(uid: int):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "SAYSO_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    done = CliRunner().invoke(app, ["detect", "--json", str(tone(tmp_path / "a.wav"))])
+    assert done.exit_code == 4 and not json.loads(done.output)["watermark"]["present"]
+    done = CliRunner().invoke(app, ["voices"])
+    assert isinstance(done.exception, StoreError) and "SAYSO_HOME" in str(done.exception)

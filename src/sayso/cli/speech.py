@@ -1,6 +1,7 @@
 """`sayso speak | demo | detect`: sound out, and what is marked."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,7 +92,6 @@ def write_stream(sent: "Iterator[Chunk]", out: Path, home: Path) -> str:
     """
     import os
     import sys
-    from contextlib import nullcontext
 
     from sayso.inference.provenance.c2pa import kept_path, sidecar_of
     from sayso.inference.synthesizer import check_destination
@@ -154,11 +154,14 @@ def detect(
 ) -> None:
     """Say what marks files carry. Exits 0: all marked, 4: one is not, 5: one is unreadable."""
     from sayso.inference.detection import report
-    from sayso.inference.store.book import default_home
+    from sayso.inference.errors import StoreError
+    from sayso.inference.store.home import default_home
     from sayso.model.errors import InputError
 
     if root is not None and not (root.is_file() or (root / "ca").is_dir()):
         raise InputError(f"--root {root} is no certificate and no store that has one: give one.")
-    home = default_home()
-    store = root if root is not None else home if home.is_dir() else None
+    store = root
+    if root is None:
+        with suppress(StoreError):  # who has no home has no store, and may look all the same
+            store = home if (home := default_home()).is_dir() else None
     raise typer.Exit(report.run(paths, store, as_json, pictures))
