@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ from sayso.inference.detection.detector import detect
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.model.bundle import BUNDLED
-from sayso.model.errors import InputError
+from sayso.model.errors import CheckpointError, InputError
 from sayso.service import tokens as tokens_module
 from sayso.service.app import create_app
 from sayso.service.door import HEADERS, MAY, OPEN
-from sayso.service.house import Settings, empty_spool
+from sayso.service.house import Settings, prepare
 from sayso.service.lines import FullError, GoneError, Line
 from sayso.service.serve import check_place
 from sayso.service.tokens import ROLES, SpentError, TokenError, Tokens, service_folder
@@ -493,8 +494,10 @@ def test_nothing_of_a_killed_process_stays_in_the_spool(tmp_path: Path):
     left = settings.folder / "spool" / "speech-1.wav"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"RIFF")
-    empty_spool(settings)
+    prepare(settings)
     assert not left.exists()
+    with pytest.raises(CheckpointError):
+        prepare(replace(settings, model=tmp_path / "none"))
 
 
 def test_the_service_is_loaded_by_its_verbs_alone():

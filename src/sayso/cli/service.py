@@ -42,7 +42,6 @@ def serve(
     from sayso.model.bundle import BUNDLED
     from sayso.service.house import Settings
     from sayso.service.serve import serve
-    from sayso.service.tokens import Tokens
 
     settings = Settings(
         model=model or BUNDLED,
@@ -56,14 +55,7 @@ def serve(
         upload_seconds=most_upload,
         queue=queue,
     )
-    if admin is not None:
-        tokens = Tokens(settings.folder)
-        for old in tokens.all():
-            if (old.name, old.role) == (admin, "admin"):
-                tokens.revoke(old.id)
-        say(f"token of {admin}, shown once: {tokens.create(admin, 'admin', days=1)}")
-    say(f"http{'s' if certificate else ''}://{host}:{port}/")
-    serve(settings, host, port, certificate, key, behind_proxy, workers)
+    serve(settings, host, port, certificate, key, behind_proxy, workers, admin, say)
 
 
 @token.command("create")

@@ -157,13 +157,17 @@ class House:
             line.close()
 
 
-def empty_spool(settings: Settings) -> None:
-    """Put released files of killed processes into the spool, and remove them: nobody waits.
+def prepare(settings: Settings) -> None:
+    """Open everything once, so that what is wrong is said before anybody is served.
 
-    Done before any process serves.
+    That also puts released files of killed processes into the spool; they are removed from it, for
+    nobody waits for them.
+
+    Raises:
+        SaysoError: As `Synthesizer` says.
     """
     with Store.open(settings.home) as store:
-        Gate(store)
+        Synthesizer(settings.model, store, settings.device)
     shutil.rmtree(settings.folder / "spool", ignore_errors=True)
 
 

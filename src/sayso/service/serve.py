@@ -4,6 +4,7 @@ import dataclasses
 import ipaddress
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -12,7 +13,8 @@ from fastapi import FastAPI
 from sayso.model.errors import InputError
 
 from .app import create_app
-from .house import Settings, empty_spool
+from .house import Settings, prepare
+from .tokens import Tokens
 
 PASSED = "SAYSO_SERVE"
 """The settings, from the process that starts the others."""
@@ -27,15 +29,20 @@ def serve(
     key: Path | None = None,
     behind_proxy: bool = False,
     workers: int = 1,
+    admin: str | None = None,
+    tell: Callable[[str], None] = print,
 ) -> None:
     """Serve until told to stop.
 
     Args:
+        admin: A name to make a fresh admin's token for, for a day; its former one ends.
+        tell: Shows that token, this once, and the address.
         certificate, key: PEM files, for TLS.
         behind_proxy: A proxy on the way does TLS.
         workers: Processes over the one store, each with its own model.
     Raises:
         InputError: Anybody between could read tokens and voices.
+        SaysoError: Model, marks or store cannot be used, as `Synthesizer` says.
     """
     check_place(host, certificate is not None and key is not None, behind_proxy)
     if not 1 <= workers <= 64 or not 0 <= port < 2**16:
@@ -44,7 +51,14 @@ def serve(
         if not file.is_file():
             raise InputError(f"There is no file {file}.")
     settings = dataclasses.replace(settings, secure=certificate is not None or behind_proxy)
-    empty_spool(settings)
+    prepare(settings)
+    if admin is not None:
+        tokens = Tokens(settings.folder)
+        for old in tokens.all():
+            if (old.name, old.role) == (admin, "admin"):
+                tokens.revoke(old.id)
+        tell(f"token of {admin}, shown once: {tokens.create(admin, 'admin', days=1)}")
+    tell(f"http{'s' if certificate else ''}://{host}:{port}/")
     os.environ[PASSED] = json.dumps(dataclasses.asdict(settings), default=str)
     uvicorn.run(
         "sayso.service.serve:from_environment",
