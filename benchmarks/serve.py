@@ -132,13 +132,14 @@ def load(clients: int, seconds: float) -> None:
                     client.headers["Authorization"] = f"Bearer {server.token}"
                     while time.monotonic() < until:
                         began = time.monotonic()
-                        asked = SAY | {"input": draw.choice(TEXTS)}
+                        text = " ".join(draw.sample(TEXTS, draw.randrange(1, 4)))
+                        asked = SAY | {"input": text, "response_format": "pcm"}
                         with client.stream("POST", "/v1/audio/speech", json=asked) as answer:
-                            first = 0.0
-                            for _ in answer.iter_bytes():
-                                first = first or time.monotonic() - began
+                            first, size = 0.0, 0
+                            for data in answer.iter_bytes():
+                                first, size = first or time.monotonic() - began, size + len(data)
                         took = time.monotonic() - began
-                        found.append((answer.status_code, first, took, dict(answer.headers)))
+                        found.append((answer.status_code, first, took, dict(answer.headers), size))
                         if answer.status_code == 429:
                             time.sleep(min(float(answer.headers["retry-after"]), 5.0))
 
@@ -152,7 +153,7 @@ def load(clients: int, seconds: float) -> None:
                 thread.join()
             spent = time.monotonic() - began
             good = [each for each in found if each[0] == 200]
-            spoken = sum(float(each[3]["x-sayso-seconds"]) for each in good)
+            spoken = sum(each[4] / 2 / int(each[3]["x-sayso-sample-rate"]) for each in good)
             print(f"{count} clients, {spent:.0f} s: {Counter(each[0] for each in found)}")
             assert {each[0] for each in found} <= {200, 429}
             for name, place in (("first audio", 1), ("whole", 2)):
