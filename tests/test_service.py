@@ -27,6 +27,7 @@ from starlette.testclient import TestClient
 
 from sayso.cli import app as cli
 from sayso.inference.detection.detector import detect
+from sayso.inference.gate import Gate
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.model.bundle import BUNDLED
@@ -487,6 +488,20 @@ def test_nobody_listens_in(host: str):
     check_place(host, tls=False, behind_proxy=True)
     for own in ("127.0.0.1", "::1", "localhost"):
         check_place(own, tls=False, behind_proxy=False)
+
+
+def test_two_processes_use_a_fresh_store_at_once(tmp_path: Path):
+    with Store.open(tmp_path / "home"):
+        pass
+    together = threading.Barrier(4)
+
+    def use(_: int) -> list[str]:
+        with Store.open(tmp_path / "home") as store:
+            together.wait()
+            return Gate(store).notes
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(use, range(4))) == [[]] * 4
 
 
 def test_nothing_of_a_killed_process_stays_in_the_spool(tmp_path: Path):

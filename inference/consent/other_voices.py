@@ -160,10 +160,12 @@ def install_bundled_voice(store: Store, folder: Path) -> str:
         raise RefusedError(
             "prompt-changed", f"The prompt in {folder} is not the one in its receipt."
         )
-    found = store.voice(receipt.voice)
-    if found is None or (found.record_id != receipt.record_id and not found.revoked):
-        store.enrol(receipt.voice, receipt.record_id, token, {"codes": pack_codes(codes)}, issuer)
-    return receipt.voice
+    name, record, secret = receipt.voice, receipt.record_id, {"codes": pack_codes(codes)}
+    with store.exclusive():  # two processes may use a fresh store at once
+        found = store.voice(name)
+        if found is None or (found.record_id != record and not found.revoked):
+            store.enrol(name, record, token, secret, issuer)
+    return name
 
 
 def issue_corpus_voice(
