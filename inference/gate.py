@@ -276,6 +276,12 @@ class Gate:
         with self.store.transaction():
             self.store.append("stream-cut", grant.id, details)
 
+    def take_up(self, grant_id: str, data: bytes) -> None:
+        """Go on with a grant that the ledger says was given, and with what has left under it."""
+        self._marked[grant_id] = ""
+        if data:
+            self._streams[grant_id] = bytearray(data)
+
     def give_back(self, grant: Grant) -> None:
         """Give up a grant under which nothing was released: it counts to no quota any more."""
         if self._marked.pop(grant.id, None) is None:

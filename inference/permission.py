@@ -21,6 +21,7 @@ from .store.store import Store
 
 MAX_TEXT = 1_000_000
 GRANT_SECONDS = 3600.0  # from authorise to release
+GIVEN = ("granted", "part", "resumed")  # the rows that give one, the last two of long texts
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,11 @@ class Asked:
     codec: str | None = None
 
 
-def allowed(store: Store, asked: Asked) -> tuple[Voice, Receipt]:
+def allowed(store: Store, asked: Asked, counted: bool = True) -> tuple[Voice, Receipt]:
     """The voice and its receipt, if that allows what is asked.
+
+    Args:
+        counted: Whether it must be within the quotas; not if it was counted before.
 
     Raises:
         RefusedError: With the code of the first check that failed. Which users, purposes and
@@ -121,7 +125,8 @@ def allowed(store: Store, asked: Asked) -> tuple[Voice, Receipt]:
             f"Voice {name!r} was enrolled with codec {receipt.codec[:12]}, this model has "
             f"{asked.codec[:12]}: enrol the voice with this model",
         )
-    _within_quota(store, receipt, spoken_characters(text))
+    if counted:
+        _within_quota(store, receipt, spoken_characters(text))
     return found, receipt
 
 
@@ -169,7 +174,7 @@ def unusable(store: Store, grant: Grant, streamed: bool = False) -> RefusedError
         streamed: Whether a part of what it allows has left.
     """
     rows = store.entries(id=grant.id)
-    given = next((entry for entry in rows if entry.event == "granted"), None)
+    given = next((entry for entry in reversed(rows) if entry.event in GIVEN), None)
     now = store.now()
     if (
         not grant.id
@@ -179,7 +184,7 @@ def unusable(store: Store, grant: Grant, streamed: bool = False) -> RefusedError
         != given.content["text_commitment"]
     ):
         return RefusedError("grant-unknown", f"The gate never gave the grant {grant.id!r}.")
-    if [entry.event for entry in rows] != ["granted", "streamed"][: 1 + streamed]:
+    if [entry.event for entry in rows if entry.event not in GIVEN] != ["streamed"] * streamed:
         return RefusedError("grant-used", f"The grant {grant.id!r} was used: ask again.")
     if now >= ledger.seconds(given.time) + GRANT_SECONDS:
         return RefusedError(

@@ -136,7 +136,8 @@ class Synthesizer:
         out = Path(out)
         check_destination(out)
         check_outside(self.store.home, out)
-        manner = self._manner(text, seed, sampling, alteration, samples)
+        pieces(text)  # what cannot be spoken is refused before anything is granted
+        manner = self.manner(seed, sampling, alteration, samples)
         grant, spoken = self._ask(text, voice, purpose, user, manner)
         seed = manner.seed
         try:
@@ -183,48 +184,61 @@ class Synthesizer:
         Args:
             name: In the ledger and the manifest.
         """
-        manner = self._manner(text, seed, sampling, alteration, samples)
+        pieces(text)  # what cannot be spoken is refused before anything is granted
+        manner = self.manner(seed, sampling, alteration, samples)
         grant, spoken = self._ask(text, voice, purpose, user, manner)
         rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
-        start, held, texts = 0.0, list[Tensor](), list[str]()
+        start = 0.0
         try:
-            sounds = speech_of(self.bundle, grant, spoken, replace(manner, hurry=True))
-            for index, (piece, sound) in enumerate(zip(spoken, sounds, strict=True)):
-                texts.append(piece.text)
-                for again in range(1, 1 + TRIES):
-                    try:
-                        audio = torch.cat([*held, sound])
-                        pcm = self.gate.let_out(grant, audio, rate, self.marks, manner.seed)
-                    except MarkError:
-                        if index + 1 < len(spoken):
-                            held.append(sound)
-                            break  # with the next sentence it will hold them
-                        if again == TRIES or len(sound) > SHORT_SECONDS * rate:
-                            raise
-                        more = replace(manner, seed=manner.seed + again)
-                        [sound] = speech_of(self.bundle, grant, [piece], more, index)
-                        continue
-                    yield Chunk(pcm, rate, " ".join(texts), start, grant.id, manner.seed)
-                    start, held, texts = start + len(pcm) / 2 / rate, [], []
-                    break
+            for _, said, pcm in self.stretches(grant, spoken, replace(manner, hurry=True)):
+                yield Chunk(pcm, rate, said, start, grant.id, manner.seed)
+                start += len(pcm) / 2 / rate
             made = self.gate.end_stream(grant, rate, name, card, self.marks, self.ca, manner.seed)
         except BaseException:  # GeneratorExit, too: whoever listened went away
             self.gate.cut(grant, rate, self.marks)
             raise
         yield Chunk(b"", rate, "", start, grant.id, manner.seed, made.manifest)
 
-    def _manner(
+    def stretches(
+        self, grant: Grant, spoken: list[Piece], manner: Manner, first: int = 0
+    ) -> Iterator[tuple[int, str, bytes]]:
+        """Let the sentences of a grant out, from number `first` on: see `Gate.let_out`.
+
+        Returns:
+            How many are said by now, the words of this stretch, and its samples.
+        """
+        rate = self.bundle.codec.sample_rate
+        held, texts = list[Tensor](), list[str]()
+        sounds = speech_of(self.bundle, grant, spoken[first:], manner, first)
+        for index, sound in enumerate(sounds, first):
+            texts.append(spoken[index].text)
+            for again in range(1, 1 + TRIES):
+                try:
+                    audio = torch.cat([*held, sound])
+                    pcm = self.gate.let_out(grant, audio, rate, self.marks, manner.seed)
+                except MarkError:
+                    if index + 1 < len(spoken):
+                        held.append(sound)
+                        break  # with the next sentence it will hold them
+                    if again == TRIES or len(sound) > SHORT_SECONDS * rate:
+                        raise
+                    more = replace(manner, seed=manner.seed + again)
+                    [sound] = speech_of(self.bundle, grant, spoken[index:], more, index)
+                    continue
+                yield index + 1, " ".join(texts), pcm
+                held, texts = [], []
+                break
+
+    def manner(
         self,
-        text: str,
-        seed: int | None,
-        sampling: Sampling | None,
-        alteration: Alteration | None,
-        samples: int,
+        seed: int | None = None,
+        sampling: Sampling | None = None,
+        alteration: Alteration | None = None,
+        samples: int = 1,
     ) -> Manner:
-        """How to speak; InputError for what cannot be spoken, before anything is granted."""
+        """How to speak, by the arguments of `speak`; InputError likewise."""
         if seed is not None and not 0 <= seed < 2**63:
             raise InputError(f"seed {seed}: give 0 to {2**63 - 1}")
-        pieces(text)
         alteration = alteration or Alteration()
         if not 1 <= samples <= MOST_SAMPLES:
             raise InputError(f"{samples} samples: give 1 to {MOST_SAMPLES}")

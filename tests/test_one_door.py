@@ -45,6 +45,7 @@ SILENT = {
 SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),
     *("--speed", "--pitch", "--formant", "--samples", "--model", "--device"),
+    *("--file", "--resume"),  # a text out of a file, granted as a whole
     "--stream",  # through the same gate, sentence by sentence
     "--lexicon",  # changes what is asked for, before it is asked
 }
@@ -53,6 +54,8 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "gate.Gate.authorise": "asks",
     "synthesizer.Synthesizer.speak": "asks",
     "synthesizer.Synthesizer.stream": "asks",
+    "synthesizer.Synthesizer.stretches": "is given a grant, and asks again for each",
+    "long_grants.grant_part": "asks for a part of what was granted",
     "finishing.unpacked": "bytes that were given, as samples",
     "saying.speech_of": "is given a grant",
     "permission.unpack_prompt": "of what a grant opened",
@@ -88,8 +91,8 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "errors.Json.render": "JSON",
 }
 MAKERS = {  # call -> the only files that may make it
-    "Grant": {"inference/gate.py"},
-    "store.grant": {"inference/gate.py"},
+    "Grant": {"inference/gate.py", "inference/long_grants.py"},
+    "store.grant": {"inference/gate.py", "inference/long_grants.py"},
     "read_sealed": {"inference/store/store.py", "inference/store/checking.py"},
     "read_key": {"inference/store/sealed.py", "inference/store/checking.py"},
     "Engine": {"inference/saying.py", "inference/nobody.py"},
@@ -98,9 +101,11 @@ MAKERS = {  # call -> the only files that may make it
     "codec.hear": {"inference/saying.py", "inference/consent/changes.py"},
     "codec.as_prompt": {"inference/nobody.py", "src/sayso/listen.py"},
     "synthesise": {"benchmarks/attacks.py"},
-    "authorise": {"inference/synthesizer.py"},
+    "authorise": {"inference/synthesizer.py", "inference/book.py"},
     "gate.mark": {"inference/synthesizer.py"},
     "gate.release": {"inference/synthesizer.py"},
+    "gate.take_up": {"inference/long_grants.py"},
+    "grant_part": {"inference/book.py"},
     "gate.let_out": {"inference/synthesizer.py"},
     "finish_stretch": {"inference/gate.py"},
     "synthesizer.speak": {
@@ -193,7 +198,12 @@ def test_every_public_name_is_known():
     names = {"RefusedError", "Sampling", "SaysoError", "Store", "Synthesizer", "detect"}
     assert set(sayso.__all__) == names
     own = {name for name, _ in inspect.getmembers(Synthesizer, inspect.isfunction)}
-    assert {name for name in own if not name.startswith("_")} == {"speak", "stream"}
+    assert {name for name in own if not name.startswith("_")} == {
+        "speak",
+        "stream",
+        "stretches",
+        "manner",
+    }
 
 
 def public_functions() -> Iterator[tuple[str, Callable]]:

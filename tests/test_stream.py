@@ -11,7 +11,7 @@ from sayso.inference.detection.detector import Detector
 from sayso.inference.errors import MarkError, RefusedError
 from sayso.inference.finishing import unpacked
 from sayso.inference.gate import Gate
-from sayso.inference.saying import Manner, speech_of
+from sayso.inference.saying import speech_of
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
@@ -67,7 +67,7 @@ def test_a_stream_says_what_a_file_says(speaker, monkeypatch):
     monkeypatch.setattr(speaker.marks, "embed", lambda audio, *_: audio)
     monkeypatch.setattr(speaker.marks, "demand", lambda *_: 1.0)
     stream = b"".join(chunk.pcm for chunk in speaker.stream(TEXT, "nobody", seed=3))
-    manner = Manner(3, speaker.bundle.sampling)
+    manner = speaker.manner(3)
     grant, spoken = speaker._ask(TEXT, "nobody", "research", "me", manner)
     whole = []
     for sound in speech_of(speaker.bundle, grant, spoken, manner):

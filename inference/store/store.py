@@ -135,7 +135,7 @@ class Store(Book):
             if before is not None:
                 keys.destroy(sealed.key_path(self.home, before.record_id))
 
-    def grant(self, voice: Voice, grant_id: str, details: dict) -> bytes:
+    def grant(self, voice: Voice, grant_id: str, details: dict, event: str = "granted") -> bytes:
         """Log a grant, inside a `transaction`, and give the prompt's codes that it allows.
 
         The one way to a voice's data: none without a row.
@@ -144,7 +144,7 @@ class Store(Book):
             StoreError: The codes or their key were changed or are missing.
         """
         codes = sealed.read_sealed(self._database, self.home, voice, "codes")
-        self.append("granted", grant_id, details)
+        self.append(event, grant_id, details)
         return codes
 
     def open_release(self, grant_id: str, destination: Path) -> None:

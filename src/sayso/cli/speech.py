@@ -20,8 +20,17 @@ app = typer.Typer()
 @app.command()
 def speak(
     voice: Annotated[str, typer.Option(help="Id of an enrolled voice; `nobody` is bundled.")],
-    text: Annotated[str, typer.Option(help="What to say.")],
-    out: Annotated[Path, typer.Option(help="File to write: .wav, .flac, .mp3, .ogg or .opus.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="File (.wav, .flac, .mp3, .ogg, .opus); with --file a folder."),
+    ],
+    text: Annotated[str | None, typer.Option(help="What to say.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A long text instead, .txt or .md: a file for each chapter.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --file where it was interrupted.")
+    ] = False,
     purpose: Annotated[str, typer.Option(help="What for; the receipt must allow it.")] = "research",
     user: Annotated[str | None, typer.Option(help="Who asks; the login name by default.")] = None,
     seed: Annotated[
@@ -58,6 +67,10 @@ def speak(
     from sayso.model.errors import InputError
     from sayso.model.text.markup import read_lexicon, respell
 
+    if (text is None) == (file is None) or (resume and file is None) or (stream and file):
+        raise InputError("Give --text or --file; --resume goes with --file, --stream with --text.")
+    text = text if file is None else read_text(file)
+    assert text is not None
     text = text if lexicon is None else respell(text, read_lexicon(lexicon))
     alteration = Alteration(speed, pitch, formant)
     synthesizer = Synthesizer(model or BUNDLED, device=device)
@@ -69,6 +82,15 @@ def speak(
             sampling = replace(sampling, top_p=top_p)
         except ValueError as error:
             raise InputError(f"--top-p: {error}") from None
+    if file is not None:
+        from sayso.inference.book import read_out
+
+        manner = synthesizer.manner(seed, sampling, alteration, samples)
+        with Bar() as bar:
+            read = read_out(
+                synthesizer, text, voice, out, purpose, user, manner, resume, bar.report
+            )
+        return say(f"{out}: {len(read)} files, each marked, C2PA manifest and .srt beside it")
     if stream:
         sent = synthesizer.stream(
             text, voice, purpose, user, seed, sampling, alteration, samples, out.name
@@ -79,6 +101,43 @@ def speak(
         f"{spoken.path}: {spoken.seconds:.2f} s, watermark found ({spoken.watermark_score:.2f}), "
         f"C2PA signed, ledger {spoken.ledger_id}, seed {spoken.seed}"
     )
+
+
+def read_text(path: Path) -> str:
+    """A text file's text; InputError if it is not UTF-8, or too long to be granted at once."""
+    from sayso.inference.permission import MAX_TEXT
+    from sayso.model.errors import InputError
+    from sayso.model.files import read_regular
+
+    if path.suffix.lower() not in (".txt", ".md"):
+        raise InputError(f"--file {path}: give .txt or .md (pandoc makes one of an EPUB).")
+    try:
+        return read_regular(path, 4 * MAX_TEXT).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise InputError(f"--file {path} is not UTF-8: save it as UTF-8.") from None
+
+
+class Bar:
+    """How far a long text is, with minutes left: a bar in a terminal; used as a context."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+        columns = BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), "left"
+        self.progress = Progress(*columns, console=Console(stderr=True))
+        self.task = self.progress.add_task("", total=None)
+
+    def __enter__(self) -> "Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def report(self, said: int, all: int) -> None:
+        """Called after each sentence: characters said and to say."""
+        self.progress.update(self.task, completed=said, total=all)
 
 
 def write_stream(sent: "Iterator[Chunk]", out: Path, home: Path) -> str:

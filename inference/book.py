@@ -1,0 +1,211 @@
+"""A long text into a folder: one marked WAV for each part, with its manifest and a transcript.
+
+A part is a stream (`Gate.let_out`) into a file that is not finished: all that lies on the disk is
+marked, and in the ledger from its first sentence on. `book.json` in the folder says how far it is;
+after an interruption the next sentence is said. What lies there is taken up again only if it is
+what was written: each sentence is sealed with the store's key.
+"""
+
+import dataclasses
+import hashlib
+import hmac
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sayso.model.audio import wav_header
+from sayso.model.errors import InputError
+from sayso.model.files import MOST_JSON, check_outside, read_regular, replace_file
+from sayso.model.text.book import Part, parts_of, sentences_of
+
+from .consent.session import login_name
+from .long_grants import begin, grant_part
+from .nobody import INVENTED, NOBODY, own_nobody
+from .permission import Asked
+from .provenance.c2pa import sidecar_of
+from .saying import Manner, limit_seconds, most_characters, own_seed
+from .synthesizer import Synthesizer
+
+STATE = "book.json"
+Tell = Callable[[int, int], None]
+"""Told after each sentence: characters said and to say."""
+
+
+def read_out(
+    speaker: Synthesizer,
+    text: str,
+    voice: str,
+    folder: Path,
+    purpose: str,
+    user: str | None,
+    manner: Manner,
+    resume: bool = False,
+    tell: Tell = lambda said, all: None,
+) -> list[Path]:
+    """Say a long text in an enrolled voice, into files `01-TITLE.wav`, `.wav.c2pa`, `.srt`.
+
+    The gate grants and counts the whole text once. Of the text no more than a part is in memory as
+    sound. Everything may be interrupted at any time.
+
+    Args:
+        voice, purpose, user: As of `Synthesizer.speak`.
+        folder: A new or empty one; with `resume`, that of the interrupted call.
+        manner: Of `Synthesizer.manner`.
+
+    Raises:
+        InputError: The text cannot be spoken, or the folder does not fit; before anything is said.
+        RefusedError, UnfinishedError, MarkError, StoreError: As of `Synthesizer.speak`.
+    """
+    check_outside(speaker.store.home, folder / STATE)
+    parts = parts_of(text)
+    if not parts:
+        raise InputError("The text has nothing that can be spoken: write at least one word.")
+    for part in parts:  # what cannot be spoken is refused before anything is granted
+        sentences_of(part.text, 100)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if voice == NOBODY:
+        voice = own_nobody(speaker.gate, speaker.bundle, limit_seconds(INVENTED))
+    altered, codec = manner.alteration.changes_voice, speaker.bundle.codec.identity
+    user = user if user is not None else login_name()
+    asked = Asked(voice, purpose, user, text, altered=altered, codec=codec)
+    state: dict[str, Any]
+    if resume:
+        state = _read_state(folder, digest, asked)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty: give a new folder, or --resume.")
+        grant = speaker.gate.authorise(
+            *(asked.voice, asked.purpose, asked.user, text),
+            altered=asked.altered,
+            codec=asked.codec,
+        )
+        begin(speaker.gate, grant)
+        state = {
+            "grant": grant.id,
+            "text": digest,
+            "voice": voice,
+            "purpose": purpose,
+            "user": user,
+        }
+        state |= {"done": [], "part": None}
+        _write_state(folder, state)
+    said = sum(len(part.text) for part in parts if part.number in state["done"])
+    for part in parts:
+        if part.number not in state["done"]:
+            own = dataclasses.replace(manner, seed=own_seed(manner.seed, part.number, 0))
+            whole = sum(len(part.text) for part in parts)
+            _say_part(speaker, part, asked, folder, own, state, lambda n: tell(said + n, whole))  # noqa: B023
+            said += len(part.text)
+    return [folder / _name(part) for part in parts]
+
+
+def _say_part(
+    speaker: Synthesizer,
+    part: Part,
+    asked: Asked,
+    folder: Path,
+    manner: Manner,
+    state: dict[str, Any],
+    tell: Callable[[int], None],
+) -> None:
+    rate, out = speaker.bundle.codec.sample_rate, folder / _name(part)
+    key = speaker.marks.keyed.key if speaker.marks.keyed else b""
+    draft, header = out.with_name(f".{out.name}.part"), wav_header(rate)
+    begun, data = state["part"], b""
+    if begun is not None:
+        data = _left(draft, begun["stretches"], header, begun["tag"], key)
+        if begun["stretches"] == []:
+            begun = None
+    again = begun["grant"] if begun else ""
+    grant = grant_part(speaker.gate, state["grant"], asked, part.number, part.text, again, data)
+    state["part"] = begun = begun or {"grant": grant.id, "stretches": [], "tag": ""}
+    spoken = sentences_of(part.text, most_characters(speaker.bundle, grant))
+    first = begun["stretches"][-1]["sentences"] if begun["stretches"] else 0
+    with draft.open("r+b" if data else "wb") as file:
+        file.seek(len(data))
+        file.truncate()
+        if not data:
+            file.write(header)
+        for done, text, pcm in speaker.stretches(grant, spoken, manner, first):
+            file.write(pcm)
+            file.flush()
+            os.fsync(file.fileno())
+            begun["stretches"].append({"sentences": done, "bytes": len(pcm), "text": text})
+            begun["tag"] = _tag(key, begun["tag"], pcm)
+            _write_state(folder, state)
+            tell(len(part.text) * done // len(spoken))
+    card = speaker.bundle.card_hash
+    made = speaker.gate.end_stream(
+        grant, rate, out.name, card, speaker.marks, speaker.ca, manner.seed
+    )
+    replace_file(sidecar_of(out), made.manifest, 0o644)
+    replace_file(out.with_suffix(".srt"), _transcript(begun["stretches"], rate).encode(), 0o644)
+    os.replace(draft, out)
+    state |= {"done": [*state["done"], part.number], "part": None}
+    _write_state(folder, state)
+
+
+def _left(draft: Path, stretches: list[dict], header: bytes, tag: str, key: bytes) -> bytes:
+    """What has left of a part, if it is still what was written."""
+    if not stretches:
+        return b""
+    size = len(header) + sum(each["bytes"] for each in stretches)
+    with draft.open("rb") as file:
+        data = file.read(size)  # a killed process may have written more: it is said again
+    found, place = "", len(header)
+    for each in stretches:
+        found = _tag(key, found, data[place : place + each["bytes"]])
+        place += each["bytes"]
+    if not hmac.compare_digest(found, tag) or data[: len(header)] != header:
+        raise InputError(f"{draft} was changed: it is not taken up again. Begin anew.")
+    return data
+
+
+def _tag(key: bytes, before: str, pcm: bytes) -> str:
+    return hmac.new(key, b"sayso book" + before.encode() + pcm, hashlib.sha256).hexdigest()
+
+
+def _name(part: Part) -> str:
+    title = re.sub(r"[^a-z0-9]+", "-", part.title.lower()).strip("-")[:40]
+    return f"{part.number:02d}{'-' + title if title else ''}.wav"
+
+
+def _transcript(stretches: list[dict], sample_rate: int) -> str:
+    """What is said when, as SubRip."""
+    lines, start = [], 0
+    for number, each in enumerate(stretches, 1):
+        stop = start + each["bytes"] // 2
+        span = " --> ".join(_clock(place / sample_rate) for place in (start, stop))
+        lines.append(f"{number}\n{span}\n{each['text']}\n")
+        start = stop
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{milliseconds:03d}"
+
+
+def _read_state(folder: Path, digest: str, asked: Asked) -> dict[str, Any]:
+    file = folder / STATE
+    try:
+        state = json.loads(read_regular(file, MOST_JSON))
+        own = [state[name] for name in ("text", "voice", "purpose", "user")]
+        begun = state["part"] or {"grant": "", "stretches": [], "tag": ""}
+        good = isinstance(state["grant"] + begun["grant"] + begun["tag"], str)
+        good &= all(int(each["sentences"]) and int(each["bytes"]) for each in begun["stretches"])
+        if not good or not isinstance(state["done"], list):
+            raise ValueError("it was changed")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read ({error}): there is nothing to resume.") from None
+    if own != [digest, asked.voice, asked.purpose, asked.user]:
+        raise InputError(f"{file} is of another text, voice, purpose or user: give the same ones.")
+    return state
+
+
+def _write_state(folder: Path, state: dict[str, Any]) -> None:
+    replace_file(folder / STATE, json.dumps(state).encode())

@@ -1,0 +1,157 @@
+"""Long texts: parts, one grant, marked files, transcripts, and going on where it was stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sayso.inference.book import read_out
+from sayso.inference.detection.detector import Detector
+from sayso.inference.errors import RefusedError
+from sayso.inference.long_grants import begin, grant_part
+from sayso.inference.permission import Asked
+from sayso.inference.store.checking import verify
+from sayso.inference.store.store import Store
+from sayso.inference.synthesizer import Synthesizer
+from sayso.model.audio import read_audio
+from sayso.model.errors import InputError
+from sayso.model.text.book import PART_CHARACTERS, parts_of, sentences_of
+
+TEXT = """# The Cat
+
+The cat sat on the mat. It was a cold day.
+
+* * *
+
+# The Bus
+
+The bus was late again today.
+"""
+
+
+@pytest.fixture
+def speaker(tmp_path) -> Synthesizer:
+    return Synthesizer(store=Store.open(tmp_path / "home"))
+
+
+def read(speaker: Synthesizer, folder: Path, **how) -> list[Path]:
+    return read_out(speaker, TEXT, "nobody", folder, "research", "me", speaker.manner(1), **how)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_parts_are_chapters_and_long_ones_are_cut_between_paragraphs():
+    first, second = parts_of(TEXT)
+    assert (first.number, first.title, second.title) == (1, "The Cat", "The Bus")
+    assert first.text in TEXT and "mat" in first.text and "late" not in first.text
+    long = "CHAPTER I. Down\n\n" + "A word or two of it.\n\n" * 600
+    cut = parts_of(long)
+    assert [part.title for part in cut] == ["CHAPTER I. Down"] * 2
+    assert max(len(part.text) for part in cut) <= PART_CHARACTERS
+    assert sum(part.text.count("word") for part in cut) == 600
+    assert parts_of("* * *\n\n---") == []
+
+
+def test_headings_and_paragraphs_have_their_pauses_and_no_sentence_is_lost():
+    heading, cat, day = sentences_of(parts_of(TEXT)[0].text, 100)
+    assert heading.pause and day.pause and heading.pause > day.pause and cat.pause is None
+    many = sentences_of("The cat sat on the mat. " * 100, 100)
+    assert len(many) == 100 and many[-1].pause
+
+
+def test_a_text_becomes_marked_files_with_transcripts_and_is_counted_once(speaker, tmp_path):
+    told, out = [], tmp_path / "out"
+    files = read(speaker, out, tell=lambda *far: told.append(far))
+    assert [file.name for file in files] == ["01-the-cat.wav", "02-the-bus.wav"]
+    detector = Detector(speaker.store.home)
+    ids = []
+    for file in files:
+        found = detector.detect(file)
+        assert found.manifest.state == "trusted"
+        assert found.ledger_ids == (found.manifest.ledger_id,)
+        ids.append(found.manifest.ledger_id)
+        seconds = read_audio(file, 24_000).shape[1] / 24_000
+        last = file.with_suffix(".srt").read_text().split(" --> ")[-1][:12]
+        assert float(last[6:].replace(",", ".")) == pytest.approx(seconds, abs=0.01)
+    assert told == sorted(told) and told[-1][0] == told[-1][1]
+    assert len(set(ids)) == 2
+    (grant,) = speaker.store.entries("granted")
+    assert speaker.store.used(grant.content["receipt_id"])[0] == 1
+    assert not list(out.glob(".*"))
+    verify(speaker.store)
+    with pytest.raises(InputError, match="not empty"):
+        read(speaker, out)
+
+
+def test_an_interrupted_text_goes_on_at_the_next_sentence(speaker, tmp_path):
+    out, left = tmp_path / "out", []
+
+    def kill(said, all):
+        left.append(said)
+        raise Killed
+
+    with pytest.raises(Killed):
+        read(speaker, out, tell=kill)
+    (draft,) = out.glob(".*.part")
+    begun = draft.read_bytes()
+    draft.write_bytes(begun + b"more than was noted")
+    with pytest.raises(Killed):
+        read(speaker, out, resume=True, tell=kill)
+    files = read(speaker, out, resume=True)
+    said = "".join(file.with_suffix(".srt").read_text() for file in files)
+    assert all(said.count(word) == 1 for word in ("The Cat", "mat", "cold", "Bus.", "late"))
+    assert files[0].read_bytes().startswith(begun)
+    assert Detector(speaker.store.home).detect(files[0]).manifest.state == "trusted"
+    assert [row.event for row in speaker.store.entries(id=speaker.store.entries("part")[0].id)] == [
+        *("part", "streamed", "resumed", "resumed", "released"),
+    ]
+    verify(speaker.store)
+
+
+def test_what_was_changed_or_revoked_meanwhile_does_not_go_on(speaker, tmp_path):
+    out = tmp_path / "out"
+
+    def kill(said, all):
+        raise Killed
+
+    with pytest.raises(Killed):
+        read(speaker, out, tell=kill)
+    (draft,) = out.glob(".*.part")
+    begun = draft.read_bytes()
+    draft.write_bytes(begun[:-2] + b"xx")
+    with pytest.raises(InputError, match="was changed"):
+        read(speaker, out, resume=True)
+    draft.write_bytes(begun)
+    with pytest.raises(InputError, match="another text"):
+        read_out(
+            speaker,
+            TEXT + "More.",
+            *("nobody", out, "research", "me", speaker.manner(1)),
+            resume=True,
+        )
+    speaker.gate.revoke("nobody")
+    with pytest.raises(RefusedError, match="voice-revoked"):
+        read(speaker, out, resume=True)
+
+
+def test_a_part_is_only_of_what_was_granted(speaker):
+    codec = speaker.bundle.codec.identity
+    asked = Asked("nobody", "research", "me", TEXT, codec=codec)
+    grant = speaker.gate.authorise("nobody", "research", "me", TEXT, codec=codec)
+    with pytest.raises(RefusedError, match="grant-unknown"):  # not begun as a long one
+        grant_part(speaker.gate, grant.id, asked, 1, "The cat sat on the mat.")
+    begin(speaker.gate, grant)
+    speaker.gate.give_back(grant)
+    assert not speaker.store.entries("given-back")
+    for wrong, text in (
+        (asked, "The dog sat on the mat."),
+        (replace(asked, text="Another text."), "Another text."),
+        (replace(asked, purpose="advertising"), "The cat sat on the mat."),
+    ):
+        with pytest.raises(RefusedError):
+            grant_part(speaker.gate, grant.id, wrong, 1, text)
+    part = grant_part(speaker.gate, grant.id, asked, 1, "The cat sat on the mat.")
+    with pytest.raises(RefusedError, match="grant-unknown"):
+        grant_part(speaker.gate, grant.id, asked, 2, "The cat sat on the mat.", again=part.id)
