@@ -61,11 +61,13 @@ def main() -> None:
     """Collect the statements of some readers, or of all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("readers", nargs="*", help=", ".join(COUNTS), metavar="READER")
-    ears = load_ears()
+    parser.add_argument("--draw", type=int, default=1, help="1 made rules change, 2 came after")
+    asked, ears = parser.parse_args(), load_ears()
     VOICES.update(FRESH)
-    for name in parser.parse_args().readers or COUNTS:
-        author = Author(name, 20261125, NAMES, REPLACED, AROUND)
-        collect(f"fresh_{name}", author, *COUNTS[name], ears)
+    for name in asked.readers or COUNTS:
+        author = Author(name, 20261124 + asked.draw, NAMES, REPLACED, AROUND)
+        kept = f"fresh_{name}" if asked.draw == 1 else f"fresh{asked.draw}_{name}"
+        collect(kept, author, *COUNTS[name], ears)
 
 
 if __name__ == "__main__":
