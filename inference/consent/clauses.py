@@ -78,7 +78,8 @@ class Difference:
             heard = _said(self.heard.split())
             if LIGHT.issuperset(heard):
                 return MAX_LIGHT
-            long = sum(len(sounds(word)) for word in heard) > MOST_FOREIGN
+            # a word of another script has no sounds here, and was said
+            long = sum(len(sounds(word)) or 1 + MOST_FOREIGN for word in heard) > MOST_FOREIGN
             return NEVER if long else MAX_FOREIGN
         least = MAX_ANNOUNCED if self.announced else MAX_DOUBT
         further = min(len(self.shown.split()), max(1, len(self.heard.split()))) - 1
