@@ -2,7 +2,8 @@
 
 `python -m benchmarks.decode` (random weights; `--layers 2` for a quick look). A cached step has to
 read every weight and the cache once, so bytes read over the read bandwidth, measured in the same
-run, is the least time a step can take on this machine.
+run, is the least time a step can take on this machine. `--bundled` asks the engine to say 16
+sentences with the bundled model instead, in batches of 1, 4 and 16 rows, interleaved.
 """
 
 import argparse
@@ -13,6 +14,9 @@ from collections.abc import Callable
 import torch
 
 from sayso.model.ar import AR, ARConfig
+from sayso.model.bundle import load_bundle
+from sayso.model.engine import Engine, Request
+from sayso.model.text.normalization import pieces
 from sayso.model.transformer import Cache, Size
 
 FRAME_RATE = 75  # EnCodec's
@@ -64,13 +68,56 @@ def measure(G: int, size: Size, text: int, prompt: float, repeats: int) -> dict[
     return {"cached": cached, "naive": naive, "prefill": prefill, "bytes": read}
 
 
+SENTENCES = """The cat sat on the mat and looked at the quiet garden. It was a bright cold day
+in April. The clocks were striking thirteen, and nobody was surprised. Where were you this
+morning? She had thought about it for a long time before she answered the question. We walked
+along the river until the sun went down. Then it rained. Nobody had brought an umbrella, so we
+waited under the bridge. In the end a farmer took us home in his old truck. It smelled of
+apples. That night we slept very well. In the morning there was bread and butter on the table. A
+letter lay beside it. Good morning. The bus was late again today. The train was not."""
+
+
+def bundled(repeats: int) -> None:
+    """CPU seconds of AR and NAR for a second of speech: of each batch size the median."""
+    bundle = load_bundle(device="cpu")
+    texts = [piece.text for piece in pieces(SENTENCES)]
+    prompt = torch.randint(0, bundle.codec.codebook_size, (bundle.codec.codebooks, 150))
+    known = bundle.tokenizer.encode("I was never born, and this voice is not the voice of anyone.")
+    spent: dict[int, list[float]] = {1: [], 4: [], 16: []}
+    for seed in range(1 + repeats):
+        for rows, times in spent.items():
+            asked = [
+                Request(
+                    known + bundle.tokenizer.encode(text),
+                    prompt,
+                    400,
+                    bundle.model.generator(seed),
+                    bundle.sampling,
+                    len(known),
+                )
+                for text in texts
+            ]
+            start = time.process_time()
+            said = Engine(bundle.model, rows).answer(asked)
+            work = time.process_time() - start
+            times.append(work * bundle.codec.frame_rate / sum(s.codes.shape[1] for s in said))
+    medians = {rows: statistics.median(times[1:]) for rows, times in spent.items()}
+    print(f"bundled model, {len(texts)} sentences, {torch.get_num_threads()} threads")
+    print("| rows | CPU s for a second of speech | times as much speech as alone |\n|---|---|---|")
+    for rows, each in medians.items():
+        print(f"| {rows} | {each:.3f} | {medians[1] / each:.2f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--text", type=int, default=100, help="text tokens")
     parser.add_argument("--prompt", type=float, default=6.0, help="seconds of speech so far")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--bundled", action="store_true", help="the bundled model, in batches")
     args = parser.parse_args()
+    if args.bundled:
+        return bundled(max(1, args.repeats // 6))
     size = Size(layers=args.layers)
     bandwidth = read_bandwidth()
     print(

@@ -7,12 +7,12 @@ from sayso.model.ar import AR, ARConfig, clip_to_groups
 from sayso.model.audio import read_audio
 from sayso.model.bundle import BUNDLED
 from sayso.model.codecs.load import load_codec
+from sayso.model.engine import pad
 from sayso.model.generate import generate_ar
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import normalise
 from sayso.model.text.tokenizers import load_tokenizer
 from sayso.model.transformer import Size
-from sayso.model.valle2 import pad
 
 MOST_STEPS = 400
 
