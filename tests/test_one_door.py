@@ -109,6 +109,7 @@ MAKERS = {  # call -> the only files that may make it
     "grant_part": {"inference/book.py"},
     "gate.let_out": {"inference/synthesizer.py"},
     "finish_stretch": {"inference/gate.py"},
+    "synthesizer.stream": {"src/sayso/cli/speech.py", "src/sayso/service/speech.py"},
     "synthesizer.speak": {
         "src/sayso/cli/speech.py",
         "src/sayso/demo.py",

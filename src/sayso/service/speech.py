@@ -35,10 +35,7 @@ LIVE = ("sse", "wav")
 MOST_SAMPLES = 5
 PIECE = 2**15  # bytes of audio in one event
 PACE = 14.0  # characters a second, to reckon what a text will take
-REFUSED_FIELDS = {
-    "instructions": "This model takes no instructions: it says the text in the voice as it is.",
-    "pitch": "Pitch is not changed here: see sayso speak --pitch.",
-}
+NO_INSTRUCTIONS = "This model takes no instructions: it says the text in the voice as it is."
 
 
 class Voice(BaseModel):
@@ -121,9 +118,8 @@ async def speak(
         home.tokens.spend_seconds(token, took - about, float("inf"))
     home.metrics.audio.inc(took)
     spoken = said.spoken
-    headers = _headers(spoken.ledger_id, spoken.seed, said.rate) | {
-        "X-Sayso-Seconds": f"{took:.3f}"
-    }
+    headers = _headers(spoken.ledger_id, spoken.seed, said.rate)
+    headers["X-Sayso-Seconds"] = f"{took:.3f}"
     if asked.stream_format == "sse":
         return StreamingResponse(events(said, asked), 200, headers, EVENTS)
     return Response(said.data, 200, headers, said.kind)
@@ -197,9 +193,8 @@ def _check(home: House, asked: Speech) -> None:
     if asked.model != home.model_name:
         message = f"The model here is {home.model_name!r}."
         raise ProblemError(404, "model-unknown", message, "model")
-    for name, why in REFUSED_FIELDS.items():
-        if getattr(asked, name, None):
-            raise ProblemError(400, "field-refused", why, name)
+    if asked.instructions:
+        raise ProblemError(400, "field-refused", NO_INSTRUCTIONS, "instructions")
     if len(asked.input) > home.settings.text:
         message = f"The text has {len(asked.input)} characters; at most {home.settings.text} are "
         raise ProblemError(400, "text-too-long", message + "taken at once: send it in parts.")
