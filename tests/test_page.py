@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,6 @@ import soundfile
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")
-pytest.importorskip("playwright.sync_api", reason="NOT TESTED: the page. No playwright here.")
-pytest.importorskip("axe_playwright_python", reason="NOT TESTED: the page. No axe here.")
-
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from conftest import Clock
 from sayso.inference.consent import session
@@ -30,9 +26,13 @@ from sayso.service.house import Settings
 from served import serving
 from test_enrol import READING, SPRING, WORDS
 
+MISSING = "NOT TESTED: the page. Install the extra `page` and chromium."
+playwright: Any = pytest.importorskip("playwright.sync_api", reason=MISSING)
+axe: Any = pytest.importorskip("axe_playwright_python.sync_playwright", reason=MISSING)
+expect = playwright.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
-    pytest.skip("NOT TESTED: the page. There is no chromium here.", allow_module_level=True)
+    pytest.skip(MISSING, allow_module_level=True)
 if not (BUNDLED / "codec" / "config.json").is_file():
     pytest.skip(f"no bundled model: {BUNDLED} is missing", allow_module_level=True)
 PICTURES = os.environ.get("SAYSO_PICTURES")
@@ -40,7 +40,7 @@ LEAD, TAIL = 2.0, 6.0  # seconds of a quiet room before and behind the reading
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
+def browser(tmp_path: Path) -> Iterator[Any]:
     """Chromium, whose microphone hears Philip's consent in a quiet room."""
     read, rate = soundfile.read(READING, dtype="float32")
     heard = resample(read, rate, 48_000)
@@ -51,17 +51,17 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     arguments = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
     arguments += [f"--use-file-for-fake-audio-capture={tmp_path}/microphone.wav%noloop"]
     arguments += ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-    with sync_playwright() as running:
+    with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
         browser.close()
 
 
-def look(page: Page, name: str) -> None:
+def look(page: Any, name: str) -> None:
     """No serious fault of accessibility in either theme; pictures, if they are asked for."""
     for theme in ("dark", "light"):
         page.emulate_media(color_scheme=theme)
-        found = Axe().run(page).response["violations"]
+        found = axe.Axe().run(page).response["violations"]
         serious = [each for each in found if each["impact"] in ("serious", "critical")]
         said = [(each["id"], each["nodes"][0]["html"]) for each in serious]
         assert not said, (name, theme, said)
@@ -76,7 +76,7 @@ def look(page: Page, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_reviewer_enrols_speaks_checks_and_revokes(
-    browser: Browser, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    browser: Any, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
     clock.now = SPRING
     monkeypatch.setattr(session, "draw_words", lambda statement: WORDS)
