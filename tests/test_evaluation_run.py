@@ -17,7 +17,7 @@ from sayso.evaluation.summary import eq23, mark_nearest, oracle, summarise
 from sayso.evaluation.voices import split_at
 from sayso.inference.detection.detector import detect
 from sayso.inference.store.store import Store
-from sayso.model.audio import read_audio
+from sayso.model.audio import read_audio, seconds_of
 from sayso.model.bundle import BUNDLED
 from sayso.model.errors import CorpusError, InputError
 from speech import KATHLEEN
@@ -60,18 +60,23 @@ def plan(**more) -> Plan:
 
 
 def test_speech_goes_through_the_gate_and_each_voice_is_withdrawn(store, panel, tmp_path):
-    one = replace(plan(models={"mini": BUNDLED}, corpus="Kathleen"), trials=trials()[2:3])
-    run = Run(one, tmp_path / "out", panel, store)
+    goes_on = Trial("on", "kathleen", TEXTS["3"], clip("3"), TEXTS["3"], 1.5, clip("3"))
+    both = replace(plan(models={"mini": BUNDLED}, corpus="Kathleen"), trials=[trials()[2], goes_on])
+    run = Run(both, tmp_path / "out", panel, store)
     list(run.work())
     found = run.results()
     assert found and found["order"] == ["recordings", "through the codec", "mini"]
     assert found["rows"]["mini"]["unfinished"]["value"] == 0 and found["time"]["mini"] > 0
     said = tmp_path / "out/speech/mini/5.wav"
     assert detect(said, store.home).manifest.state == "trusted"
-    assert {e.content["path"] for e in store.entries("released")} == {str(said)}
+    behind = tmp_path / "out/speech/mini/on.wav"  # judged behind its prefix, which is not in it
+    whole = found["trials"][1]["rows"]["mini"]["seconds"]
+    assert whole == pytest.approx(1.5 + seconds_of(behind), abs=1e-3)
+    assert {e.content["path"] for e in store.entries("released")} == {str(said), str(behind)}
     voices = [each for each in store.voices() if each.voice.startswith("evaluation-")]
-    assert len(voices) == 1 and voices[0].revoked
-    assert [p.suffix for p in (tmp_path / "out").rglob("*") if p.parent.name == "mini"] == [".wav"]
+    assert len(voices) == 2 and all(voice.revoked for voice in voices)
+    sounds = {path for path in (tmp_path / "out").rglob("*") if path.suffix == ".wav"}
+    assert sounds == {said, behind}
 
 
 def test_prompts_that_are_recordings_need_a_corpus(store, panel, tmp_path):

@@ -122,8 +122,8 @@ def test_the_list_of_f5_tts_is_read(tmp_path):
     ("name", "text", "why"),
     [
         ("a.tsv", "id\ttext\tspeaker\na\t\tnobody\n", "line 2: no usable text"),
-        ("a.tsv", "id\ttext\na\tHello.\n", "speaker or prompt"),
-        ("a.tsv", "id\ttext\tprompt\na\tHello.\tx.wav\n", "prompt_text"),
+        ("a.tsv", "id\ttext\na\tHello.\n", "no usable speaker"),
+        ("a.tsv", "id\ttext\tspeaker\tprompt\na\tHello.\tme\tx.wav\n", "prompt_text"),
         ("a.tsv", "id\ttext\tspeaker\na\tHello.\tme\na\tBye.\tme\n", "1 ids occur twice"),
         ("a.tsv", "id\ttext\tspeaker\n../a\tHello.\tme\n", "no file's name"),
         ("a.tsv", "id\ttext\tspeaker\tseconds\na\tHello.\tme\tthree\n", "seconds"),

@@ -65,13 +65,14 @@ def run(
     from sayso.evaluation.metrics import Panel, usual_metrics
     from sayso.evaluation.protocols import make_list
     from sayso.evaluation.report import write_report
-    from sayso.evaluation.run import Plan, Run, shard_of
+    from sayso.evaluation.run import Plan, Run, shard_of, take_own_gpu
     from sayso.inference.ranking import ENOUGH
     from sayso.inference.recognisers import load_ears
     from sayso.inference.store.store import Store
     from sayso.model.bundle import BUNDLED
 
     part, of = shard_of(shard)
+    take_own_gpu()
     chosen = make_list(protocol, root, trials, voice or ["nobody"], most)
     known = {"librispeech": "LibriSpeech", "vctk": "VCTK"}
     plan = Plan(

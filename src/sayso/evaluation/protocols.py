@@ -117,8 +117,8 @@ def make_list(
     Args:
         root: LibriSpeech's test-clean (or the folder it lies in), VCTK, or the folder that the
             paths of a published list start from.
-        published: For `folder`: a TSV with the columns of `Trial` (id, text, and speaker or prompt
-            and prompt_text, at least), or F5-TTS's LibriSpeech-PC list (.lst).
+        published: For `folder`: a TSV with the columns of `Trial` (id, speaker and text at
+            least; prompt with prompt_text), or F5-TTS's LibriSpeech-PC list (.lst).
         voices: For `hard`: ids of voices of the store.
         most: Only so many, evenly chosen.
 
@@ -211,8 +211,7 @@ def _read_tsv(path: Path) -> list[Trial]:
     for number, row in enumerate(rows, 2):
         given = {name: (row.get(name) or "").strip() for name in COLUMNS}
         seconds = given.pop("seconds") or "0"
-        lost = [name for name in ("id", "text") if not given[name]]
-        lost += ["speaker or prompt"] if not (given["speaker"] or given["prompt"]) else []
+        lost = [name for name in ("id", "speaker", "text") if not given[name]]
         lost += ["prompt_text"] if given["prompt"] and not given["prompt_text"] else []
         lost += ["seconds"] if not seconds.replace(".", "", 1).isdecimal() else []
         if lost:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sayso.inference.errors import MarkError
 from sayso.inference.recognisers import RATE
@@ -102,6 +103,13 @@ def shard_of(text: str = "", environment: Mapping[str, str] = os.environ) -> tup
     if not found or int(found[1]) >= int(found[2]):
         raise InputError(f"--shard {text!r}: give i/n with i from 0 to n - 1, such as 0/2")
     return int(found[1]), int(found[2])
+
+
+def take_own_gpu(environment: Mapping[str, str] = os.environ) -> None:
+    """Of several processes that torchrun or SLURM started on a machine, each has one GPU."""
+    local = environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID"))
+    if local is not None and torch.cuda.is_available():
+        torch.cuda.set_device(int(local) % torch.cuda.device_count())
 
 
 class Run:
