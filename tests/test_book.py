@@ -1,10 +1,12 @@
 """Long texts: parts, one grant, marked files, transcripts, and going on where it was stopped."""
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sayso.cli.speech import read_text
 from sayso.inference.book import read_out
 from sayso.inference.detection.detector import Detector
 from sayso.inference.errors import RefusedError
@@ -16,6 +18,7 @@ from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
 from sayso.model.text.book import PART_CHARACTERS, parts_of, sentences_of
+from sayso.model.text.epub import MOST_BYTES
 
 TEXT = """# The Cat
 
@@ -155,3 +158,60 @@ def test_a_part_is_only_of_what_was_granted(speaker):
     part = grant_part(speaker.gate, grant.id, asked, 1, "The cat sat on the mat.")
     with pytest.raises(RefusedError, match="grant-unknown"):
         grant_part(speaker.gate, grant.id, asked, 2, "The cat sat on the mat.", again=part.id)
+
+
+CONTAINER = (
+    '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+    '<rootfile full-path="in/book.opf"/></rootfiles></container>'
+)
+PACKAGE = (
+    '<package xmlns="http://www.idpf.org/2007/opf"><manifest><item id="b" href="b%20c.xhtml"/>'
+    '<item id="a" href="a.xhtml"/><item id="n" href="notes.xhtml"/></manifest>'
+    '<spine><itemref idref="a"/><itemref idref="b"/><itemref idref="n" linear="no"/>'
+    "</spine></package>"
+)
+PAGES = {
+    "in/a.xhtml": "<html><head><title>No</title><style>p {}</style></head><body><h1>The <b>Cat</b>"
+    "</h1><p>The cat\nsat on<br/>the mat.</p><script src='x'/><p>It was &amp; is.</p>"
+    "</body></html>",
+    "in/b c.xhtml": "<html><body><nav>No</nav><h2>The Bus</h2><div>Late<p>again.</p></div>"
+    "</body></html>",
+    "in/notes.xhtml": "<p>No</p>",
+}
+
+
+def epub(path: Path, **changes: str) -> Path:
+    names = {"META-INF/container.xml": CONTAINER, "in/book.opf": PACKAGE} | PAGES
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in (names | changes).items():
+            file.writestr(name, text)
+    return path
+
+
+def test_an_epub_is_its_headings_and_paragraphs_in_reading_order(tmp_path):
+    text = read_text(epub(tmp_path / "book.epub"))
+    assert text.split("\n\n") == [
+        *("# The Cat", "The cat sat on the mat.", "It was & is.", "## The Bus", "Late", "again."),
+    ]
+    assert [part.title for part in parts_of(text)] == ["The Cat", "The Bus"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"META-INF/container.xml": "<container/>"},
+        {"in/book.opf": PACKAGE.replace("a.xhtml", "missing.xhtml")},
+        {"in/book.opf": PACKAGE[:-20]},
+        {"in/a.xhtml": "<p>" + " " * (MOST_BYTES + 1)},
+    ],
+)
+def test_a_damaged_epub_is_refused_in_one_line(tmp_path, changes):
+    with pytest.raises(InputError, match=r"book\.epub"):
+        read_text(epub(tmp_path / "book.epub", **changes))
+    (tmp_path / "book.epub").write_bytes(b"PK not")
+    with pytest.raises(InputError, match="no whole EPUB"):
+        read_text(tmp_path / "book.epub")
+    for name, data in (("book.txt", b"\xff\xfe"), ("book.pdf", b"")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError):
+            read_text(tmp_path / name)

@@ -26,7 +26,7 @@ def speak(
     ],
     text: Annotated[str | None, typer.Option(help="What to say.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="A long text instead, .txt or .md: a file for each chapter.")
+        Path | None, typer.Option(help="A long text, .txt, .md or .epub: a file for each chapter.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --file where it was interrupted.")
@@ -104,13 +104,16 @@ def speak(
 
 
 def read_text(path: Path) -> str:
-    """A text file's text; InputError if it is not UTF-8, or too long to be granted at once."""
+    """The text of a file; InputError if it is not UTF-8, no whole EPUB, or too long."""
     from sayso.inference.permission import MAX_TEXT
     from sayso.model.errors import InputError
     from sayso.model.files import read_regular
+    from sayso.model.text.epub import read_epub
 
+    if path.suffix.lower() == ".epub":
+        return read_epub(path)
     if path.suffix.lower() not in (".txt", ".md"):
-        raise InputError(f"--file {path}: give .txt or .md (pandoc makes one of an EPUB).")
+        raise InputError(f"--file {path}: give .txt, .md or .epub.")
     try:
         return read_regular(path, 4 * MAX_TEXT).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
