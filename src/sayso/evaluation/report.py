@@ -101,6 +101,7 @@ def tables(found: dict[str, Any]) -> str:
     there = [column for column in COLUMNS if any(column.name in row for row in rows)]
     first = [column for column in there if column.name in FIRST]
     speakers = len({trial["speaker"] for trial in found["trials"]})
+    sure = " and that over speakers" if speakers > 1 else ", of this one speaker"
     judges = "; ".join(
         f"{name}: {j['model']} ({j['version']}, {j['hash'][:12] or 'no weights'})"
         for name, j in run["metrics"].items()
@@ -108,10 +109,10 @@ def tables(found: dict[str, Any]) -> str:
     lines = [
         f"# Evaluation: {run['protocol']}",
         "",
-        f"{len(found['trials'])} utterances of {speakers} speakers, {len(found['left out'])} left "
-        f"out; list {run['list'][:12]}, seed {run['seed']}. In brackets 95 % of bootstraps over "
-        f"utterances. ↓ ↑: less or more than *{found['order'][0]}* on the same utterances, 0 "
-        "outside the intervals over utterances and over speakers.",
+        f"{len(found['trials'])} utterances, speakers: {speakers}, left out: "
+        f"{len(found['left out'])}; list {run['list'][:12]}, seed {run['seed']}. In brackets 95 % "
+        f"of bootstraps over utterances. ↓ ↑: less or more than *{found['order'][0]}* on the same "
+        f"utterances, 0 outside the interval over utterances{sure}.",
         "",
         *_table(found, first, "work"),
         "",
