@@ -75,9 +75,12 @@ def read_out(
     if resume:
         state = _read_state(folder, digest, asked)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty: give a new folder, or --resume.")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise InputError(f"{folder} is not empty: give a new folder, or --resume.")
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}): give another.") from None
         grant = speaker.gate.authorise(
             *(asked.voice, asked.purpose, asked.user, text),
             altered=asked.altered,

@@ -84,8 +84,9 @@ def test_a_text_becomes_marked_files_with_transcripts_and_is_counted_once(speake
     assert speaker.store.used(grant.content["receipt_id"])[0] == 1
     assert not list(out.glob(".*"))
     verify(speaker.store)
-    with pytest.raises(InputError, match="not empty"):
-        read(speaker, out)
+    for folder, why in ((out, "not empty"), (files[0], "cannot be made")):
+        with pytest.raises(InputError, match=why):
+            read(speaker, folder)
 
 
 def test_an_interrupted_text_goes_on_at_the_next_sentence(speaker, tmp_path):

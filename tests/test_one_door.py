@@ -177,12 +177,14 @@ def test_every_verb_is_known():
 @pytest.mark.parametrize("voice", ["nobody", "a-stranger"])
 def test_no_verb_speaks_without_a_grant(revoked: Path, voice: str):
     say = ["speak", "--voice", voice, "--text", "Hi.", "--out"]
+    (revoked / "a.md").write_text("# Hi\n\nThere.")
     calls = [
         [*say, "a.wav"],
         [*say, "a.opus", "--samples", "3"],
         [*say, "a.mp3", "--speed", "1.5"],
         [*say, "a.wav", "--stream"],
         [*say, "-", "--stream"],
+        ["speak", "--voice", voice, "--file", "a.md", "--out", "book"],
         [*say, "a.flac", "--pitch", "3", "--formant", "1.1"],
         [*say, "a.wav", "--user", "*", "--purpose", "*", "--seed", "1", "--top-p", "0.5"],
         ["demo"],
