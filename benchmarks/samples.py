@@ -2,19 +2,22 @@
 
 Spoken by the bundled model through the gate, marked like everything else, first try, seed 0. The
 store they come from is thrown away; its root certificate stays beside them, so that `sayso detect
-docs/samples --root docs/samples/root.pem` finds them trusted.
+docs/samples --root docs/samples/root.pem` finds them trusted. `--before kathleen.wav`, what a model
+of before said of the same, draws docs/mini.png: the recording, before, now.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.speak import SENTENCES, enrol, kept_out, short_sentences
 from sayso.inference.provenance.c2pa import export_ca
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
+from sayso.model.audio import read_audio
 from sayso.model.codecs.voice_edit import Alteration
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "samples"
@@ -23,7 +26,9 @@ OUT = Path(__file__).resolve().parents[1] / "docs" / "samples"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", type=Path, default=Path("../shared/corpora"))
-    corpora = parser.parse_args().corpora
+    parser.add_argument("--before", type=Path, help="To be compared in docs/mini.png.")
+    given = parser.parse_args()
+    corpora = given.corpora
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
     said: list[tuple[str, str, str]] = []
@@ -47,9 +52,27 @@ def main() -> None:
         enrol(speaker, "reader", "LibriSpeech", readers[0], [text])
         say(f"reader-{readers[0].speaker}", text, "reader")
         export_ca(store.home / "ca", OUT / "root.pem")
+    if given.before is not None:
+        files = {"recording": target.path, "before": given.before, "now": OUT / "kathleen.wav"}
+        draw(files, OUT.parent / "mini.png")
     rows = "".join(f"| [{n}.wav]({n}.wav) | {v} | {t} |\n" for n, v, t in said)
     (OUT / "README.md").write_text(HEAD + rows)
     print(rows)
+
+
+def draw(files: dict[str, Path], out: Path) -> None:
+    """Spectrograms, one below the other, of the same sentence."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    places = figure.subplots(len(files), sharex=True)
+    for axes, (name, file) in zip(places, files.items(), strict=True):
+        audio = read_audio(file, 24_000)[0].numpy()
+        audio = audio / np.abs(audio).max() + 1e-6
+        axes.specgram(audio, NFFT=512, Fs=24_000, noverlap=384, vmin=-130, vmax=-40)
+        axes.set(ylabel=f"{name}, Hz", ylim=(0, 8000))
+    axes.set(xlabel="seconds")
+    figure.savefig(out, dpi=80)
 
 
 HEAD = """# Samples

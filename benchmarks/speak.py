@@ -46,6 +46,10 @@ from sayso.training.readers import Utterance, read_corpus
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 HELD_OUT_EVERY = {"kathleen": 47, "librispeech-clips": 11}
+LEARNT_FROM = {  # models, codecs or decoder: one recording in so many is listened to
+    **{"kathleen": 20, "librispeech-clips": 1, "ljspeech-part": 20},
+    **{"vctk-p239": 30, "speechocean762-adults": 6},
+}
 READERS, EACH = 20, 5
 TIME = (
     "An utterance takes about 4 s of one core: three times 100 need 20 minutes of a free core, "
@@ -99,10 +103,11 @@ def prompt_of(utterance: Utterance, root: Path) -> Trial:
 def nearest_person(run: Run, ears: Ears, corpora: Path) -> dict[str, Any]:
     """Who of those the model or its codec learnt from is most like a voice, by mean embedding."""
     people: dict[str, list[np.ndarray]] = {}
-    for corpus, every in (("kathleen", 20), ("librispeech-clips", 1)):
+    for corpus, every in LEARNT_FROM.items():
         for utterance in read_corpus(corpus, corpora / corpus)[::every]:
             windows = ears.voices(read_audio(utterance.path, RATE)[0].numpy())
-            people.setdefault(f"{corpus} {utterance.speaker}", []).append(windows)
+            if len(windows):
+                people.setdefault(f"{corpus} {utterance.speaker}", []).append(windows)
     done = [json.loads(path.read_bytes()) for path in sorted((run.out / "trials").glob("*.json"))]
     said = [each["rows"][MODEL][0] for each in done]
     voice = embedding(np.array([each["own"] for each in said if "own" in each]))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sayso.model.bundle import Bundle
+from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.engine import Engine, Request
 from sayso.model.errors import UnfinishedError
 from sayso.model.text.normalization import normalise
@@ -20,13 +21,17 @@ INVENTED = "I was never born, and this voice is not the voice of anyone."
 MOST_SEEDS = 20
 
 
-def invent(bundle: Bundle, seconds: float, first_seed: int = 0) -> tuple[Tensor, int]:
+def invent(
+    bundle: Bundle, seconds: float, first_seed: int = 0, edit: Alteration | None = None
+) -> tuple[Tensor, int]:
     """Prompt codes (K', T) that a model makes up with no prompt at all, and the seed that ended.
 
     Args:
         seconds: The longest that `INVENTED` may take.
+        edit: Takes the voice away from those that the model learnt from.
 
     Raises:
+        InputError: The codec cannot edit.
         UnfinishedError: It did not end for any of `MOST_SEEDS` seeds.
     """
     ids = bundle.tokenizer.encode(normalise(INVENTED))
@@ -36,7 +41,10 @@ def invent(bundle: Bundle, seconds: float, first_seed: int = 0) -> tuple[Tensor,
         request = Request(ids, nothing, limit, bundle.model.generator(seed), bundle.sampling)
         [(codes, finished)] = Engine(bundle.model).answer([request])
         if finished and codes.shape[1] >= bundle.codec.frame_rate:
-            return bundle.codec.as_prompt(codes), seed
+            prompt = bundle.codec.as_prompt(codes)
+            if edit is not None and not edit.neutral:
+                prompt = bundle.codec.encode(bundle.codec.hear(prompt, edit)[None])[0]
+            return prompt, seed
     raise UnfinishedError(
         f"the model made up no voice that ended within {limit} frames, in {MOST_SEEDS} tries: "
         "train it longer"
@@ -47,6 +55,7 @@ def own_nobody(gate: Gate, bundle: Bundle, seconds: float) -> str:
     """The id under which `nobody` speaks with a model: made up, and registered, at first asking.
 
     Raises:
+        InputError: The card asks for an edit that the codec cannot do.
         UnfinishedError: The model cannot make one up.
         StoreError: The store is unreadable or was changed.
     """
@@ -56,7 +65,9 @@ def own_nobody(gate: Gate, bundle: Bundle, seconds: float) -> str:
         return NOBODY
     own = f"{NOBODY}-{identity[:12]}"
     if gate.store.voice(own) is None:
-        codes, seed = invent(bundle, seconds, int(bundle.card.get(NOBODY, {}).get("seed", 0)))
+        how = bundle.card.get(NOBODY, {})
+        edit = Alteration(pitch=how.get("pitch", 0.0), formant=how.get("formant", 1.0))
+        codes, seed = invent(bundle, seconds, int(how.get("seed", 0)), edit)
         source = f"made by the model of card {bundle.card_hash[:12]}, seed {seed}"
         issue_own_voice(gate.store, own, codes, normalise(INVENTED), identity, source)
     return own

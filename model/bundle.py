@@ -15,8 +15,8 @@ from .sampling import Sampling
 from .text.tokenizers import Tokenizer, load_tokenizer
 from .valle2 import Extras, Valle2, pure_ar, pure_nar
 
-PARTS = ("codec", "timbre")
-"""On the card, with the identity of what makes the codes."""
+PARTS = ("codec", "timbre", "decoder")
+"""On the card, with the identity of what makes the codes and the sound of them."""
 BUNDLED = ASSETS / "mini"
 """The model that ships with the package."""
 
@@ -69,7 +69,7 @@ def load_bundle(folder: Path = BUNDLED, device: str = "auto") -> Bundle:
         ("ar codebook_size", ar.codebook_size, codec.codebook_size),
         ("nar codebook_size", nar.codebook_size, codec.codebook_size),
         ("nar codebooks", nar.codebooks, codec.codebooks),
-        ("codec on the card", named, codec.parts),
+        ("codec on the card", named, codec.parts | codec.sound_parts),
     ):
         if got != wanted:
             raise CheckpointError(

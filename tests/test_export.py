@@ -15,10 +15,10 @@ from sayso.inference.errors import RefusedError
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.listen import listen
-from sayso.model import corpora
+from sayso.model import corpora, generate
 from sayso.model.card import read_card
 from sayso.model.codecs.world import WorldConfig, analyse
-from sayso.model.errors import CheckpointError, InputError, SaysoError
+from sayso.model.errors import CheckpointError, InputError
 from sayso.model.files import file_hash, write_json
 from sayso.training import commands
 from sayso.training.fitting.bpe import fit_text
@@ -122,7 +122,16 @@ def test_the_model_speaks_as_its_own_nobody_through_the_gate(model, tmp_path):
     assert sorted(p.name for p in tmp_path.glob("*.wav")) == ["a.wav", "b.wav"]
 
 
-def test_the_model_speaks_in_the_voice_of_a_held_out_reader(recipe):
+def test_the_model_speaks_in_the_voice_of_a_held_out_reader(recipe, monkeypatch):
+    """A model of four steps ends anywhere, so it is stopped every 200 groups."""
+    draw, calls = generate.sample_group, [0]
+
+    def ends_late(*given):
+        codes, ended = draw(*given)
+        calls[0] += 1
+        return codes, torch.full_like(ended, calls[0] % 200 == 0)
+
+    monkeypatch.setattr(generate, "sample_group", ends_late)
     made = listen(recipe, 4)
     assert made and all(path.is_file() for path in made.values())
 
@@ -151,7 +160,7 @@ def test_an_export_that_fails_leaves_what_was_there_and_one_line(recipe, model, 
         export(run, tmp_path / "out", top_p=3.0)
     (tmp_path / "file").write_text("")
     said = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "file" / "out")])
-    assert isinstance(said.exception, SaysoError) and "could not be made" in str(said.exception)
+    assert isinstance(said.exception, InputError) and "cannot be written" in str(said.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert not [path for path in model.parent.iterdir() if path.name.startswith(".model")]
 

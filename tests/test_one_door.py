@@ -40,7 +40,7 @@ SILENT = {
     *("receipt export", "ledger verify", "ledger head", "ledger export", "ledger check"),
     *("keys rotate", "ca export", "corpora list", "corpora show", "corpora check"),
     *("train codec", "train timbre", "train text", "train share", "codec published", "export"),
-    *("train doctor", "evaluate kit", "evaluate answers"),
+    *("train doctor", "train decoder", "evaluate kit", "evaluate answers"),
 }
 SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),
@@ -99,7 +99,10 @@ MAKERS = {  # call -> the only files that may make it
     "Engine": {"inference/saying.py", "inference/nobody.py", "benchmarks/decode.py"},
     "speech_of": {"inference/synthesizer.py"},
     "codec.speak": {"inference/saying.py", "tools/classifier_clips.py"},
-    "codec.hear": {"inference/saying.py", "inference/consent/changes.py"},
+    "codec.hear": {
+        *("inference/saying.py", "inference/consent/changes.py"),
+        "inference/nobody.py",  # of what was just made up
+    },
     "codec.as_prompt": {"inference/nobody.py", "src/sayso/listen.py"},
     "synthesise": {"benchmarks/attacks.py"},
     "authorise": {"inference/synthesizer.py", "inference/book.py"},

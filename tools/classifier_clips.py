@@ -5,6 +5,7 @@ the model is trained anew), what our model says under the model's. All are 16-bi
 rate and read in one way, so that no kind is told by how it was kept.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from sayso.inference.watermark.keyed import Keyed
 from sayso.inference.watermark.perth import load_watermarker
 from sayso.model.audio import read_audio, write_audio
 from sayso.model.bundle import BUNDLED, Bundle, load_bundle
-from sayso.model.codecs.load import load_codec
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.training.held_out import held_out
 from sayso.training.readers import Utterance, read_corpus
@@ -35,7 +35,6 @@ VOICES = {"train": 60, "test": 25}  # readers that our model imitates
 EACH = {"train": 2, "test": 3}  # sentences in each of these voices
 OWN = {"train": 30, "test": 20}  # sentences of Kathleen and of nobody each
 EVERY = {"train": 8, "test": 1}  # of Kathleen's recordings one in so many
-CODECS = "**/codec/model.safetensors"
 EXCERPT = 4.5  # seconds of each recording that are trained on
 Clips = dict[str, list[tuple[str, np.ndarray]]]
 """Per kind, (voice, (samples,) audio at the codec's rate)."""
@@ -52,8 +51,10 @@ def spoken_folder(split: str) -> Path:
 
 
 def heard_folder(split: str, marked: bool) -> Path:
-    codecs = [load_codec(path.parent).identity[:12] for path in sorted(BUNDLED.glob(CODECS))]
-    return RUN / f"heard-{'-'.join(codecs)}" / (f"{split}-marked" if marked else split)
+    codec = load_bundle().codec
+    parts = [codec.identity, *codec.parts.values(), *codec.sound_parts.values()]
+    made = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+    return RUN / f"heard-{made}" / (f"{split}-marked" if marked else split)
 
 
 def coded(bundle: Bundle, real: Tensor) -> Tensor:

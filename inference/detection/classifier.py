@@ -120,8 +120,8 @@ def listen(model: Synthetic, audio: Tensor) -> Likeness:
 def model_identity(folder: Path = BUNDLED) -> str:
     """12 hex digits that change with any weight of a model; CheckpointError if one is missing."""
     digest = hashlib.sha256()
-    timbre = ("timbre", "timbre/codec") if (folder / "timbre").exists() else ()
-    for part in ("codec", "ar", "nar", *timbre):
+    more = ("timbre", "timbre/codec", "timbre/decoder")
+    for part in ("codec", "ar", "nar", *(each for each in more if (folder / each).exists())):
         try:
             digest.update(read_bounded(folder / part / WEIGHTS, MOST_WEIGHTS))
         except OSError as error:

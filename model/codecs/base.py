@@ -49,6 +49,11 @@ class Codec(nn.Module):
         """Identities of what makes the model's codes, as named on cards and in token manifests."""
         return {"codec": self.identity}
 
+    @property
+    def sound_parts(self) -> dict[str, str]:
+        """Identities of what else makes sound of the model's codes, as named on cards."""
+        return {}
+
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) in [-1, 1] -> prompt codes (B, K', T) int64; the last frame is padded.
 

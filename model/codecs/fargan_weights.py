@@ -16,6 +16,15 @@ from ..files import ASSETS
 
 WEIGHTS = ASSETS / "fargan" / "fargan.safetensors"
 SHA256 = "472d6411a4f5e640c0cb1025313a2a169fb49a4972d84be5a88b224bbb06f90b"
+MADE_BY = {
+    "name": "FARGAN",
+    "sha256": SHA256,
+    "by": "Xiph.Org, Mozilla, Amazon and others: opus 1.6.1",
+    "licence": "BSD 3-clause",
+    "trained_on": "OpenSLR's crowd-recorded speech for text to speech, by upstream's list of data; "
+    "that list and weights belong together is inferred, not stated",
+}
+"""As it stands on the cards of models that speak through it."""
 STEPS = 127
 """Upstream rounds what goes into an 8-bit layer, always within [-1, 1], to 127ths."""
 

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .base import Codec, Stored, check_audio
+from .decoder import Decoder, as_loud, loudness
 from .voice_edit import Alteration
-from .world import Features, WorldCodec, analyse, bridge, concatenate
+from .world import Features, WorldCodec, alter, analyse, bridge, concatenate, to_rows
 
 PRIOR_FRAMES = 1.0
 """As many usual frames are added to a speaker's own before means and spreads are taken."""
@@ -170,37 +171,48 @@ class SpeechModel(Stored):
 
 class TimbreCodec(Codec):
     """Two WORLD codecs with a timbre between them: a fine one for prompts, and that of the model's
-    codes, all in the pivot.
+    codes, all in the pivot. With a decoder that, not WORLD, makes sound of what the model says.
 
     Raises:
-        CheckpointError: The three are not of one model.
+        CheckpointError: The parts are not of one model.
     """
 
     edits = True
 
-    def __init__(self, prompts: WorldCodec, timbre: SpeechModel, neutral: WorldCodec):
+    def __init__(
+        self,
+        prompts: WorldCodec,
+        timbre: SpeechModel,
+        neutral: WorldCodec,
+        decoder: Decoder | None = None,
+    ):
         super().__init__()
         if (
             any(codec.config.envelope != timbre.config.envelope for codec in (prompts, neutral))
             or prompts.config.hop != neutral.config.hop
             or prompts.sample_rate != neutral.sample_rate
+            or (decoder is not None and decoder.config.features != neutral.config.width)
         ):
             raise CheckpointError("timbre and codec are not of one model: copy both from one run")
-        self.prompts, self.timbre, self.neutral = prompts, timbre, neutral
+        self.prompts, self.timbre, self.neutral, self.decoder = prompts, timbre, neutral, decoder
         self.sample_rate, self.frame_rate = neutral.sample_rate, neutral.frame_rate
         self.codebooks, self.codebook_size = neutral.codebooks, neutral.codebook_size
         self._last: tuple[Tensor, Features, Timbre] | None = None
+        self._level: tuple[Tensor, float] | None = None
 
     @classmethod
     def load(cls, prompts: Codec, folder: Path) -> "TimbreCodec":
-        """The timbre in a folder, and in `codec/` in it the model's codec, for prompts of another.
+        """The timbre in a folder, in `codec/` in it the model's codec, for prompts of another, and
+        in `decoder/`, if that is there, what is heard of it.
 
         Raises:
             CheckpointError: A file is missing or damaged, or the parts are not of one model.
         """
         if not isinstance(prompts, WorldCodec):
             raise CheckpointError(f"{folder}: a timbre needs a WORLD codec, not {type(prompts)}")
-        return cls(prompts, SpeechModel.load(folder), WorldCodec.load(folder / "codec"))
+        timbre, neutral = SpeechModel.load(folder), WorldCodec.load(folder / "codec")
+        learnt = folder / "decoder"
+        return cls(prompts, timbre, neutral, Decoder.load(learnt) if learnt.exists() else None)
 
     @property
     def identity(self) -> str:
@@ -211,6 +223,11 @@ class TimbreCodec(Codec):
     def parts(self) -> dict[str, str]:
         """Of the model's codec and of the timbre."""
         return {"codec": self.neutral.identity, "timbre": self.timbre.identity}
+
+    @property
+    def sound_parts(self) -> dict[str, str]:
+        """Of the decoder."""
+        return {} if self.decoder is None else {"decoder": self.decoder.identity}
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, samples) -> prompt codes (B, K', T); raises InputError."""
@@ -233,7 +250,13 @@ class TimbreCodec(Codec):
 
     def speak(self, codes: Tensor, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
         """The model's codes (K, T) in a prompt's timbre: audio (samples,); raises InputError."""
-        return self.prompts.render(self.voiced(codes, prompt), edit)
+        said = self.voiced(codes, prompt)
+        if self.decoder is None:
+            return self.prompts.render(said, edit)
+        if edit is not None and not edit.neutral:
+            said = alter(said, self.prompts.config, edit)
+        audio = self.decoder.speak(torch.from_numpy(to_rows(said)), self.sample_rate)
+        return as_loud(audio, self._loudness(prompt)) if prompt.shape[1] else audio
 
     def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
         """A prompt (K', T) itself, edited: audio (samples,); raises InputError."""
@@ -260,6 +283,13 @@ class TimbreCodec(Codec):
             heard = self.prompts.features(prompt)
             self._last = prompt.clone(), heard, self.timbre.measure(heard)
         return self._last[1:]
+
+    def _loudness(self, prompt: Tensor) -> float:
+        """That of a prompt as WORLD has it, kept: the decoder's is of what it was fitted to."""
+        prompt = prompt.cpu()
+        if self._level is None or not torch.equal(self._level[0], prompt):
+            self._level = prompt.clone(), loudness(self.prompts.hear(prompt))
+        return self._level[1]
 
     def speaker(self, recordings: Iterable[Tensor]) -> Timbre:
         """A speaker's timbre, measured in the first `TIMBRE_SECONDS` of recordings (1, samples)."""

@@ -2,7 +2,8 @@
 
 `sayso export runs/mini src/sayso/assets/mini`. The model invents nobody's prompt itself,
 from text alone; its receipt (basis "synthetic") is signed with a key that is thrown away at once.
-AR and NAR are stored in half precision (and computed with in single): half the download.
+AR, NAR and a learnt decoder are stored in half precision (and computed with in single): half the
+download.
 """
 
 import json
@@ -19,7 +20,9 @@ from sayso.model.bundle import load_bundle
 from sayso.model.card import CARD, read_card
 from sayso.model.checkpoint import WEIGHTS, read_config
 from sayso.model.codecs.encodec import PRETRAINED
+from sayso.model.codecs.fargan_weights import MADE_BY
 from sayso.model.codecs.load import load_codec
+from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.corpora import verify
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.files import file_hash, unique, write_json
@@ -58,7 +61,10 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
         return
     shutil.copytree(run / "timbre", out / "timbre")
     fitted = json.loads((run / "timbre" / FITTED_ON).read_text())
-    codec = load_codec(run / "codec", run / "timbre")
+    learnt = out / "timbre" / "decoder" / WEIGHTS
+    if learnt.is_file():
+        halve(learnt)
+    codec = load_codec(run / "codec", out / "timbre")
     identity = codec.parts["timbre"]
     if card.get("timbre", {}).get("identity", identity) != identity:
         raise CheckpointError(f"{run}: the timbre is not the one its models were trained with")
@@ -72,6 +78,15 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
             "fitted_on": fitted_on(run / "codec"),
         },
     }
+    if codec.sound_parts:
+        made = fitted_on(run / "timbre" / "decoder")
+        own = {"identity": codec.sound_parts["decoder"], "fitted_on": made}
+        card["decoder"] = {**own, "vocoder": MADE_BY}
+
+
+def halve(weights: Path) -> None:
+    """Store a file of weights in half precision."""
+    save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
 
 
 def export(
@@ -82,6 +97,7 @@ def export(
     stay: float | None = None,
     guidance: float = 0.0,
     seed: int = 0,
+    nobody: Alteration | None = None,
 ) -> None:
     """Copy a run's parts to `out`, with how it speaks best, and give it the voice `nobody`.
 
@@ -91,6 +107,7 @@ def export(
         run: Folder with text/, codec/, ar/, nar/, a card and perhaps timbre/.
         top_p, threshold, stay, guidance: How the model is asked by default.
         seed: Each gives nobody another voice.
+        nobody: Takes it further away from those that the model learnt from.
 
     Raises:
         InputError: A part of the run is missing, `out` is no model folder or cannot be written.
@@ -115,7 +132,9 @@ def export(
     draft = out.with_name(f".{out.name}.{unique()}")
     try:
         draft.mkdir(parents=True)
-        said = _fill(run, draft, {**asdict(sampling), "stay": stay, "guidance": guidance}, seed)
+        said = _fill(
+            run, draft, {**asdict(sampling), "stay": stay, "guidance": guidance}, seed, nobody
+        )
         old = out.with_name(f"{draft.name}.old")
         if out.exists():
             out.rename(old)
@@ -128,7 +147,7 @@ def export(
     print(printable(f"{out}: {said}"))
 
 
-def _fill(run: Path, out: Path, sampling: dict, seed: int) -> str:
+def _fill(run: Path, out: Path, sampling: dict, seed: int, nobody: Alteration | None) -> str:
     """Make a model folder of a run; returns a line about it."""
     for part in PARTS:
         shutil.copytree(run / part, out / part)
@@ -139,12 +158,15 @@ def _fill(run: Path, out: Path, sampling: dict, seed: int) -> str:
     card["sampling"] = sampling
     for part in ("ar", "nar"):
         weights = out / part / WEIGHTS
-        save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
+        halve(weights)
         card["models"][part] |= {"weights_sha256": file_hash(weights), "stored": "float16"}
     write_json(out / CARD, card)
     bundle = load_bundle(out, "cpu")  # every machine gives nobody the same voice
-    codes, seed = invent(bundle, limit_seconds(INVENTED), seed)
-    write_json(out / CARD, {**card, NOBODY: {"seed": seed}})
+    codes, seed = invent(bundle, limit_seconds(INVENTED), seed, nobody)
+    how = {"seed": seed}
+    if nobody is not None:
+        how |= {"pitch": nobody.pitch, "formant": nobody.formant}
+    write_json(out / CARD, {**card, NOBODY: how})
     folder = out / "voices" / NOBODY
     issue_bundled_voice(folder, codes, normalise(INVENTED), bundle.codec.identity)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

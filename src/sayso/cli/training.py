@@ -171,6 +171,26 @@ def train_timbre(
     say(f"{out}: 2 x {model.config.classes} classes of sounds; {codebooks} codebooks")
 
 
+@train.command("decoder")
+def train_decoder(
+    out: Annotated[Path, typer.Option(help="Folder for it: decoder/ in the timbre's.")],
+    model: Annotated[Path, typer.Option(help="A run with its timbre, or a model folder.")],
+    root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
+    config: Annotated[Path, typer.Option(help="Such as configs/mini/decoder.yaml.")],
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
+    ] = None,
+    held_out_speakers: HeldOutSpeakers = None,
+) -> None:
+    """Learn to make sound of a model's codes (FARGAN), for a model that has a timbre."""
+    from sayso.training.fitting.decoder import fit_decoder, read_decoder_recipe
+
+    roots = parse_roots(root)
+    rule = parse_rule(roots, held_out or [], held_out_speakers or [])
+    made = fit_decoder(read_decoder_recipe(config), model, roots, out, rule, say)
+    say(f"{out}: identity {made.identity}")
+
+
 @train.command("text")
 def train_text(
     out: Annotated[Path, typer.Option(help="Folder for the tokenizer.")],
@@ -295,9 +315,13 @@ def export_run(
     stay: Annotated[float | None, typer.Option(help="Of models with alignment.")] = None,
     guidance: Annotated[float, typer.Option(help="Of models with alignment.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of nobody's voice: each gives another.")] = 0,
+    nobody_pitch: Annotated[float, typer.Option(help="Semitones, away from the speakers.")] = 0.0,
+    nobody_formant: Annotated[float, typer.Option(help="Factor on its resonances.")] = 1.0,
 ) -> None:
     """Make a model folder for `sayso speak --model` out of a run, with the voice `nobody`."""
     from sayso.export import export
+    from sayso.model.codecs.voice_edit import Alteration
 
     check_out(out.parent)
-    export(run, out, top_p, threshold, stay, guidance, seed)
+    nobody = Alteration(pitch=nobody_pitch, formant=nobody_formant)
+    export(run, out, top_p, threshold, stay, guidance, seed, None if nobody.neutral else nobody)

@@ -1,0 +1,129 @@
+"""A decoder that is learnt: what the codes say, 50 times a second, in FARGAN's terms, 100 times.
+
+Codes keep the outline of speech; a vocoder needs the detail. Convolutions after ConvNeXt (Liu et
+al., arXiv:2201.03545), as Vocos has them (arXiv:2306.00814), fitted with an adversary by
+`training.fitting.decoder`. F features of a frame of codes, T such frames, D width.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import soxr
+import torch
+from torch import Tensor, nn
+
+from .base import Stored, fingerprint
+from .fargan import FEATURES, SAMPLE_RATE, FarganVocoder
+from .fargan_weights import SHA256
+
+PER_FRAME = 2
+"""FARGAN's frames to one of codes: 10 ms to 20."""
+
+LOUD = 0.1
+"""Share of the frames of speech, the loudest, whose power is its loudness."""
+FRAME = 480  # samples
+HIGHEST = 0.9
+"""Of the samples, after a change of loudness: marks need some room."""
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    features: int = 37
+    """F: envelope, log F0 drawn across unvoiced frames, voicing, aperiodicity."""
+    width: int = 256
+    blocks: int = 6
+    kernel: int = 7
+    """Frames that one block looks at; odd."""
+
+    def __post_init__(self):
+        if min(self.features, self.width, self.blocks, self.kernel) < 1 or self.kernel % 2 == 0:
+            raise ValueError(f"sizes must be at least 1 and the kernel odd: {self}")
+
+
+class Block(nn.Module):
+    """Depthwise convolution over time, then two layers at each frame, added to the residual."""
+
+    def __init__(self, width: int, kernel: int, scale: float):
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.scale = nn.Parameter(torch.full((width,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.scale * self.down(nn.functional.gelu(self.up(self.norm(y))))
+
+
+class Decoder(Stored):
+    """Features of codes (B, T, F) to features of FARGAN (B, 2 T, 20)."""
+
+    config_class = DecoderConfig
+    mean_in: Tensor
+    std_in: Tensor
+    mean_out: Tensor
+    std_out: Tensor
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        D = config.width
+        self.register_buffer("mean_in", torch.zeros(config.features))
+        self.register_buffer("std_in", torch.ones(config.features))
+        self.register_buffer("mean_out", torch.zeros(FEATURES))
+        self.register_buffer("std_out", torch.ones(FEATURES))
+        self.first = nn.Conv1d(config.features, D, config.kernel, padding=config.kernel // 2)
+        self.first_norm = nn.LayerNorm(D)
+        scale = 1 / config.blocks
+        self.blocks = nn.ModuleList(Block(D, config.kernel, scale) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(D)
+        self.last = nn.Linear(D, PER_FRAME * FEATURES)
+        self.vocoder = FarganVocoder()
+
+    @property
+    def identity(self) -> str:
+        """sha256 (hex) over config, every tensor and the vocoder's weights."""
+        return fingerprint(dataclasses.asdict(self.config) | {"vocoder": SHA256}, self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, F) to (B, 2 T, 20)."""
+        x = (features - self.mean_in) / self.std_in
+        x = self.first_norm(self.first(x.transpose(1, 2)).transpose(1, 2))
+        for block in self.blocks:
+            x = block(x)
+        y = self.last(self.norm(x)).unflatten(2, (PER_FRAME, FEATURES)).flatten(1, 2)
+        return y * self.std_out + self.mean_out
+
+    def normalised(self, features: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Its input (..., F) and output (..., 20) with mean 0 and deviation 1."""
+        inputs = (features - self.mean_in) / self.std_in
+        return inputs, (wanted - self.mean_out) / self.std_out
+
+    @torch.inference_mode()
+    def speak(self, rows: Tensor, sample_rate: int) -> Tensor:
+        """Features (T, F) of one utterance -> audio (samples,) in [-1, 1], 20 ms for each.
+
+        Raises:
+            InputError: A feature is not finite.
+        """
+        audio = self.vocoder(self(rows[None].to(self.mean_in)))[0].cpu()
+        made = soxr.resample(audio.numpy(), SAMPLE_RATE, sample_rate)
+        length = round(len(rows) * PER_FRAME * sample_rate / 100)
+        return torch.from_numpy(made[:length]).clamp(-1, 1).clone()
+
+
+def loudness(audio: Tensor) -> float:
+    """Root mean square of the loudest frames of speech (samples,)."""
+    frames = nn.functional.pad(audio, (0, -len(audio) % FRAME)).view(-1, FRAME)
+    power = frames.double().square().mean(1)
+    return float(power.topk(max(1, round(LOUD * len(power)))).values.mean().sqrt())
+
+
+def as_loud(audio: Tensor, wanted: float) -> Tensor:
+    """Speech (samples,) of a loudness, or as near to it as full scale allows."""
+    own, most = loudness(audio), float(audio.abs().max())
+    if own == 0 or most == 0:
+        return audio
+    return audio * min(wanted / own, HIGHEST / most)
