@@ -38,6 +38,8 @@ class Codec(nn.Module):
     together."""
     edits: bool = False
     """Whether it can change speed, pitch and formants."""
+    outlines: bool = False
+    """Whether a decoder can be learnt for it, from what `outline` says."""
 
     @property
     def identity(self) -> str:
@@ -105,6 +107,17 @@ class Codec(nn.Module):
                 "speed, pitch and formants need a codec that can edit, WORLD or FARGAN; this is "
                 f"{type(self).__name__}"
             )
+
+    def outline(self, codes: Tensor, prompt: Tensor) -> Tensor:
+        """What a learnt decoder hears of the model's codes (K, T), said to a prompt (K', T').
+
+        Returns:
+            Features (T, F), float64.
+
+        Raises:
+            InputError: Codes of the wrong shape, type or range, or the codec has no such features.
+        """
+        raise InputError(f"no decoder is learnt for {type(self).__name__}: it needs a timbre")
 
     def as_prompt(self, codes: Tensor) -> Tensor:
         """The model's codes (K, T) as prompt codes (K', T), of nobody in particular."""

@@ -40,7 +40,7 @@ class DecoderConfig:
             raise ValueError(f"sizes must be at least 1 and the kernel odd: {self}")
 
 
-class Block(nn.Module):
+class ConvNextBlock(nn.Module):
     """Depthwise convolution over time, then two layers at each frame, added to the residual."""
 
     def __init__(self, width: int, kernel: int, scale: float):
@@ -77,7 +77,9 @@ class Decoder(Stored):
         self.first = nn.Conv1d(config.features, D, config.kernel, padding=config.kernel // 2)
         self.first_norm = nn.LayerNorm(D)
         scale = 1 / config.blocks
-        self.blocks = nn.ModuleList(Block(D, config.kernel, scale) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            ConvNextBlock(D, config.kernel, scale) for _ in range(config.blocks)
+        )
         self.norm = nn.LayerNorm(D)
         self.last = nn.Linear(D, PER_FRAME * FEATURES)
         self.vocoder = FarganVocoder()

@@ -178,6 +178,7 @@ class TimbreCodec(Codec):
     """
 
     edits = True
+    outlines = True
 
     def __init__(
         self,
@@ -257,6 +258,10 @@ class TimbreCodec(Codec):
             said = alter(said, self.prompts.config, edit)
         audio = self.decoder.speak(torch.from_numpy(to_rows(said)), self.sample_rate)
         return as_loud(audio, self._loudness(prompt)) if prompt.shape[1] else audio
+
+    def outline(self, codes: Tensor, prompt: Tensor) -> Tensor:
+        """The model's codes (K, T) in a prompt's timbre: features (T, F); raises InputError."""
+        return torch.from_numpy(to_rows(self.voiced(codes, prompt)))
 
     def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
         """A prompt (K', T) itself, edited: audio (samples,); raises InputError."""

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,9 @@ from torch import Tensor
 
 from sayso.model.audio import resample
 from sayso.model.bundle import Bundle, load_bundle
+from sayso.model.codecs.base import Codec
 from sayso.model.codecs.fargan import SAMPLE_RATE
 from sayso.model.codecs.fargan_features import FarganFeatures
-from sayso.model.codecs.timbre import Timbre, TimbreCodec
-from sayso.model.codecs.world import to_rows
 from sayso.model.errors import InputError
 from sayso.model.extras.alignment import AlignedNAR
 from sayso.model.files import replacing
@@ -58,14 +58,14 @@ class Gatherer:
     """What makes examples of utterances."""
 
     bundle: Bundle
-    codec: TimbreCodec
+    codec: Codec
     features: FarganFeatures = field(default_factory=FarganFeatures)
     aligner: Aligner = field(default_factory=Aligner)
     contexts: list[tuple[list[int], Tensor]] = field(default_factory=list)
     """Text and codes of short utterances of before."""
 
     def example(
-        self, utterance: Utterance, own: Timbre, other: Utterance
+        self, utterance: Utterance, own: Any, other: Utterance
     ) -> tuple[list[Tensor], Tensor]:
         """What is said and recorded, as of `Example`; the timbre is heard in `other`.
 
@@ -83,7 +83,7 @@ class Gatherer:
         codes = [true]
         with contextlib.suppress(InputError):  # its text cannot be aligned
             codes += self._said_by_nar(utterance, audio, true, random)
-        said = [torch.from_numpy(to_rows(codec.voiced(each, prompt))) for each in codes]
+        said = [codec.outline(each, prompt) for each in codes]
         narrow = torch.from_numpy(resample(audio[0].numpy(), codec.sample_rate, SAMPLE_RATE))
         frames = 2 * true.shape[1]
         recorded = self.features(torch.nn.functional.pad(narrow, (0, SAMPLE_RATE // 50))[None])[0]
@@ -158,7 +158,7 @@ def gather(
         InputError: The model has no timbre, or no recording can be used.
     """
     bundle = load_bundle(model, "cpu")
-    if not isinstance(bundle.codec, TimbreCodec):
+    if not bundle.codec.outlines:
         raise InputError(f"{model} has no timbre: a decoder is learnt for models that have one")
     gatherer, files = Gatherer(bundle, bundle.codec), []
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def gather(
         theirs: dict[str, list[Utterance]] = {}
         for each in utterances:
             theirs.setdefault(each.speaker, []).append(each)
-        own: dict[str, Timbre] = {}
+        own: dict[str, Any] = {}
         for number, each in enumerate(taken):
             path = folder / f"{name}~{each.id.replace('/', '~')}.safetensors"
             if not path.is_file():

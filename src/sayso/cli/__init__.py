@@ -71,7 +71,8 @@ def _what(error: OSError) -> str:
     except OSError:
         return f"the working directory is gone ({reason}): go to a folder that exists."
     try:
-        print(end="", flush=True)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         _drop_output()
         return f"standard output cannot be written ({reason}): what was done stays done."
