@@ -6,7 +6,7 @@ silent, values are VALL-E's, or ours.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -16,6 +16,7 @@ from sayso.model.errors import InputError
 
 from .held_out import HeldOut
 
+Settings = TypeVar("Settings")
 PromptRule = Literal["paper", "icefall", "wide"]
 PAPER_SIZE = Size(layers=12, heads=16, width=1024, feed_forward=4096, dropout=0.1)
 
@@ -261,6 +262,25 @@ def read_recipe(path: Path | str, overrides: dict[str, object] | None = None) ->
             config[key] = value
         parser.validate(config)
         return Recipe(**vars(parser.instantiate_classes(config)))
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def read_settings(kind: type[Settings], path: Path, example: str) -> Settings:
+    """Reads a dataclass from a YAML file.
+
+    Args:
+        example: A file of the kind, which is named where there is none.
+
+    Raises:
+        InputError: The file does not exist, has unknown or missing keys or impossible values.
+    """
+    if not path.is_file():
+        raise InputError(f"recipe {path} does not exist; see {example}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, as_group=False)
+    try:
+        return kind(**vars(parser.instantiate_classes(parser.parse_path(str(path)))))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 

@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -29,6 +28,7 @@ from sayso.model.files import write_json
 
 from ..checkpoints import collect, newest, prune, read_state, restore, save_state
 from ..held_out import HeldOut, held_out
+from ..recipe import read_settings
 from .decoder_examples import Example, gather, read_example
 from .residual import FITTED_ON
 
@@ -91,15 +91,7 @@ class DecoderRecipe:
 
 def read_decoder_recipe(path: Path) -> DecoderRecipe:
     """Reads a YAML file; InputError for unknown keys and impossible values."""
-    if not path.is_file():
-        raise InputError(f"recipe {path} does not exist; see configs/mini/decoder.yaml")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(DecoderRecipe, as_group=False)
-    try:
-        config = parser.parse_path(str(path))
-        return DecoderRecipe(**vars(parser.instantiate_classes(config)))
-    except (ArgumentError, TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+    return read_settings(DecoderRecipe, path, "configs/mini/decoder.yaml")
 
 
 class Discriminator(nn.Module):

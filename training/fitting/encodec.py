@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from encodec.msstftd import MultiScaleSTFTDiscriminator
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 
 from sayso.model import corpora
@@ -29,6 +28,7 @@ from sayso.model.files import write_json
 from ..checkpoints import collect, newest, prune, read_state, restore, save_state
 from ..held_out import trained_on
 from ..readers import Utterance
+from ..recipe import read_settings
 from ..speech import Filters, Unusable, read_speech
 from .losses import Balancer, MelDistance, quantize
 from .residual import FITTED_ON, usual_rule
@@ -85,15 +85,7 @@ class CodecRecipe:
 
 def read_codec_recipe(path: Path) -> CodecRecipe:
     """Reads a YAML file; InputError for unknown or missing keys and impossible values."""
-    if not path.is_file():
-        raise InputError(f"recipe {path} does not exist; see configs/codec-mini.yaml")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(CodecRecipe, as_group=False)
-    try:
-        config = parser.parse_path(str(path))
-        return CodecRecipe(**vars(parser.instantiate_classes(config)))
-    except (ArgumentError, TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+    return read_settings(CodecRecipe, path, "configs/codec-mini.yaml")
 
 
 @dataclass
