@@ -48,7 +48,7 @@ from sayso.model.checkpoint import CONFIG, read_config, save_module
 from tools.classifier_clips import Clips, load, narrow, prepare, speak
 from tools.classifier_page import write_page
 
-STEPS, BATCH, PEAK = 450, 24, 3e-3
+STEPS, BATCH, PEAK = 1350, 24, 3e-3
 FALSE_ALARMS = 0.02  # share of others that the shipped threshold lets through, on training voices
 FEW = 40  # clips of a kind that go through a program of another's, which takes long to start
 BOOTSTRAPS = 500
