@@ -81,11 +81,7 @@ def read_out(
                 raise InputError(f"{folder} is not empty: give a new folder, or --resume.")
         except OSError as error:
             raise InputError(f"{folder} cannot be made ({error.strerror}): give another.") from None
-        grant = speaker.gate.authorise(
-            *(asked.voice, asked.purpose, asked.user, text),
-            altered=asked.altered,
-            codec=asked.codec,
-        )
+        grant = speaker.gate.authorise(voice, purpose, user, text, altered=altered, codec=codec)
         begin(speaker.gate, grant)
         state = {
             "grant": grant.id,
@@ -96,11 +92,11 @@ def read_out(
         }
         state |= {"done": [], "part": None}
         _write_state(folder, state)
+    whole = sum(len(part.text) for part in parts)
     said = sum(len(part.text) for part in parts if part.number in state["done"])
     for part in parts:
         if part.number not in state["done"]:
             own = dataclasses.replace(manner, seed=own_seed(manner.seed, part.number, 0))
-            whole = sum(len(part.text) for part in parts)
             _say_part(speaker, part, asked, folder, own, state, lambda n: tell(said + n, whole))  # noqa: B023
             said += len(part.text)
     return [folder / _name(part) for part in parts]

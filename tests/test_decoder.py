@@ -166,7 +166,8 @@ def test_it_learns_what_is_said_and_the_adversary_learns_to_tell():
     torch.manual_seed(0)
     decoder = Decoder(SMALL)
     set_scales(decoder, examples)
-    known, wanted = decoder.normalised(examples[0].said[0], examples[0].recorded)
+    known = decoder.scaled_input(examples[0].said[0])
+    wanted = decoder.scaled_output(examples[0].recorded)
     for rows in (known, wanted):
         assert rows.mean(0).abs().max() < 1e-3 and (rows.std(0) - 1).abs().max() < 0.05
     run = Run(recipe, decoder, Judge(37, 4))

@@ -15,7 +15,7 @@ from sayso.inference.errors import RefusedError
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.listen import listen
-from sayso.model import corpora, generate
+from sayso.model import corpora
 from sayso.model.card import read_card
 from sayso.model.codecs.world import WorldConfig, analyse
 from sayso.model.errors import CheckpointError, InputError
@@ -28,7 +28,7 @@ from sayso.training.recipe import Recipe, read_recipe
 from sayso.training.speech import Filters, read_speech
 from sayso.training.train import train_ar, train_nar
 from speech import READERS
-from training_fixtures import CONFIGS
+from training_fixtures import CONFIGS, end_every
 
 SIZE: dict[str, object] = {
     **{f"{part}.size.layers": 1 for part in ("ar", "nar")},
@@ -124,14 +124,7 @@ def test_the_model_speaks_as_its_own_nobody_through_the_gate(model, tmp_path):
 
 def test_the_model_speaks_in_the_voice_of_a_held_out_reader(recipe, monkeypatch):
     """A model of four steps ends anywhere, so it is stopped every 200 groups."""
-    draw, calls = generate.sample_group, [0]
-
-    def ends_late(*given):
-        codes, ended = draw(*given)
-        calls[0] += 1
-        return codes, torch.full_like(ended, calls[0] % 200 == 0)
-
-    monkeypatch.setattr(generate, "sample_group", ends_late)
+    end_every(200, monkeypatch)
     made = listen(recipe, 4)
     assert made and all(path.is_file() for path in made.values())
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import soundfile
 import soxr
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sayso.inference.detection.detector import detect
@@ -21,7 +20,7 @@ from sayso.training.prepare import prepare
 from sayso.training.readers import read_corpus
 from sayso.training.speech import Filters
 from sayso.training.train import train_ar, train_nar
-from training_fixtures import small_recipe
+from training_fixtures import end_every, small_recipe
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +72,7 @@ def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, tmp_p
         heard.append(found)
         return found
 
-    from sayso.model import generate
-
-    draw, calls = generate.sample_group, [0]
-
-    def ends_soon(*given):
-        codes, ended = draw(*given)
-        calls[0] += 1
-        return codes, torch.full_like(ended, calls[0] % 240 == 0)
-
-    monkeypatch.setattr(generate, "sample_group", ends_soon)
+    end_every(240, monkeypatch)
     train_nar(recipe, report=lambda line: None, hear=hear)
     assert heard and heard[-1]
     for path in heard[-1].values():

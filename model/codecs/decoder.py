@@ -91,17 +91,20 @@ class Decoder(Stored):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, F) to (B, 2 T, 20)."""
-        x = (features - self.mean_in) / self.std_in
+        x = self.scaled_input(features)
         x = self.first_norm(self.first(x.transpose(1, 2)).transpose(1, 2))
         for block in self.blocks:
             x = block(x)
         y = self.last(self.norm(x)).unflatten(2, (PER_FRAME, FEATURES)).flatten(1, 2)
         return y * self.std_out + self.mean_out
 
-    def normalised(self, features: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Its input (..., F) and output (..., 20) with mean 0 and deviation 1."""
-        inputs = (features - self.mean_in) / self.std_in
-        return inputs, (wanted - self.mean_out) / self.std_out
+    def scaled_input(self, features: Tensor) -> Tensor:
+        """What goes in, (..., F), with mean 0 and deviation 1."""
+        return (features - self.mean_in) / self.std_in
+
+    def scaled_output(self, features: Tensor) -> Tensor:
+        """What comes out, (..., 20), likewise."""
+        return (features - self.mean_out) / self.std_out
 
     @torch.inference_mode()
     def speak(self, rows: Tensor, sample_rate: int) -> Tensor:

@@ -169,6 +169,17 @@ class SpeechModel(Stored):
         return getattr(self, name).detach().cpu().double().numpy().copy()
 
 
+@dataclass
+class HeardPrompt:
+    """A prompt (K', T) and what was found in it."""
+
+    codes: Tensor
+    features: Features
+    timbre: Timbre
+    loudness: float | None = None
+    """Once it was asked for."""
+
+
 class TimbreCodec(Codec):
     """Two WORLD codecs with a timbre between them: a fine one for prompts, and that of the model's
     codes, all in the pivot. With a decoder that, not WORLD, makes sound of what the model says.
@@ -198,8 +209,7 @@ class TimbreCodec(Codec):
         self.prompts, self.timbre, self.neutral, self.decoder = prompts, timbre, neutral, decoder
         self.sample_rate, self.frame_rate = neutral.sample_rate, neutral.frame_rate
         self.codebooks, self.codebook_size = neutral.codebooks, neutral.codebook_size
-        self._last: tuple[Tensor, Features, Timbre] | None = None
-        self._level: tuple[Tensor, float] | None = None
+        self._last: HeardPrompt | None = None
 
     @classmethod
     def load(cls, prompts: Codec, folder: Path) -> "TimbreCodec":
@@ -246,8 +256,9 @@ class TimbreCodec(Codec):
         """Prompt codes (K', T) -> the model's (K, T), in the pivot; raises InputError."""
         if prompt.shape[1] == 0:
             return prompt.new_zeros(self.codebooks, 0)
-        heard, own = self._measured(prompt)
-        return self.neutral.quantize(self.timbre.change(heard, own, self.timbre.pivot))
+        heard = self._heard(prompt)
+        said = self.timbre.change(heard.features, heard.timbre, self.timbre.pivot)
+        return self.neutral.quantize(said)
 
     def speak(self, codes: Tensor, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
         """The model's codes (K, T) in a prompt's timbre: audio (samples,); raises InputError."""
@@ -257,7 +268,12 @@ class TimbreCodec(Codec):
         if edit is not None and not edit.neutral:
             said = alter(said, self.prompts.config, edit)
         audio = self.decoder.speak(torch.from_numpy(to_rows(said)), self.sample_rate)
-        return as_loud(audio, self._loudness(prompt)) if prompt.shape[1] else audio
+        if prompt.shape[1] == 0:
+            return audio
+        heard = self._heard(prompt)
+        if heard.loudness is None:  # as WORLD has it: the decoder's is of what it was fitted to
+            heard.loudness = loudness(self.prompts.render(heard.features))
+        return as_loud(audio, heard.loudness)
 
     def outline(self, codes: Tensor, prompt: Tensor) -> Tensor:
         """The model's codes (K, T) in a prompt's timbre: features (T, F); raises InputError."""
@@ -275,26 +291,19 @@ class TimbreCodec(Codec):
         """Features of the model's codes (K, T) in a prompt's timbre; for one of no frames in the
         usual one."""
         said = self.neutral.features(codes)
-        wanted = self._measured(prompt)[1] if prompt.shape[1] else self.timbre.usual
+        wanted = self._heard(prompt).timbre if prompt.shape[1] else self.timbre.usual
         # The models keep the envelope of the pivot, but not quite its pitch, and that is heard.
         median, pivot = self.timbre.measure_pitch(said)[0], self.timbre.pivot
         old = pivot._replace(pitch=np.array([median, pivot.pitch[1]]))
         return self.timbre.change(said, old, wanted)
 
-    def _measured(self, prompt: Tensor) -> tuple[Features, Timbre]:
-        """A prompt's features and timbre, kept: it is read once and heard in every take."""
+    def _heard(self, prompt: Tensor) -> HeardPrompt:
+        """What is known of a prompt, kept: it is read once and heard in every take."""
         prompt = prompt.cpu()
-        if self._last is None or not torch.equal(self._last[0], prompt):
-            heard = self.prompts.features(prompt)
-            self._last = prompt.clone(), heard, self.timbre.measure(heard)
-        return self._last[1:]
-
-    def _loudness(self, prompt: Tensor) -> float:
-        """That of a prompt as WORLD has it, kept: the decoder's is of what it was fitted to."""
-        prompt = prompt.cpu()
-        if self._level is None or not torch.equal(self._level[0], prompt):
-            self._level = prompt.clone(), loudness(self.prompts.hear(prompt))
-        return self._level[1]
+        if self._last is None or not torch.equal(self._last.codes, prompt):
+            features = self.prompts.features(prompt)
+            self._last = HeardPrompt(prompt.clone(), features, self.timbre.measure(features))
+        return self._last
 
     def speaker(self, recordings: Iterable[Tensor]) -> Timbre:
         """A speaker's timbre, measured in the first `TIMBRE_SECONDS` of recordings (1, samples)."""

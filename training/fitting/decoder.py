@@ -207,8 +207,8 @@ class Run:
         self.optimizer.param_groups[0]["lr"] = recipe.rate * share
         self.judges.param_groups[0]["lr"] = recipe.adversarial_rate * share
         said, recorded = said.to(device), recorded.to(device)
-        known, wanted = self.decoder.normalised(said, recorded)
-        made = self.decoder.normalised(said, self.decoder(said))[1]
+        known, wanted = self.decoder.scaled_input(said), self.decoder.scaled_output(recorded)
+        made = self.decoder.scaled_output(self.decoder(said))
         loss = ((made - wanted).abs() * self.worth).mean()
         figures = {"distance": float(loss.detach())}
         if number >= recipe.adversarial_from:
@@ -252,7 +252,7 @@ class Run:
         for each in examples:
             said, recorded = each.said[-1][None], each.recorded[None]
             said, recorded = said.to(self.worth), recorded.to(self.worth)
-            made, wanted = (decoder.normalised(said, y)[1] for y in (decoder(said), recorded))
+            made, wanted = map(decoder.scaled_output, (decoder(said), recorded))
             total.append(float(((made - wanted).abs() * self.worth).mean()))
         return float(np.mean(total))
 
