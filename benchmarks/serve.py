@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -47,10 +48,15 @@ MANY = 10**9
 
 
 class Server:
-    """One `sayso serve`, in a process of its own."""
+    """One `sayso serve`, in a process of its own.
 
-    def __init__(self, folder: Path, token: str):
-        self.home, self.token = folder / "home", token
+    Args:
+        flags: Further ones.
+        trust: The certificate it shows, of those that are served by TLS.
+    """
+
+    def __init__(self, folder: Path, token: str, *flags: str, trust: Path | None = None):
+        self.home, self.token, self.flags, self.trust = folder / "home", token, flags, trust
         self.start()
 
     def start(self) -> None:
@@ -59,19 +65,18 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if self.trust else ''}://127.0.0.1:{self.port}"
         limits = ("--most-requests", str(MANY), "--most-seconds", str(MANY))
         command = [sys.executable, "-m", "sayso", "serve", "--port", str(self.port)]
         environment = os.environ | {"SAYSO_HOME": str(self.home)}
         self.log = (folder / "log").open("ab")
         self.process = subprocess.Popen(
-            [*command, "--controller", "Lab", *limits],
+            [*command, "--controller", "Lab", *limits, *self.flags],
             env=environment,
             stdout=self.log,
             stderr=self.log,
         )
-        self.client = httpx2.Client(base_url=self.url, timeout=300)
-        self.client.headers["Authorization"] = f"Bearer {self.token}"
+        self.client = self.caller()
         while True:
             assert self.process.poll() is None, (folder / "log").read_text()[-2000:]
             try:
@@ -79,6 +84,12 @@ class Server:
                     return
             except httpx2.TransportError:
                 time.sleep(0.2)
+
+    def caller(self) -> httpx2.Client:
+        """A client with connections and the token of its own."""
+        trust = ssl.create_default_context(cafile=self.trust) if self.trust else True
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx2.Client(base_url=self.url, timeout=300, verify=trust, headers=headers)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it, and wait until it has ended."""
@@ -128,8 +139,7 @@ def load(clients: int, seconds: float) -> None:
 
             def one(number: int, until: float, found: list) -> None:
                 draw = random.Random(number)
-                with httpx2.Client(base_url=server.url, timeout=300) as client:
-                    client.headers["Authorization"] = f"Bearer {server.token}"
+                with server.caller() as client:
                     while time.monotonic() < until:
                         began = time.monotonic()
                         text = " ".join(draw.sample(TEXTS, draw.randrange(1, 4)))

@@ -11,6 +11,10 @@ class StoreError(SaysoError):
     """The store (keys, registry, ledger, recordings) is unreadable or was changed."""
 
 
+class GoneError(SaysoError):
+    """Whoever asked does not wait for the answer any more."""
+
+
 class RefusedError(SaysoError):
     """The consent gate said no.
 

@@ -1,4 +1,4 @@
-"""From sentences to their sound, inside the gate: all through one batch of the engine.
+"""From sentences to their sound, inside the gate: all through the studio, in one batch.
 
 A sentence fails that does not end within its limit, is silent, or is too short for its words. It is
 said again with another seed while the others go on; after `TRIES` it is an error that names it.
@@ -7,6 +7,7 @@ said again with another seed while the others go on; after `TRIES` it is an erro
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 
 import soxr
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from sayso.model.audio import SILENT_PEAK
 from sayso.model.bundle import Bundle
 from sayso.model.codecs.voice_edit import Alteration
-from sayso.model.engine import ROWS, Engine, Request
+from sayso.model.engine import ROWS, Request
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import Piece, normalise
@@ -24,6 +25,7 @@ from .consent.recording import RATE
 from .gate import Grant
 from .ranking import best
 from .recognisers import Ears
+from .studio import Job, Studio
 
 PAUSE_SECONDS = 0.25
 """Silence between sentences, where the text asks for no other."""
@@ -73,7 +75,12 @@ def most_characters(bundle: Bundle, grant: Grant) -> int:
 
 
 def speech_of(
-    bundle: Bundle, grant: Grant, spoken: Sequence[Piece], manner: Manner, first: int = 0
+    studio: Studio,
+    grant: Grant,
+    spoken: Sequence[Piece],
+    manner: Manner,
+    first: int = 0,
+    gone: Event | None = None,
 ) -> Iterator[Tensor]:
     """The sound of each sentence with the pause behind it, (samples,), in order, once it is there.
 
@@ -82,58 +89,59 @@ def speech_of(
 
     Args:
         first: The number, in its text, of the first sentence given.
+        gone: Set, by another thread, when nobody waits for it any more.
 
     Raises:
+        GoneError: Nobody does.
         InputError: A sentence is longer than the model holds, before anything is said.
         UnfinishedError: A sentence failed in all tries.
     """
-    codec, samples = bundle.codec, manner.samples
+    bundle, samples = studio.bundle, manner.samples
+    codec = bundle.codec
     known = bundle.tokenizer.encode(normalise(grant.transcript))
-    prompt, engine = codec.read(grant.codes), Engine(bundle.model, max(ROWS, samples))
+    prompt = codec.read(grant.codes)
     limits = [_most_frames(bundle, grant, piece.text) for piece in spoken]
-    asked: dict[int, int] = {}  # number of a request -> its sentence
     running = [0] * len(spoken)
     tried = [0] * len(spoken)
     takes: list[list[Tensor]] = [[] for _ in spoken]  # those that did not fail
-    if manner.hurry:
-        engine.most_rows = samples
+    with studio.visit(gone) as visit:
 
-    def ask(index: int) -> None:
-        text = known + bundle.tokenizer.encode(spoken[index].text)
-        for sample in range(samples):
-            seed = own_seed(manner.seed, first + index, tried[index] * samples + sample)
-            random = bundle.model.generator(seed)
-            request = Request(text, prompt, limits[index], random, manner.sampling, len(known))
-            asked[engine.submit(request)] = index
-        running[index], tried[index] = samples, tried[index] + 1
+        def ask(index: int) -> None:
+            text = known + bundle.tokenizer.encode(spoken[index].text)
+            least = shortest_seconds(spoken[index].text) * codec.frame_rate
+            for sample in range(samples):
+                seed = own_seed(manner.seed, first + index, tried[index] * samples + sample)
+                random = bundle.model.generator(seed)
+                request = Request(text, prompt, limits[index], random, manner.sampling, len(known))
+                studio.ask(Job(visit, index, request, grant.codes, manner.alteration, least))
+            running[index], tried[index] = samples, tried[index] + 1
 
-    next_to_ask = 0
-    for index, (text, pause) in enumerate(spoken):
-        while running[index] or not takes[index]:
-            while next_to_ask < min(len(spoken), index + 2 * ROWS):
-                ask(next_to_ask)
-                next_to_ask += 1
-            for number, (codes, ended) in engine.step():
-                at = asked.pop(number)
-                running[at] -= 1
-                if ended and codes.shape[1] >= shortest_seconds(spoken[at].text) * codec.frame_rate:
-                    audio = codec.speak(codes, grant.codes, manner.alteration)
-                    if float(audio.abs().max()) >= SILENT_PEAK:
+        asked = 0
+        for index, (text, pause) in enumerate(spoken):
+            # Who is in a hurry hears the first before another is begun.
+            ahead = (index + 1,) if manner.hurry and not index else ()
+            for most in (*ahead, index + 2 * ROWS):
+                while asked < min(len(spoken), most):
+                    ask(asked)
+                    asked += 1
+                while running[index] or not takes[index]:
+                    at, audio = visit.next()
+                    running[at] -= 1
+                    if audio is not None and float(audio.abs().max()) >= SILENT_PEAK:
                         takes[at].append(audio)
-                if not running[at] and not takes[at]:
-                    if tried[at] == TRIES:
-                        raise UnfinishedError(
-                            f"No end within {limits[at] / codec.frame_rate:.1f} s, or words left "
-                            f"out, in {TRIES} tries of {spoken[at].text[:60]!r}: try another "
-                            "--seed, or shorter sentences"
-                        )
-                    ask(at)
-        engine.most_rows = max(ROWS, samples)
-        audio = _best(takes[index], text, bundle, grant, manner)
-        takes[index] = []
-        if pause is None:
-            pause = PAUSE_SECONDS if index + 1 < len(spoken) else 0.0
-        yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))])
+                    if not running[at] and not takes[at]:
+                        if tried[at] == TRIES:
+                            raise UnfinishedError(
+                                f"No end within {limits[at] / codec.frame_rate:.1f} s, or words "
+                                f"left out, in {TRIES} tries of {spoken[at].text[:60]!r}: try "
+                                "another --seed, or shorter sentences"
+                            )
+                        ask(at)
+            audio = _best(takes[index], text, bundle, grant, manner)
+            takes[index] = []
+            if pause is None:
+                pause = PAUSE_SECONDS if index + 1 < len(spoken) else 0.0
+            yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))])
 
 
 def own_seed(seed: int, sentence: int, take: int) -> int:

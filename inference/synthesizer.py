@@ -7,8 +7,11 @@ ledger, or a stream of which the same is true of each chunk; or an error and not
 import os
 import secrets
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -21,19 +24,19 @@ from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import Piece, pieces
 
 from .consent.session import login_name
-from .errors import MarkError
+from .errors import GoneError, MarkError
 from .gate import Gate, Grant
 from .nobody import INVENTED, NOBODY, own_nobody
 from .provenance.c2pa import BESIDE, SIGNED, ensure_ca
-from .recognisers import Ears, load_ears
 from .saying import TRIES, Manner, limit_seconds, most_characters, speech_of
 from .store.checking import vouch
 from .store.releases import check_place
 from .store.store import Store
+from .studio import Studio
 from .watermark.ensemble import load_marks
 
 MOST_SAMPLES = 20
-"""Of one sentence: all are generated in one batch."""
+"""Of one sentence."""
 SHORT_SECONDS = 1.0
 """Speech that may be too short for the marks: it is tried again like one without end."""
 SEEDS = 2**32  # a fresh seed is one of so many
@@ -94,7 +97,17 @@ class Synthesizer:
         vouch(self.store)
         self.gate = Gate(self.store)
         self.bundle: Bundle = load_bundle(model, device)
-        self.ears: Ears | None = None  # loaded when samples are ranked
+        self.studio = Studio(self.bundle)
+
+    def beside(self, store: Store) -> Self:
+        """One for another thread, with the same models: `store` is this one's, opened anew there.
+
+        Raises:
+            StoreError: The store is unreadable.
+        """
+        other = copy(self)
+        other.store, other.gate = store, Gate(store)
+        return other
 
     def speak(
         self,
@@ -107,6 +120,7 @@ class Synthesizer:
         sampling: Sampling | None = None,
         alteration: Alteration | None = None,
         samples: int = 1,
+        gone: Event | None = None,
     ) -> Spoken:
         """Say `text` in an enrolled voice, into the file `out` (.wav, .flac, .mp3, .ogg, .opus).
 
@@ -124,8 +138,10 @@ class Synthesizer:
                 it, and all three only with a codec that can (WORLD).
             samples: Of each sentence, 1 to 20; the best is kept (Eq. 23, `ranking.best`). More than
                 one needs the `enrol` extra for its recogniser and speaker encoder.
+            gone: Set, by another thread, when nobody waits for it any more.
 
         Raises:
+            GoneError: Nobody does; nothing is released.
             InputError: The text, the output path, the seed or the number of samples cannot be used.
             RefusedError: The voice's receipt does not allow this call.
             UnfinishedError: A sentence failed in three tries: no end within its limit, silence, or
@@ -144,13 +160,16 @@ class Synthesizer:
             rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
             for again in range(TRIES):
                 manner = replace(manner, seed=seed + again)
-                audio = torch.cat(list(speech_of(self.bundle, grant, spoken, manner)))
+                sounds = speech_of(self.studio, grant, spoken, manner, gone=gone)
+                audio = torch.cat(list(sounds))
+                _check_wanted(gone)
                 try:
                     made = self.gate.mark(grant, audio, rate, out.name, card, self.marks, self.ca)
                     break
                 except MarkError:  # another take of a single word may hold them
                     if again == TRIES - 1 or len(audio) > SHORT_SECONDS * rate:
                         raise
+            _check_wanted(gone)
             ledger_id = self.gate.release(grant, made, out, manner.seed)
         except BaseException:
             self.gate.give_back(grant)
@@ -169,6 +188,7 @@ class Synthesizer:
         alteration: Alteration | None = None,
         samples: int = 1,
         name: str = "stream.wav",
+        gone: Event | None = None,
     ) -> Iterator[Chunk]:
         """Say `text` in an enrolled voice, sentence by sentence: each leaves as soon as it can.
 
@@ -179,7 +199,7 @@ class Synthesizer:
         which the store keeps, too.
 
         Nothing is done before the first chunk is asked for: refusals come then. Arguments and
-        errors as of `speak`, and:
+        errors as of `speak` (gone: it is a stream cut short), and:
 
         Args:
             name: In the ledger and the manifest.
@@ -188,9 +208,9 @@ class Synthesizer:
         manner = self.manner(seed, sampling, alteration, samples)
         grant, spoken = self._ask(text, voice, purpose, user, manner)
         rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
-        start = 0.0
+        start, hurried = 0.0, replace(manner, hurry=True)
         try:
-            for _, said, pcm in self.stretches(grant, spoken, replace(manner, hurry=True)):
+            for _, said, pcm in self.stretches(grant, spoken, hurried, gone=gone):
                 yield Chunk(pcm, rate, said, start, grant.id, manner.seed)
                 start += len(pcm) / 2 / rate
             made = self.gate.end_stream(grant, rate, name, card, self.marks, self.ca, manner.seed)
@@ -200,7 +220,12 @@ class Synthesizer:
         yield Chunk(b"", rate, "", start, grant.id, manner.seed, made.manifest)
 
     def stretches(
-        self, grant: Grant, spoken: list[Piece], manner: Manner, first: int = 0
+        self,
+        grant: Grant,
+        spoken: list[Piece],
+        manner: Manner,
+        first: int = 0,
+        gone: Event | None = None,
     ) -> Iterator[tuple[int, str, bytes]]:
         """Let the sentences of a grant out, from number `first` on: see `Gate.let_out`.
 
@@ -209,8 +234,9 @@ class Synthesizer:
         """
         rate = self.bundle.codec.sample_rate
         held, texts = list[Tensor](), list[str]()
-        sounds = speech_of(self.bundle, grant, spoken[first:], manner, first)
+        sounds = speech_of(self.studio, grant, spoken[first:], manner, first, gone)
         for index, sound in enumerate(sounds, first):
+            _check_wanted(gone)
             texts.append(spoken[index].text)
             for again in range(1, 1 + TRIES):
                 try:
@@ -223,7 +249,7 @@ class Synthesizer:
                     if again == TRIES or len(sound) > SHORT_SECONDS * rate:
                         raise
                     more = replace(manner, seed=manner.seed + again)
-                    [sound] = speech_of(self.bundle, grant, spoken[index:], more, index)
+                    [sound] = speech_of(self.studio, grant, spoken[index:], more, index, gone)
                     continue
                 yield index + 1, " ".join(texts), pcm
                 held, texts = [], []
@@ -242,11 +268,10 @@ class Synthesizer:
         alteration = alteration or Alteration()
         if not 1 <= samples <= MOST_SAMPLES:
             raise InputError(f"{samples} samples: give 1 to {MOST_SAMPLES}")
-        if samples > 1 and self.ears is None:
-            self.ears = load_ears()
+        ears = self.studio.ears if samples > 1 else None
         self.bundle.codec.check_edit(alteration)
         seed = secrets.randbelow(SEEDS) if seed is None else seed
-        return Manner(seed, sampling or self.bundle.sampling, alteration, samples, self.ears)
+        return Manner(seed, sampling or self.bundle.sampling, alteration, samples, ears)
 
     def _ask(
         self, text: str, voice: str, purpose: str, user: str | None, manner: Manner
@@ -267,6 +292,11 @@ class Synthesizer:
         except BaseException:
             self.gate.give_back(grant)
             raise
+
+
+def _check_wanted(gone: Event | None) -> None:
+    if gone is not None and gone.is_set():
+        raise GoneError("whoever asked is gone: nothing more is said")
 
 
 def check_destination(out: Path) -> None:

@@ -65,12 +65,13 @@ class Engine:
         self.requests: dict[int, Request] = {}
         self.count = 0
 
-    def submit(self, request: Request) -> int:
-        """Let a request join at the next step: its number.
+    @property
+    def free(self) -> int:
+        """Rows that no request has, and none waits for."""
+        return self.most_rows - len(self.decoder.tags) - len(self.waiting)
 
-        Raises:
-            InputError: Text or speech is longer than the models hold.
-        """
+    def check(self, request: Request) -> None:
+        """InputError if text or speech is longer than the models hold; from any thread."""
         ar, nar = pure_ar(self.model.ar).config, pure_nar(self.model.nar).config
         room = self.model.room(request.prompt.shape[1])
         for name, over in (
@@ -82,10 +83,25 @@ class Engine:
                     f"{over} {name} more than this model holds: speak shorter sentences or enrol "
                     "a shorter prompt"
                 )
+
+    def submit(self, request: Request) -> int:
+        """Let a request join at the next step: its number.
+
+        Raises:
+            InputError: Text or speech is longer than the models hold.
+        """
+        self.check(request)
         self.count += 1
         self.requests[self.count] = request
         self.waiting.append(self.count)
         return self.count
+
+    def drop(self, numbers: set[int]) -> None:
+        """Forget requests that have not ended: their rows are free at the next step."""
+        self.waiting = deque(number for number in self.waiting if number not in numbers)
+        self.decoder.drop(numbers)
+        for number in numbers:
+            self.requests.pop(number, None)
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Speech]]:

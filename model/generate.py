@@ -245,6 +245,13 @@ class Decoder:
             self.held = [tokens + 1 for tokens in self.held]
         return gone
 
+    @torch.inference_mode()
+    def drop(self, tags: set[int]) -> None:
+        """Let rows leave before they have ended."""
+        over = [tag in tags for tag in self.tags]
+        if any(over):
+            self._leave(over)
+
     def _draw(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Groups (B, G) of logits (B, G, V + 1), and whether each is <eos> (B,)."""
         groups, ends = torch.zeros_like(logits[..., 0], dtype=torch.long), self.finished.clone()
@@ -291,6 +298,8 @@ class Decoder:
         self.sampling = [self.sampling[row] for row in order]
         self.random = [self.random[row] for row in order]
         self.held = [self.held[row] for row in order]
+        if not order:
+            self.cache = None  # its memory is given back
         return index
 
     def _reserve(self, rows: int, readings: int, capacity: int) -> None:

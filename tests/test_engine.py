@@ -81,6 +81,24 @@ def test_alone_in_a_batch_and_joined_late_are_what_the_oracle_says(
 
 
 @pytest.mark.parametrize(("alignment", "extras"), KINDS)
+def test_what_is_dropped_frees_its_row_and_changes_nothing_for_the_others(alignment, extras):
+    model = make(alignment, extras)
+    wanted = [by_the_oracle(model, request) for request in requests(model)]
+    engine = Engine(model, 3)
+    numbers = [engine.submit(request) for request in requests(model)]
+    ended = dict(engine.step())
+    assert not ended and engine.free == -1
+    engine.drop({numbers[0]})
+    ended |= dict(engine.step())  # the fourth has its row
+    assert engine.free == 0 and len(engine.decoder.tags) == 3
+    engine.drop({numbers[3]})
+    while len(ended) < 2:
+        ended |= dict(engine.step())
+    assert_same([ended[number] for number in numbers[1:3]], wanted[1:3])
+    assert engine.free == 3 and not engine.requests and engine.step() == []
+
+
+@pytest.mark.parametrize(("alignment", "extras"), KINDS)
 def test_requests_with_one_text_and_prompt_are_read_once(alignment, extras, monkeypatch):
     model = make(alignment, extras)
     asked, alone = (

@@ -27,6 +27,7 @@ from starlette.testclient import TestClient
 
 from sayso.cli import app as cli
 from sayso.inference.detection.detector import detect
+from sayso.inference.errors import GoneError
 from sayso.inference.gate import Gate
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
@@ -36,7 +37,7 @@ from sayso.service import tokens as tokens_module
 from sayso.service.app import create_app
 from sayso.service.door import HEADERS, MAY, OPEN
 from sayso.service.house import Settings, prepare
-from sayso.service.lines import FullError, GoneError, Line
+from sayso.service.lines import FullError, Line
 from sayso.service.serve import check_place
 from sayso.service.tokens import ROLES, SpentError, TokenError, Tokens, service_folder
 from served import Served, enrol, served
@@ -451,7 +452,7 @@ class Client:
 
 def test_who_leaves_frees_their_place():
     begun, end = threading.Event(), threading.Event()
-    line: Line[str] = Line("test", lambda: "made", 2)
+    line: Line[str] = Line("test", lambda: "made", 1)
     done: list[str] = []
 
     def first(made: str) -> str:

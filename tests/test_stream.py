@@ -70,7 +70,7 @@ def test_a_stream_says_what_a_file_says(speaker, monkeypatch):
     manner = speaker.manner(3)
     grant, spoken = speaker._ask(TEXT, "nobody", "research", "me", manner)
     whole = []
-    for sound in speech_of(speaker.bundle, grant, spoken, manner):
+    for sound in speech_of(speaker.studio, grant, spoken, manner):
         whole.append(torch.nn.functional.pad(sound, (0, -len(sound) % HOP)))
     heard = unpacked(wav_header(RATE) + stream, RATE)
     assert torch.equal(heard, (torch.cat(whole) * 32767).round() / 32767)

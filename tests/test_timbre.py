@@ -205,7 +205,7 @@ def test_a_prompt_is_measured_once_for_all_takes(bundled, nobody, monkeypatch):
     monkeypatch.setattr(
         SpeechModel, "measure", lambda self, said: measured.append(1) or measure(self, said)
     )
-    bundled._last = None
+    bundled._known.clear()
     codes = bundled.read(nobody)
     takes = [bundled.speak(codes, nobody) for _ in range(3)]
     assert len(measured) == 1

@@ -169,11 +169,14 @@ class SpeechModel(Stored):
         return getattr(self, name).detach().cpu().double().numpy().copy()
 
 
+MOST_KNOWN = 16
+"""Prompts of which a codec keeps what it heard."""
+
+
 @dataclass
 class HeardPrompt:
-    """A prompt (K', T) and what was found in it."""
+    """What was found in a prompt."""
 
-    codes: Tensor
     features: Features
     timbre: Timbre
     loudness: float | None = None
@@ -209,7 +212,7 @@ class TimbreCodec(Codec):
         self.prompts, self.timbre, self.neutral, self.decoder = prompts, timbre, neutral, decoder
         self.sample_rate, self.frame_rate = neutral.sample_rate, neutral.frame_rate
         self.codebooks, self.codebook_size = neutral.codebooks, neutral.codebook_size
-        self._last: HeardPrompt | None = None
+        self._known: dict[bytes, HeardPrompt] = {}
 
     @classmethod
     def load(cls, prompts: Codec, folder: Path) -> "TimbreCodec":
@@ -298,12 +301,19 @@ class TimbreCodec(Codec):
         return self.timbre.change(said, old, wanted)
 
     def _heard(self, prompt: Tensor) -> HeardPrompt:
-        """What is known of a prompt, kept: it is read once and heard in every take."""
-        prompt = prompt.cpu()
-        if self._last is None or not torch.equal(self._last.codes, prompt):
-            features = self.prompts.features(prompt)
-            self._last = HeardPrompt(prompt.clone(), features, self.timbre.measure(features))
-        return self._last
+        """What is known of a prompt, kept: it is read once and heard in every take.
+
+        From several threads, each with its own prompt: none may get another's.
+        """
+        key = prompt.cpu().numpy().tobytes()
+        heard = self._known.get(key)
+        if heard is None:
+            features = self.prompts.features(prompt.cpu())
+            heard = HeardPrompt(features, self.timbre.measure(features))
+            if len(self._known) >= MOST_KNOWN:
+                self._known = {}
+            self._known[key] = heard
+        return heard
 
     def speaker(self, recordings: Iterable[Tensor]) -> Timbre:
         """A speaker's timbre, measured in the first `TIMBRE_SECONDS` of recordings (1, samples)."""

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ProblemError, problem_of
 from .house import House, caller
+from .lines import StoppingError
 from .tokens import ROLES
 
 ALL = ROLES
@@ -112,7 +113,7 @@ class Door:
             raise _too_large(most)
         if scope["path"] not in OPEN and not scope["path"].startswith("/page/"):
             if self.house.stopping:
-                raise ProblemError(503, "stopping", "The service is being stopped.", wait=10)
+                raise StoppingError
             kind, _, shown = headers.get("authorization", "").partition(" ")
             if kind.lower() != "bearer" or not shown:
                 message = "Send a token: Authorization: Bearer sayso-... (sayso token create)."

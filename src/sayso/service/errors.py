@@ -9,10 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from sayso.inference.errors import MarkError, RefusedError, StoreError
+from sayso.inference.errors import GoneError, MarkError, RefusedError, StoreError
 from sayso.model.errors import InputError, SaysoError, UnfinishedError
 
-from .lines import FullError, GoneError
+from .lines import FullError, StoppingError
 from .tokens import SpentError, TokenError
 
 log = logging.getLogger("sayso.service")
@@ -93,6 +93,8 @@ def problem_of(error: Exception) -> ProblemError:
         case FullError():
             message = f"All places are taken: try again in {error.wait:.0f} s."
             return ProblemError(429, "queue-full", message, wait=error.wait)
+        case StoppingError():
+            return ProblemError(503, "stopping", "The service is being stopped.", wait=10)
         case GoneError():
             return ProblemError(499, "client-gone", "You left.")
         case UnfinishedError():
@@ -128,6 +130,6 @@ def install(app: FastAPI) -> None:
         request.app.state.house.metrics.refused.labels(problem.code).inc()
         return problem.response()
 
-    kinds = (SaysoError, ProblemError, FullError, GoneError, RequestValidationError, HTTPException)
-    for kind in kinds:
+    own = (SaysoError, ProblemError, FullError, StoppingError)
+    for kind in (*own, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from sayso.inference.watermark.perth import Perth, load_watermarker
 from sayso.model.bundle import BUNDLED
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
+from sayso.model.engine import ROWS
 
 from .errors import ProblemError
 from .lines import Line
@@ -38,7 +40,7 @@ class Settings:
         requests: A minute, of one token.
         seconds: Of audio a day, of one token.
         upload_seconds: Of audio in an upload.
-        queue: Requests in each line.
+        queue: Requests that wait in each line.
         secure: Whether it is reached through TLS.
     """
 
@@ -128,7 +130,9 @@ class House:
         self.trying = asyncio.Semaphore(AT_ONCE)
         self.began = int(time.time())
         most = settings.queue
-        self.speaking: Line[Synthesizer] = Line("speak", self._synthesizer, most)
+        self._speaker: Synthesizer | None = None
+        self._opening = threading.Lock()
+        self.speaking: Line[Synthesizer] = Line("speak", self._synthesizer, most, ROWS)
         self.desk: Line[Desk] = Line("desk", lambda: Desk(settings), 8 * most)
         self.hearing: Line[Hearing] = Line("enrol", lambda: Hearing(settings), most)
         self.looking: Line[Looking] = Line("look", lambda: Looking(settings), most)
@@ -137,8 +141,12 @@ class House:
             self.metrics.waiting.labels(line.name).set_function(partial(len, line))
 
     def _synthesizer(self) -> Synthesizer:
-        settings = self.settings
-        return Synthesizer(settings.model, Store.open(settings.home), settings.device)
+        settings, store = self.settings, Store.open(self.settings.home)
+        with self._opening:
+            if self._speaker is not None:
+                return self._speaker.beside(store)
+            self._speaker = Synthesizer(settings.model, store, settings.device)
+            return self._speaker
 
     @property
     def model_name(self) -> str:
@@ -150,9 +158,15 @@ class House:
         """Whether it speaks."""
         return self.speaking.ready and self.desk.ready and not self.stopping
 
+    def refuse(self) -> None:
+        """Refuse what has not begun, from now on."""
+        self.stopping = True
+        for line in self.lines:
+            line.refuse()
+
     def close(self) -> None:
         """Finish what has begun, refuse the rest."""
-        self.stopping = True
+        self.refuse()
         for line in self.lines:
             line.close()
 

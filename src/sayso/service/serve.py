@@ -4,8 +4,10 @@ import dataclasses
 import ipaddress
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,7 +15,7 @@ from fastapi import FastAPI
 from sayso.model.errors import InputError
 
 from .app import create_app
-from .house import Settings, prepare
+from .house import House, Settings, prepare
 from .tokens import Tokens
 
 PASSED = "SAYSO_SERVE"
@@ -93,4 +95,17 @@ def from_environment() -> FastAPI:
     found = json.loads(os.environ[PASSED])
     found["model"] = Path(found["model"])
     found["home"] = Path(found["home"]) if found["home"] else None
-    return create_app(Settings(**found))
+    app = create_app(Settings(**found))
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn's own are there by now
+        signal.signal(number, _refusing(app.state.house, signal.getsignal(number)))
+    return app
+
+
+def _refusing(house: House, before: Any) -> Callable[[int, Any], None]:
+    """A signal's handler that refuses what waits, and then does what was done before."""
+
+    def told(number: int, frame: Any) -> None:
+        house.refuse()
+        before(number, frame)
+
+    return told

@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from threading import Event
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -108,10 +109,12 @@ async def speak(
         return await _streamed(request, asked, voice, token)
     about = _reckoned(asked)
     home.tokens.spend_seconds(token, about, home.settings.seconds)
-    took = 0.0
+    took, gone = 0.0, Event()
     try:
         said = await home.speaking.ask(
-            request, lambda synthesizer: say(home, synthesizer, asked, voice, token.name)
+            request,
+            lambda synthesizer: say(home, synthesizer, asked, voice, token.name, gone),
+            gone=gone,
         )
         took = said.spoken.seconds
     finally:
@@ -131,7 +134,7 @@ async def _streamed(request: Request, asked: Speech, voice: str, token: Token) -
     home.tokens.spend_seconds(token, about, home.settings.seconds)
     chunks = home.speaking.flow(
         request,
-        lambda synthesizer: synthesizer.stream(
+        lambda synthesizer, gone: synthesizer.stream(
             asked.input,
             voice,
             asked.purpose,
@@ -140,6 +143,7 @@ async def _streamed(request: Request, asked: Speech, voice: str, token: Token) -
             alteration=Alteration(speed=asked.speed),
             samples=asked.samples,
             name=f"speech-{secrets.token_hex(8)}.wav",
+            gone=gone,
         ),
     )
     try:
@@ -200,7 +204,9 @@ def _check(home: House, asked: Speech) -> None:
         raise ProblemError(400, "text-too-long", message + "taken at once: send it in parts.")
 
 
-def say(home: House, synthesizer: Synthesizer, asked: Speech, voice: str, user: str) -> Said:
+def say(
+    home: House, synthesizer: Synthesizer, asked: Speech, voice: str, user: str, gone: Event
+) -> Said:
     """Speak into the spool and take the released file out of it: bytes, or an error and nothing."""
     suffix = asked.response_format
     out = home.spool / f"speech-{secrets.token_hex(8)}.{suffix}"
@@ -215,6 +221,7 @@ def say(home: House, synthesizer: Synthesizer, asked: Speech, voice: str, user: 
                 asked.seed,
                 alteration=Alteration(speed=asked.speed),
                 samples=asked.samples,
+                gone=gone,
             )
         data = out.read_bytes()
     finally:

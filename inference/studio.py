@@ -1,0 +1,194 @@
+"""One engine and one codec for all who speak in a process, each in a thread of its own.
+
+What several callers ask for is decoded in one batch: it joins at the next step, whoever has the
+fewest rows first, and leaves when it ends (Yu et al., "Orca", OSDI 2022). What was decoded waits
+for the codec. Both threads are there only while there is work, so nobody has to end them.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from sayso.model.bundle import Bundle
+from sayso.model.codecs.voice_edit import Alteration
+from sayso.model.engine import ROWS, Engine, Request
+
+from .errors import GoneError
+from .recognisers import Ears, load_ears
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Visit:
+    """One caller in the studio.
+
+    Args:
+        gone: Set, by any thread, when the caller does not wait any more.
+    """
+
+    gone: threading.Event
+    ended: bool = False
+    found: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for what was asked for."""
+        return self.ended or self.gone.is_set()
+
+    def next(self) -> tuple[int, Tensor | None]:
+        """Wait for one of the jobs: its key, and the sound of it, or None where it failed.
+
+        Raises:
+            GoneError: The caller is gone; what was asked for is dropped at the next step.
+        """
+        found = self.found.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+
+@dataclass(eq=False)
+class Job:
+    """What shall be said, and how it shall sound."""
+
+    visit: Visit
+    key: int
+    """What it is told by; the caller's own."""
+    request: Request
+    prompt: Tensor
+    """(K', T'), in whose voice."""
+    alteration: Alteration
+    least: float
+    """Frames; of fewer the words were not said."""
+    codes: Tensor | None = None
+    """(K, T), once they are there."""
+
+
+class Shift(Generic[T]):
+    """A thread that is there only while there is work."""
+
+    def __init__(self, name: str, work: Callable[[list[T]], bool]):
+        """Do `work` with what is new, over and over while it says that some is left."""
+        self.name, self.work = name, work
+        self._lock, self._new, self._there = threading.Lock(), list[T](), False
+
+    def give(self, job: T) -> None:
+        """Something new, from any thread."""
+        with self._lock:
+            self._new.append(job)
+            if not self._there:
+                self._there = True
+                threading.Thread(target=self._run, name=self.name).start()
+
+    def _run(self) -> None:
+        left = False
+        while True:
+            with self._lock:
+                new, self._new = self._new, []
+                if not new and not left:
+                    self._there = False
+                    return
+            left = self.work(new)
+
+
+class Studio:
+    """A model that several threads may speak with at once."""
+
+    def __init__(self, bundle: Bundle, rows: int = ROWS):
+        """Decode `rows` sentences at a time, whoever asked for them."""
+        self.bundle = bundle
+        self.engine = Engine(bundle.model, rows)
+        self._waiting: list[Job] = []
+        self._decoding: dict[int, Job] = {}
+        self._decoded: list[Job] = []
+        self._decoder = Shift("sayso-decode", self._decode)
+        self._sounder = Shift("sayso-sound", self._sound)
+        self._hearing, self._ears = threading.Lock(), None
+
+    @property
+    def ears(self) -> Ears:
+        """For ranking samples; loaded when they are first asked for."""
+        with self._hearing:
+            self._ears = self._ears or load_ears()
+            return self._ears
+
+    @contextmanager
+    def visit(self, gone: threading.Event | None = None) -> Iterator[Visit]:
+        """Come in; what was not answered when one leaves is dropped at the next step."""
+        visit = Visit(gone or threading.Event())
+        try:
+            yield visit
+        finally:
+            visit.ended = True
+
+    def ask(self, job: Job) -> None:
+        """Let a job be done: its visit is told.
+
+        Raises:
+            InputError: Text or speech is longer than the models hold.
+        """
+        self.engine.check(job.request)
+        self._decoder.give(job)
+
+    def _decode(self, new: list[Job]) -> bool:
+        self._waiting += new
+        try:
+            self._dismiss()
+            self._let_in()
+            ended = self.engine.step()
+        except Exception as error:
+            for job in (*self._waiting, *self._decoding.values()):
+                job.visit.found.put(error)
+            self._waiting, self._decoding, ended = [], {}, []
+            self.engine = Engine(self.bundle.model, self.engine.most_rows)
+        for number, (codes, finished) in ended:
+            job = self._decoding.pop(number)
+            if finished and codes.shape[1] >= job.least:
+                job.codes = codes
+                self._sounder.give(job)
+            else:
+                job.visit.found.put((job.key, None))
+        return bool(self._waiting or self._decoding)
+
+    def _dismiss(self) -> None:
+        """Drop what nobody waits for."""
+        over = {number for number, job in self._decoding.items() if job.visit.over}
+        self.engine.drop(over)
+        self._waiting = _still_wanted(self._waiting)
+        _still_wanted([self._decoding.pop(number) for number in over])
+
+    def _let_in(self) -> None:
+        """Give the free rows to whoever has the fewest; among equals, to who asked first."""
+        rows = [job.visit for job in self._decoding.values()]
+        for _ in range(min(self.engine.free, len(self._waiting))):
+            job = min(self._waiting, key=lambda job: rows.count(job.visit))
+            self._waiting.remove(job)
+            rows.append(job.visit)
+            self._decoding[self.engine.submit(job.request)] = job
+
+    def _sound(self, new: list[Job]) -> bool:
+        self._decoded = _still_wanted(self._decoded + new)
+        if not self._decoded:
+            return False
+        job = self._decoded.pop(0)
+        assert job.codes is not None
+        try:
+            audio = self.bundle.codec.speak(job.codes, job.prompt, job.alteration)
+            job.visit.found.put((job.key, audio))
+        except Exception as error:
+            job.visit.found.put(error)
+        return bool(self._decoded)
+
+
+def _still_wanted(jobs: list[Job]) -> list[Job]:
+    """Those of which the caller still waits; the others are told that they are gone."""
+    for job in jobs:
+        if job.visit.over:
+            job.visit.found.put(GoneError("whoever asked is gone"))
+    return [job for job in jobs if not job.visit.over]
