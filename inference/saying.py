@@ -13,9 +13,9 @@ import soxr
 import torch
 from torch import Tensor
 
-from sayso.model.audio import SILENT_PEAK
 from sayso.model.bundle import Bundle
 from sayso.model.codecs.voice_edit import Alteration
+from sayso.model.decoding import SILENT_PEAK
 from sayso.model.engine import ROWS, Request
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling

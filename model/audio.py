@@ -9,7 +9,6 @@ import io
 import re
 import struct
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -21,21 +20,17 @@ from .decoding import (
     FfmpegSound,
     Sound,
     check_file,
-    check_length,
+    check_peak,
     first_that_reads,
+    mixed,
     open_sound,
     probe,
+    read_mono,
 )
 from .errors import InputError
 
 MIN_SECONDS = 0.1
 MAX_SECONDS = 3600.0
-SILENT_PEAK = 1e-4
-"""A peak below -80 dBFS is silence: one step of 16-bit audio is 3e-5."""
-LOUDEST_PEAK = 8.0
-"""Float files may exceed 1 a little; one that exceeds it this much holds integers, not audio."""
-CANCELLED = 1e-3
-"""Of the loudest channel's power: an average below this says that channels are turned over."""
 SURELY_CUT = 0.95
 """Share of the stated frames: an MP3 file's header may be a little wrong."""
 UNKNOWN_SIZE = 2**31 - 2**16
@@ -73,11 +68,8 @@ def read_audio(
         InputError: The file is missing, empty, no audio, too short or long, of too many
         channels, silent, or holds NaN.
     """
-    path = Path(path)
-    mix = first_that_reads(lambda sound: _mixed(sound, sample_rate), path, min_seconds, max_seconds)
-    _check_peak(path, mix.peak, allow_silence)
-    check_length(path, mix.seconds, min_seconds, max_seconds)
-    return torch.from_numpy(mix.audio)[None]
+    audio = read_mono(Path(path), sample_rate, min_seconds, max_seconds, allow_silence)
+    return torch.from_numpy(audio)[None]
 
 
 def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
@@ -89,10 +81,10 @@ def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
         InputError: It is no audio, too long, of too many channels, silent, or holds NaN.
     """
     try:
-        mix = _mixed(Sound(Path(name), MIN_SECONDS, MAX_SECONDS, data), sample_rate)
+        mix = mixed(Sound(Path(name), MIN_SECONDS, MAX_SECONDS, data), sample_rate)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name} cannot be decoded: {error}") from None
-    _check_peak(Path(name), mix.peak, False)
+    check_peak(Path(name), mix.peak, False)
     return torch.from_numpy(mix.audio)[None]
 
 
@@ -188,52 +180,3 @@ def wav_header(sample_rate: int) -> bytes:
     form = struct.pack("<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
     unknown = struct.pack("<I", 2**32 - 1)
     return b"RIFF" + unknown + b"WAVEfmt " + form + b"data" + unknown
-
-
-def _check_peak(path: Path, peak: float, allow_silence: bool) -> None:
-    if peak > LOUDEST_PEAK:
-        raise InputError(
-            f"{path} reaches {peak:.3g} where full scale is 1; export it as 16-bit PCM, "
-            "or divide its float samples by their full scale."
-        )
-    if peak < SILENT_PEAK and not allow_silence:
-        raise InputError(f"{path} is silent (peak {peak:.1e}); give a recording with sound in it.")
-
-
-class _Mix(NamedTuple):
-    audio: np.ndarray  # (samples,) float32 at the rate asked for
-    peak: float  # this and the next before resampling
-    seconds: float
-    power: np.ndarray  # (channels,) sums of squares
-    own: float  # the same of the mix
-
-
-def _mixed(sound: "Sound | FfmpegSound", to_rate: int) -> _Mix:
-    """The mean of the channels, or where they cancel out the loudest."""
-    mix = _mix(sound, to_rate)
-    if mix.own < CANCELLED * mix.power.max():
-        return _mix(sound, to_rate, int(mix.power.argmax()))
-    return mix
-
-
-def _mix(sound: "Sound | FfmpegSound", to_rate: int, channel: int | None = None) -> _Mix:
-    """The mean of the channels, or one of them."""
-    stream = soxr.ResampleStream(sound.rate, to_rate, 1, "float32", "HQ")
-    same, parts, frames, peak = sound.rate == to_rate, [], 0, 0.0
-    power, own = np.zeros(sound.channels), 0.0
-    for block in sound.blocks():
-        if not np.isfinite(block).all():
-            raise InputError(
-                f"{sound.path} holds samples that are not numbers (NaN or infinite); export it "
-                "again."
-            )
-        mono = block.mean(axis=1) if channel is None else np.ascontiguousarray(block[:, channel])
-        power += np.square(block, dtype=np.float64).sum(axis=0)
-        own += float(np.square(mono, dtype=np.float64).sum())
-        peak, frames = max(peak, float(np.abs(mono).max())), frames + len(mono)
-        parts.append(mono if same else stream.resample_chunk(mono))
-    if not frames:
-        raise InputError(f"{sound.path} holds no audio samples; give a recording with sound in it.")
-    if not same:
-        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    return _Mix(np.concatenate(parts), peak, frames / sound.rate, power, own)

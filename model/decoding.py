@@ -13,10 +13,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import soundfile
+import soxr
 
 from .errors import InputError
 
@@ -26,6 +27,12 @@ RATES = (8000, 768_000)
 MAX_CHANNELS = 32
 MAX_SAMPLES = 2**30
 """Of all channels: an hour of six at 48 kHz. A megabyte of FLAC may hold twice that in silence."""
+SILENT_PEAK = 1e-4
+"""A peak below -80 dBFS is silence: one step of 16-bit audio is 3e-5."""
+LOUDEST_PEAK = 8.0
+"""Float files may exceed 1 a little; one that exceeds it this much holds integers, not audio."""
+CANCELLED = 1e-3
+"""Of the loudest channel's power: an average below this says that channels are turned over."""
 FFMPEG_SECONDS = 600
 BLOCK = 2**20
 """Samples of all channels that are held at once, before they are mixed down."""
@@ -200,3 +207,65 @@ def first_that_reads(
         return read(Sound(path, least, most))
     except soundfile.LibsndfileError as error:
         return read(FfmpegSound(path, least, most, str(error)))
+
+
+def read_mono(
+    path: Path, rate: int, least: float, most: float, allow_silence: bool = False
+) -> np.ndarray:
+    """As `audio.read_audio`: (samples,) float32 at `rate` Hz, of `least` to `most` seconds."""
+    mix = first_that_reads(lambda sound: mixed(sound, rate), path, least, most)
+    check_peak(path, mix.peak, allow_silence)
+    check_length(path, mix.seconds, least, most)
+    return mix.audio
+
+
+def check_peak(path: Path, peak: float, allow_silence: bool) -> None:
+    """InputError if the peak is beyond what audio has or, unless that is allowed, silence."""
+    if peak > LOUDEST_PEAK:
+        raise InputError(
+            f"{path} reaches {peak:.3g} where full scale is 1; export it as 16-bit PCM, "
+            "or divide its float samples by their full scale."
+        )
+    if peak < SILENT_PEAK and not allow_silence:
+        raise InputError(f"{path} is silent (peak {peak:.1e}); give a recording with sound in it.")
+
+
+class Mix(NamedTuple):
+    """A file as one channel."""
+
+    audio: np.ndarray  # (samples,) float32 at the rate asked for
+    peak: float  # this and the next before resampling
+    seconds: float
+    power: np.ndarray  # (channels,) sums of squares
+    own: float  # the same of the mix
+
+
+def mixed(sound: "Sound | FfmpegSound", to_rate: int) -> Mix:
+    """The mean of the channels, or where they cancel out the loudest."""
+    mix = _mix(sound, to_rate)
+    if mix.own < CANCELLED * mix.power.max():
+        return _mix(sound, to_rate, int(mix.power.argmax()))
+    return mix
+
+
+def _mix(sound: "Sound | FfmpegSound", to_rate: int, channel: int | None = None) -> Mix:
+    """The mean of the channels, or one of them."""
+    stream = soxr.ResampleStream(sound.rate, to_rate, 1, "float32", "HQ")
+    same, parts, frames, peak = sound.rate == to_rate, [], 0, 0.0
+    power, own = np.zeros(sound.channels), 0.0
+    for block in sound.blocks():
+        if not np.isfinite(block).all():
+            raise InputError(
+                f"{sound.path} holds samples that are not numbers (NaN or infinite); export it "
+                "again."
+            )
+        mono = block.mean(axis=1) if channel is None else np.ascontiguousarray(block[:, channel])
+        power += np.square(block, dtype=np.float64).sum(axis=0)
+        own += float(np.square(mono, dtype=np.float64).sum())
+        peak, frames = max(peak, float(np.abs(mono).max())), frames + len(mono)
+        parts.append(mono if same else stream.resample_chunk(mono))
+    if not frames:
+        raise InputError(f"{sound.path} holds no audio samples; give a recording with sound in it.")
+    if not same:
+        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+    return Mix(np.concatenate(parts), peak, frames / sound.rate, power, own)

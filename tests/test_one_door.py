@@ -71,7 +71,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "sealed.unseal": "what the key's holder sealed",
     "sealed.read_key": "a key, to the store",
     "sealed.read_sealed": "a voice's data, to the store",
-    "checks.read_take": "a file of the caller's",
+    "checks.Take.at": "a file of the caller's",
     "c2pa.sign": "a manifest",
     "recording.unpack": "a fingerprint",
     "perth_filter.evidence": "a measure of sound given before",

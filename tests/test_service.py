@@ -31,6 +31,8 @@ from sayso.inference.errors import GoneError
 from sayso.inference.gate import Gate
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
+from sayso.model import decoding
+from sayso.model.audio import read_audio
 from sayso.model.bundle import BUNDLED
 from sayso.model.errors import CheckpointError, InputError
 from sayso.service import tokens as tokens_module
@@ -40,6 +42,7 @@ from sayso.service.house import Settings, prepare
 from sayso.service.lines import FullError, Line
 from sayso.service.serve import check_place
 from sayso.service.tokens import ROLES, SpentError, TokenError, Tokens, service_folder
+from sayso.service.uploads import decoded
 from served import Served, enrol, served
 
 if not (BUNDLED / "codec" / "config.json").is_file():
@@ -316,6 +319,33 @@ def test_bad_files(service: Served, name: str):
             assert answer.status_code == 400 and code(answer) == wanted, answer.text
             assert str(service.home) not in answer.text and "spool" not in answer.text
     assert not list(service.house.spool.iterdir())
+
+
+def refuse_to_decode(*_: object) -> None:
+    raise AssertionError("an upload was decoded in the service's process")
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "MP3", "OGG"])
+def test_uploads_are_decoded_elsewhere(
+    service: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+):
+    out = tmp_path / "sent"
+    sound = np.stack([np.sin(np.arange(6 * 44_100) / 9), np.zeros(6 * 44_100)], 1) / 4
+    soundfile.write(out, sound, 44_100, format=format)
+    data, places = out.read_bytes(), asyncio.Semaphore(1)
+    wanted = {rate: read_audio(out, rate)[0].numpy() for rate in (16_000, 24_000)}
+    found = asyncio.run(decoded(out, (16_000, 24_000), 0.0, 60.0, places))
+    assert found.path.suffix == f".{format.lower()}"
+    for rate, heard in found.sounds.items():
+        assert np.array_equal(heard, wanted[rate])
+    monkeypatch.setattr(decoding.Sound, "__init__", refuse_to_decode)
+    file = {"file": ("x", data)}
+    told = service.call("speaker", "POST", "/v1/detect", files=file).json()
+    assert told["seconds"] == pytest.approx(6.0, abs=0.1) and not told["ours"]
+    asked = {"speaker": "Vera", "purposes": ["research"]}
+    begun = service.call("speaker", "POST", "/v1/consents", json=asked).json()
+    place = f"/v1/consents/{begun['id']}/recording"
+    assert code(service.call("speaker", "POST", place, files=file)) == "not-speech"
 
 
 def test_sizes_tokens_and_sessions(service: Served):

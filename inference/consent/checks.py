@@ -5,14 +5,15 @@ docs/consent.md has the figures). A check says what it measured, not who is hone
 forger with a good enough clone of a willing stranger's voice is not caught by any of them.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sayso.model.audio import read_audio, seconds_of
 from sayso.model.codecs.base import Codec
@@ -74,6 +75,14 @@ class Take:
     path: Path
     raw: Audio
     name: str
+    decoded: Mapping[int, Audio] = field(default_factory=dict)
+    """By rate in Hz, where somebody has decoded the file already."""
+
+    def at(self, rate: int) -> Tensor:
+        """(1, samples) float32 at a rate in Hz; InputError if it cannot be read."""
+        if rate in self.decoded:
+            return torch.from_numpy(self.decoded[rate])[None]
+        return read_audio(self.path, rate)
 
     @property
     def seconds(self) -> float:
@@ -86,12 +95,17 @@ class Take:
         return recording.prepared(self.raw)
 
 
-def read_take(path: Path, name: str) -> Take:
+def read_take(path: Path, name: str, decoded: Mapping[int, Audio] | None = None) -> Take:
     """Read a recording without judging it; InputError when the file is no readable audio.
 
     A file of more than ten minutes is not decoded past that: it is too long either way.
+
+    Args:
+        decoded: (samples,) by rate in Hz, where that was done already, among them `RATE`.
     """
     path = Path(path)
+    if decoded:
+        return Take(path, decoded[RATE], name, decoded)
     if seconds_of(path) > 600:
         audio = torch.zeros(1, 601 * RATE)
     else:

@@ -9,12 +9,11 @@ import contextlib
 import dataclasses
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sayso.model.audio import read_audio
 from sayso.model.codecs.base import Codec
 from sayso.model.errors import InputError
 from sayso.model.files import create_file, file_hash, read_regular
@@ -33,7 +32,7 @@ from .checks import Take, read_take
 from .other_voices import pack_codes
 from .prompt import cut_prompt
 from .receipt import Check, Receipt, Scope, codes_digest, issue
-from .recording import RATE
+from .recording import RATE, Audio
 from .session import terms_of, waiting
 from .statement import phrases, text_of
 
@@ -64,6 +63,7 @@ def finish_enrolment(
     prompt_text: str | None = None,
     ears: Ears | None = None,
     marks: Marks | None = None,
+    decoded: Mapping[int, Audio] | None = None,
 ) -> Enrolment:
     """Check the recording of a session and take the voice in, or say which check refused it.
 
@@ -75,6 +75,8 @@ def finish_enrolment(
             then the last seconds of the consent recording are, and nobody could prepare it.
         prompt_text: What is said in `prompt`; required with it.
         ears, marks: Already loaded, for many enrolments.
+        decoded: What `consent` holds, (samples,) by rate in Hz (16 kHz and the codec's), where
+            somebody has decoded it already.
     Raises:
         RefusedError: session-unknown, session-used, session-expired, or a check's own code.
         InputError: A file is no readable audio (the session is not used up), or `prompt_text`
@@ -96,7 +98,7 @@ def finish_enrolment(
         waiting(store, session, *arrived)
     with store.workspace() as folder:
         # What is checked is what is kept: a file could be exchanged between two readings of it.
-        take = _copy(consent, "consent", folder)
+        take = _copy(consent, "consent", folder, decoded)
         other = None if prompt is None else _copy(prompt, "prompt", folder)
         takes = [shot for shot in (take, other) if shot is not None]
         hashes = {shot.name: file_hash(shot.path) for shot in takes}
@@ -118,7 +120,7 @@ def finish_enrolment(
             raise
 
 
-def _copy(path: Path, name: str, folder: Path) -> Take:
+def _copy(path: Path, name: str, folder: Path, decoded: Mapping[int, Audio] | None = None) -> Take:
     """Read a recording from a copy of our own; InputError when it is no readable audio."""
     path = Path(path)
     copy = folder / f"{name}{path.suffix}"
@@ -126,7 +128,7 @@ def _copy(path: Path, name: str, folder: Path) -> Take:
         if source is path or source.exists():
             create_file(target, read_regular(source, MAX_FILE))
     try:
-        return read_take(copy, name)
+        return read_take(copy, name, decoded)
     except InputError as error:
         raise InputError(str(error).replace(str(copy), str(path))) from None
 
@@ -225,7 +227,7 @@ def _take_in(
         except InputError as error:
             message = f"No prompt can be cut from the consent recording: {error}."
             raise _refused(store, started, "prompt-unclear", message, passed, hashes) from None
-    audio = read_audio(source.path, codec.sample_rate)
+    audio = source.at(codec.sample_rate)
     audio = audio[:, int(start * codec.sample_rate) : int(stop * codec.sample_rate)]
     codes = codec.encode(audio)[0]
     slug = re.sub(r"[^a-z0-9]+", "-", asked["speaker"].lower()).strip("-") or "voice"

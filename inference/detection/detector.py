@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sayso.model.audio import read_audio, resample
 from sayso.model.errors import InputError
@@ -144,10 +145,15 @@ class Detector:
         self.marks = Marks(perth or load_watermarker(), keyed, load_audioseal_if_there())
         self.synthetic = load_synthetic()
 
-    def detect(self, path: str | Path) -> Detection:
-        """Looks for every mark in one file; InputError if it cannot be read as audio."""
+    def detect(self, path: str | Path, audio: Tensor | None = None) -> Detection:
+        """Looks for every mark in one file; InputError if it cannot be read as audio.
+
+        Args:
+            audio: (samples,) float32 at `PERTH_RATE`, where somebody has decoded the file already.
+        """
         path = Path(path)
-        audio = read_audio(path, PERTH_RATE, allow_silence=True)[0]
+        if audio is None:
+            audio = read_audio(path, PERTH_RATE, allow_silence=True)[0]
         found = self.marks.search(audio, PERTH_RATE)
         rows = () if found.keyed is None else found.keyed.rows
         older: list[str] = []

@@ -3,6 +3,7 @@
 import re
 from typing import Annotated, Any
 
+import torch
 from fastapi import APIRouter, Depends, File, Request, UploadFile
 from fastapi.responses import PlainTextResponse, Response
 
@@ -12,12 +13,14 @@ from sayso.inference.store.checking import verify
 from sayso.inference.store.export import Checked, verify_export
 from sayso.inference.store.keys import dated_pem
 from sayso.inference.store.store import Store
+from sayso.inference.watermark.perth import PERTH_RATE
+from sayso.model.audio import MIN_SECONDS
 from sayso.model.errors import SaysoError
 
 from .errors import ProblemError
 from .house import Desk, Looking, caller, house
 from .tokens import Token
-from .uploads import spooled, tried, unnamed
+from .uploads import decoded, spooled, unnamed
 
 router = APIRouter()
 Caller = Annotated[Token, Depends(caller)]
@@ -36,13 +39,15 @@ async def detect(
     """Which marks a file carries, where, and whose row of the ledger they name."""
     home = house(request)
     async with spooled(home.spool, ("file", await file.read())) as folder:
-        path = await tried(folder / "file", home.settings.upload_seconds, home.trying)
+        most, rates = home.settings.upload_seconds, (PERTH_RATE,)
+        upload = await decoded(folder / "file", rates, MIN_SECONDS, most, home.trying)
         if manifest is not None:
-            sidecar_of(path).write_bytes((await manifest.read())[:MOST_SIDECAR])
+            sidecar_of(upload.path).write_bytes((await manifest.read())[:MOST_SIDECAR])
 
         def found(looking: Looking) -> dict[str, Any]:
-            with unnamed(path):
-                detection = looking.detector().detect(path)
+            with unnamed(upload.path):
+                sound = torch.from_numpy(upload.sounds[PERTH_RATE])
+                detection = looking.detector().detect(upload.path, sound)
             return _told(detection, looking.store, token)
 
         return await home.looking.ask(request, found, stay=True)

@@ -1,7 +1,7 @@
-"""Uploads: tried in a bounded process of their own before anything of ours looks at them.
+"""Uploads: decoded in a bounded process of their own; the service's process sees samples alone.
 
-What takes too much time or memory there, or is no audio, never reaches the service's process. Which
-format it is says its content, never its name. Run as a module, this is that process.
+What takes too much time or memory there, or is no audio, goes no further. Which format it is says
+its content, never its name. Run as a module, this is that process.
 """
 
 import asyncio
@@ -12,14 +12,16 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from sayso.model.errors import InputError
 
 SECONDS = 20  # of CPU
 WALL_SECONDS = 40.0
 MEMORY = 2**30  # bytes of address space
-MOST_FILE = 2**20  # bytes that it may write
 AT_ONCE = 2  # such processes
 SUFFIXES = {"WAV": ".wav", "WAVEX": ".wav", "RF64": ".wav", "FLAC": ".flac", "MP3": ".mp3"}
 
@@ -46,15 +48,29 @@ def unnamed(path: Path) -> Iterator[None]:
         raise InputError(str(error).replace(str(path), "The file")) from None
 
 
-async def tried(path: Path, most_seconds: float, places: asyncio.Semaphore) -> Path:
-    """Decode a file once in a bounded process; its path, renamed after what it holds.
+@dataclass(frozen=True)
+class Upload:
+    """A file that somebody sent, and what it sounds like."""
+
+    path: Path
+    """Named after what it holds."""
+    sounds: dict[int, np.ndarray]
+    """By rate in Hz, (samples,) float32, one channel."""
+
+
+async def decoded(
+    path: Path, rates: tuple[int, ...], least: float, most: float, places: asyncio.Semaphore
+) -> Upload:
+    """Decode a file in a bounded process, and never in this one.
 
     Args:
+        least, most: Seconds.
         places: For `AT_ONCE` of them.
     Raises:
-        InputError: It is no audio, too long, or takes too much time or memory.
+        InputError: It is no audio, too short or long, or takes too much time or memory.
     """
-    command = [sys.executable, "-m", "sayso.service.uploads", str(path), str(most_seconds)]
+    command = [sys.executable, "-m", "sayso.service.uploads", str(path), str(least), str(most)]
+    command += map(str, rates)
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     kept["OPENBLAS_NUM_THREADS"] = "1"
     pipe = asyncio.subprocess.PIPE
@@ -79,22 +95,27 @@ async def tried(path: Path, most_seconds: float, places: asyncio.Semaphore) -> P
             raise InputError(found["error"])
     named = path.with_suffix(found["suffix"])
     path.rename(named)
-    return named
+    sounds = {rate: np.fromfile(_samples(path, rate), "<f4") for rate in rates}
+    return Upload(named, sounds)
 
 
-def main(path: Path, most_seconds: float) -> None:
-    """What the bounded process does: decode all of `path`, keep nothing, print what it is."""
+def _samples(path: Path, rate: int) -> Path:
+    """Where the bounded process leaves what it decoded."""
+    return path.with_name(f"{path.name}-{rate}.f32")
+
+
+def main(path: Path, least: float, most: float, rates: list[int]) -> None:
+    """What the bounded process does: decode all of `path`, leave samples, print what it is."""
     import resource
 
+    size = int(4 * max(rates) * (most + 2))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_FILE, MOST_FILE))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from sayso.model.decoding import FfmpegSound, Sound, first_that_reads, open_sound
+    from sayso.model.decoding import FfmpegSound, Sound, first_that_reads, open_sound, read_mono
 
-    def whole(sound: Sound | FfmpegSound) -> str:
-        for _ in sound.blocks():
-            pass
+    def suffix(sound: Sound | FfmpegSound) -> str:
         if isinstance(sound, FfmpegSound):
             with path.open("rb") as file:
                 return ".m4a" if file.read(8)[4:] == b"ftyp" else ""
@@ -104,10 +125,13 @@ def main(path: Path, most_seconds: float) -> None:
             return SUFFIXES.get(file.format, "")
 
     try:
-        print(json.dumps({"suffix": first_that_reads(whole, path, 0.0, most_seconds)}))
+        for rate in rates:
+            sound = read_mono(path, rate, least, most, allow_silence=True)
+            sound.astype("<f4").tofile(_samples(path, rate))
+        print(json.dumps({"suffix": first_that_reads(suffix, path, 0.0, most)}))
     except InputError as error:
         print(json.dumps({"error": str(error)}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), list(map(int, sys.argv[4:])))

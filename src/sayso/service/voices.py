@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sayso.inference.consent.checks import MAX_SECONDS, MIN_PEAK
 from sayso.inference.consent.enrolment import NOT_LIVE, Enrolment, finish_enrolment
 from sayso.inference.consent.receipt import ANY, Check, Receipt
+from sayso.inference.consent.recording import RATE
 from sayso.inference.consent.session import VALID_SECONDS, Session, start_enrolment
 from sayso.inference.errors import RefusedError
 from sayso.inference.gate import Output
@@ -17,7 +18,7 @@ from sayso.inference.store import ledger
 from .errors import ProblemError, problem_of
 from .house import Desk, Hearing, caller, check_sees, house
 from .tokens import SESSION, Token
-from .uploads import spooled, tried, unnamed
+from .uploads import decoded, spooled, unnamed
 
 router = APIRouter()
 DAY = 86400.0
@@ -165,13 +166,15 @@ async def finish_consent(
     if not token.began(session):
         raise ProblemError(404, "session-unknown", "There is no such session of yours: start one.")
     async with spooled(home.spool, ("recording", await file.read())) as folder:
-        path = await tried(folder / "recording", home.settings.upload_seconds, home.trying)
+        most, rates = home.settings.upload_seconds, (RATE, home.codec_rate)
+        upload = await decoded(folder / "recording", rates, 0.0, most, home.trying)
+        path, sounds = upload.path, upload.sounds
 
         def finished(hearing: Hearing) -> Enrolment | ProblemError:
             try:
                 store, codec, ears = hearing.store, hearing.codec, hearing.ears
                 with unnamed(path):
-                    taken = finish_enrolment(store, session, path, codec, ears=ears)
+                    taken = finish_enrolment(store, session, path, codec, ears=ears, decoded=sounds)
             except RefusedError as error:
                 return _refused(hearing, session, error)
             home.tokens.give(token.name, taken.voice)
