@@ -109,10 +109,22 @@ def test_names_of_people_pass(name: str):
 
 
 @pytest.mark.parametrize(
-    "name", ["University of Edinburgh", "BBC World Service", "The Open University", "World Bank"]
+    "name",
+    [
+        *("University of Edinburgh", "BBC World Service", "The Open University", "World Bank"),
+        *("IBM", "ITV News", "IEEE"),
+    ],
 )
 def test_names_of_organisations_pass(name: str):
     check_terms(replace(TERMS, controller=name, users=(name,)))
+
+
+@pytest.mark.parametrize(
+    "name", ["NOT", "I ALLOW", "NAH", "IBM I ALLOW", "\u0406BM", "IB\u041c", "I"]
+)
+def test_capitals_hide_no_word_of_the_statement(name: str):
+    with pytest.raises(InputError, match="controller"):
+        check_terms(replace(TERMS, controller=name))
 
 
 @pytest.mark.parametrize("word", sorted(fixed_words() | NEGATIONS))
@@ -166,6 +178,20 @@ def test_a_long_word_that_nothing_stands_for_was_said():
     assert Difference("allows", "", "are", 4.4).good
     for heard in ("objectant", "when I lie", "нет", "不"):
         assert not Difference("allows", "", heard, -5.0).good
+
+
+def test_a_long_misheard_run_must_sound_like_what_was_heard():
+    """ "as often as they as if like" was read, 6.9 nats; limits from genuine readings (0.56)."""
+    for heard in ("and offer us nays, if", "and offer us a nice"):
+        assert not Difference("amount", "as often as they", heard, 1.0).good
+    assert Difference("allows", "I am Jeanne I allow", "I'm Jean. I'm a loud", 17.0).good
+    assert not Difference("allows", "I am Jeanne I allow", "I'm Jean. I'm a loud", 19.1).good
+
+
+def test_where_more_was_heard_than_shown_a_word_may_have_been_put_in():
+    assert Difference("users", "Jacques may", "of shock, maybe", 5.3).good
+    assert not Difference("users", "Jacques may", "of shock, maybe", 5.6).good
+    assert Difference("who", "Jeanne I", "Jean. I'd", 10.1).good
 
 
 def test_the_statement_as_shown_is_taken():
@@ -250,7 +276,7 @@ def test_statements_read_aloud_wrongly_are_refused_and_right_ones_taken():
     assert sum(found["wrong, accepted"] for found in figures.values()) == 0
     fresh = [every[name] for name in every.keys() - figures.keys()]  # by other voices, not tuned to
     assert sum(found["wrong"] for found in fresh) >= 170
-    assert sum(found["wrong, accepted"] for found in fresh) <= 1  # docs/consent.md says which
+    assert sum(found["wrong, accepted"] for found in fresh) == 0
     assert figures["Kathleen"]["right"] == 57
     assert figures["Kathleen"]["right, accepted"] >= 55
     for path in statements.RESULTS.glob("statements_*.json"):

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from ..recognisers import Ears
-from .challenge import find_words, sounds, tokens
+from .challenge import distance, find_words, sounds, tokens
 from .recording import RATE, Audio, speech_span
 from .statement import NEGATIONS, Phrase
 
@@ -28,7 +28,9 @@ END_SECONDS = 8.0  # of a recording, heard again: five words, slowly
 MOST_HEARD = 3  # words that may be heard of a session's word, if all are found in the end
 MAX_DOUBT = 10.0  # nats, of a difference in one word
 MAX_ANNOUNCED = 5.5  # the same if it is a name, a purpose, a number or of the date
-MORE_DOUBT = 4.5  # for each further word, shown and heard
+MORE_DOUBT = 4.5  # for each further word, shown and heard, of three at most
+LONG_RUN = 3  # words shown in a row, all misheard: from here on they must sound like those heard
+MAX_UNLIKE = 0.6  # of their sounds; genuine readings reach 0.56, "as if" put in hid behind 0.9
 MAX_FOREIGN = 4.5  # of words heard where none are, but for those that change nothing
 MOST_FOREIGN = 3  # sounds of them: what is longer was said, whatever the recogniser doubts
 MAX_LIGHT = 20.0  # of these
@@ -81,9 +83,13 @@ class Difference:
             # a word of another script has no sounds here, and was said
             long = sum(len(sounds(word)) or 1 + MOST_FOREIGN for word in heard) > MOST_FOREIGN
             return NEVER if long else MAX_FOREIGN
+        shown, heard = self.shown.split(), self.heard.split()
+        if len(shown) >= LONG_RUN and _unlike(shown, heard) > MAX_UNLIKE:
+            return NEVER  # a transcript that fits nothing fits badly anyhow, and its doubt is low
+        if _vowels(heard) > _vowels(shown):
+            return MAX_ANNOUNCED  # a word more may have been said
         least = MAX_ANNOUNCED if self.announced else MAX_DOUBT
-        further = min(len(self.shown.split()), max(1, len(self.heard.split()))) - 1
-        return least + MORE_DOUBT * further
+        return least + MORE_DOUBT * (min(len(shown), max(1, len(heard)), LONG_RUN) - 1)
 
     @property
     def good(self) -> bool:
@@ -185,6 +191,21 @@ def _tokens(written: str) -> tuple[str, ...]:
 
 def _said(words: Sequence[str]) -> list[str]:
     return [token for word in words for token in _tokens(word)]
+
+
+def _unlike(shown: Sequence[str], heard: Sequence[str]) -> float:
+    """How many sounds differ, as a share of those shown."""
+    own = _sounds(shown)
+    return distance(own, _sounds(heard)) / max(1, len(own))
+
+
+def _vowels(words: Sequence[str]) -> int:
+    return sum(sound[0] in "AEIOU" for sound in _sounds(words))
+
+
+def _sounds(words: Sequence[str]) -> list[str]:
+    """Without their stress."""
+    return [sound.rstrip("012") for word in _said(words) for sound in sounds(word)]
 
 
 @dataclass(frozen=True)

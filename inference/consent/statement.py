@@ -138,7 +138,9 @@ def _check_name(role: str, name: str) -> None:
     said = [
         token for pair in before if not _part_of_a_name(role, *pair) for token in tokens(pair[0])
     ]
+    # capitals may be read letter by letter, or as the word that they spell
     found = [token for token in said if token in own | NEGATIONS]
+    found += [word for word in tokens(name.lower()) if word in NEGATIONS]
     if role in ("user", "purpose"):
         many = CROWDS if role == "user" else EVERYONE
         found += [token for token in said if many & {token, token.removesuffix("s")}]
@@ -150,8 +152,14 @@ def _check_name(role: str, name: str) -> None:
 
 
 def _part_of_a_name(role: str, word: str, following: str) -> bool:
-    """Whether a word that elsewhere would count is part of an ordinary name: "of", "World"."""
-    if role not in ("user", "controller") or not following:
+    """Whether a word that elsewhere would count is part of an ordinary name: "of", "World", "IBM"
+    (whose letters are read one by one, "I" among them)."""
+    if role not in ("user", "controller"):
+        return False
+    written = {word.lower()} & (fixed_words() | NEGATIONS | CROWDS)
+    if word.isalpha() and word.isupper() and len(word) == len(tokens(word)) > 1 and not written:
+        return True
+    if not following:
         return False
     return word.lower() in PLAIN or (word.lower() in TITLES and following[0].isupper())
 
