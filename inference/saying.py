@@ -103,32 +103,35 @@ def speech_of(
     limits = [_most_frames(bundle, grant, piece.text) for piece in spoken]
     running = [0] * len(spoken)
     tried = [0] * len(spoken)
-    takes: list[list[Tensor]] = [[] for _ in spoken]  # those that did not fail
+    takes: list[dict[int, Tensor]] = [{} for _ in spoken]  # those that did not fail, by number
     with studio.visit(gone) as visit:
 
-        def ask(index: int) -> None:
+        def jobs_of(index: int) -> list[Job]:
             text = known + bundle.tokenizer.encode(spoken[index].text)
             least = shortest_seconds(spoken[index].text) * codec.frame_rate
+            jobs = []
             for sample in range(samples):
                 seed = own_seed(manner.seed, first + index, tried[index] * samples + sample)
                 random = bundle.model.generator(seed)
                 request = Request(text, prompt, limits[index], random, manner.sampling, len(known))
-                studio.ask(Job(visit, index, request, grant.codes, manner.alteration, least))
+                key, how = (index, sample), manner.alteration
+                jobs.append(Job(visit, key, request, grant.codes, how, least))
             running[index], tried[index] = samples, tried[index] + 1
+            return jobs
 
         asked = 0
         for index, (text, pause) in enumerate(spoken):
             # Who is in a hurry hears the first before another is begun.
             ahead = (index + 1,) if manner.hurry and not index else ()
             for most in (*ahead, index + 2 * ROWS):
-                while asked < min(len(spoken), most):
-                    ask(asked)
-                    asked += 1
+                new = range(asked, max(asked, min(len(spoken), most)))
+                studio.ask([job for number in new for job in jobs_of(number)])
+                asked = new.stop
                 while running[index] or not takes[index]:
-                    at, audio = visit.next()
+                    (at, sample), audio = visit.next()
                     running[at] -= 1
                     if audio is not None and float(audio.abs().max()) >= SILENT_PEAK:
-                        takes[at].append(audio)
+                        takes[at][sample] = audio
                     if not running[at] and not takes[at]:
                         if tried[at] == TRIES:
                             raise UnfinishedError(
@@ -136,9 +139,10 @@ def speech_of(
                                 f"left out, in {TRIES} tries of {spoken[at].text[:60]!r}: try "
                                 "another --seed, or shorter sentences"
                             )
-                        ask(at)
-            audio = _best(takes[index], text, bundle, grant, manner)
-            takes[index] = []
+                        studio.ask(jobs_of(at))
+            own = [take for _, take in sorted(takes[index].items())]  # whichever ended first
+            audio = _best(own, text, bundle, grant, manner)
+            takes[index] = {}
             if pause is None:
                 pause = PAUSE_SECONDS if index + 1 < len(spoken) else 0.0
             yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))])

@@ -41,7 +41,7 @@ class Visit:
         """Whether nobody waits for what was asked for."""
         return self.ended or self.gone.is_set()
 
-    def next(self) -> tuple[int, Tensor | None]:
+    def next(self) -> tuple[tuple[int, int], Tensor | None]:
         """Wait for one of the jobs: its key, and the sound of it, or None where it failed.
 
         Raises:
@@ -58,8 +58,8 @@ class Job:
     """What shall be said, and how it shall sound."""
 
     visit: Visit
-    key: int
-    """What it is told by; the caller's own."""
+    key: tuple[int, int]
+    """What it is told by; the caller's own: sentence and sample."""
     request: Request
     prompt: Tensor
     """(K', T'), in whose voice."""
@@ -78,10 +78,10 @@ class Shift(Generic[T]):
         self.name, self.work = name, work
         self._lock, self._new, self._there = threading.Lock(), list[T](), False
 
-    def give(self, job: T) -> None:
-        """Something new, from any thread."""
+    def give(self, jobs: list[T]) -> None:
+        """Something new, from any thread; what comes together is worked on together."""
         with self._lock:
-            self._new.append(job)
+            self._new += jobs
             if not self._there:
                 self._there = True
                 threading.Thread(target=self._run, name=self.name).start()
@@ -127,14 +127,15 @@ class Studio:
         finally:
             visit.ended = True
 
-    def ask(self, job: Job) -> None:
-        """Let a job be done: its visit is told.
+    def ask(self, jobs: list[Job]) -> None:
+        """Let jobs be done, begun at one step if there is room: their visit is told.
 
         Raises:
             InputError: Text or speech is longer than the models hold.
         """
-        self.engine.check(job.request)
-        self._decoder.give(job)
+        for job in jobs:
+            self.engine.check(job.request)
+        self._decoder.give(jobs)
 
     def _decode(self, new: list[Job]) -> bool:
         self._waiting += new
@@ -151,7 +152,7 @@ class Studio:
             job = self._decoding.pop(number)
             if finished and codes.shape[1] >= job.least:
                 job.codes = codes
-                self._sounder.give(job)
+                self._sounder.give([job])
             else:
                 job.visit.found.put((job.key, None))
         return bool(self._waiting or self._decoding)
