@@ -82,7 +82,7 @@ class Shift(Generic[T]):
         """Something new, from any thread; what comes together is worked on together."""
         with self._lock:
             self._new += jobs
-            if not self._there:
+            if self._new and not self._there:
                 self._there = True
                 threading.Thread(target=self._run, name=self.name).start()
 

@@ -129,10 +129,10 @@ def test_speech_without_end_is_caught_by_length_and_insertions(listen):
 
 
 def test_every_word_twice_is_caught_by_repeats(listen):
-    audio, text = said(2)
+    audio, text = said(1)  # short words said twice may be heard once
     twice = [piece for word in word_by_word(audio, text) for piece in (word, word)]
     broken = listen(np.concatenate(twice), text)
-    assert broken["repeats"] >= 3 and broken["insertions"] >= 0.4 * broken["words"]
+    assert broken["repeats"] >= 3 and broken["insertions"] >= 0.5 * broken["words"]
 
 
 def test_noise_is_caught_by_every_judge_of_quality(ears):

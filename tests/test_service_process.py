@@ -48,10 +48,10 @@ def process(folder: Path, *flags: str, trust: Path | None = None) -> Iterator[Se
     assert "Traceback" not in (folder / "log").read_text()
 
 
-def ask(server: Server, seed: int) -> httpx2.Response:
-    """One short sentence, over a connection of its own."""
+def ask(server: Server, seed: int, times: int = 1) -> httpx2.Response:
+    """A short sentence, so many times, over a connection of its own."""
     with server.caller() as client:
-        text = SAY | {"input": "Good morning.", "seed": seed}
+        text = SAY | {"input": "Good morning. " * times, "seed": seed}
         return client.post("/v1/audio/speech", json=text)
 
 
@@ -65,7 +65,8 @@ def waiting(server: Server) -> int:
 
 def test_told_to_stop_it_finishes_what_has_begun_and_refuses_the_rest(tmp_path: Path):
     with process(tmp_path) as server, ThreadPoolExecutor(20) as pool:
-        answers = [pool.submit(ask, server, seed) for seed in range(20)]
+        # Long enough that none has ended before the last has come.
+        answers = [pool.submit(ask, server, seed, 5) for seed in range(20)]
         until = time.monotonic() + 60
         while waiting(server) < 20 and time.monotonic() < until:
             time.sleep(0.01)

@@ -204,8 +204,7 @@ def _vowels(words: Sequence[str]) -> int:
 
 
 def _sounds(words: Sequence[str]) -> list[str]:
-    """Without their stress."""
-    return [sound.rstrip("012") for word in _said(words) for sound in sounds(word)]
+    return [sound for word in _said(words) for sound in sounds(word)]
 
 
 @dataclass(frozen=True)

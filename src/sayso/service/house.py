@@ -134,8 +134,7 @@ class House:
         self._opening = threading.Lock()
         self.speaking: Line[Synthesizer] = Line("speak", self._synthesizer, most, ROWS)
         self.desk: Line[Desk] = Line("desk", lambda: Desk(settings), 8 * most)
-        self.hearing: Line[Hearing] = Line("enrol", self._hear, most)
-        self.codec_rate = 0  # Hz, once it is open
+        self.hearing: Line[Hearing] = Line("enrol", lambda: Hearing(settings), most)
         self.looking: Line[Looking] = Line("look", lambda: Looking(settings), most)
         self.lines = (self.speaking, self.desk, self.hearing, self.looking)
         for line in self.lines:
@@ -149,10 +148,11 @@ class House:
             self._speaker = Synthesizer(settings.model, store, settings.device)
             return self._speaker
 
-    def _hear(self) -> Hearing:
-        hearing = Hearing(self.settings)
-        self.codec_rate = hearing.codec.sample_rate
-        return hearing
+    @property
+    def codec_rate(self) -> int:
+        """Hz of what the model's codec takes; only while the app runs."""
+        assert self._speaker is not None  # opened before anything is served
+        return self._speaker.bundle.codec.sample_rate
 
     @property
     def model_name(self) -> str:
