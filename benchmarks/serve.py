@@ -98,10 +98,11 @@ class Server:
         self.client.close()
         self.log.close()
 
-    def memory(self) -> float:
-        """MiB that it holds now."""
+    def memory(self) -> str:
+        """MiB that it holds now, and that it held at most."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+        now, most = (int(status.partition(f"{name}:")[2].split()[0]) for name in ("VmRSS", "VmHWM"))
+        return f"{now / 1024:.0f} MiB (at most {most / 1024:.0f})"
 
 
 @contextmanager
@@ -170,7 +171,7 @@ def load(clients: int, seconds: float) -> None:
                 times = sorted(each[place] for each in good)
                 p95 = times[int(0.95 * (len(times) - 1))]
                 print(f"  {name}: p50 {statistics.median(times):.2f} s, p95 {p95:.2f} s")
-            print(f"  {spoken / spent:.2f} s of audio a second; {server.memory():.0f} MiB")
+            print(f"  {spoken / spent:.2f} s of audio a second; {server.memory()}")
             got = [each[3]["x-sayso-ledger-id"] for each in good]
         server.stop()
         whole(server.home, got)
@@ -253,10 +254,9 @@ def hostile(count: int, seed: int) -> None:
             answer = server.client.post(path, **(bad_file(draw) if upload else bad_text(draw)))
             statuses[answer.status_code] += 1
             assert answer.status_code < 500, (path, answer.text)
-            if number == 200:
-                quiet = server.memory()
-                print(f"after 200: {quiet:.0f} MiB")
-        print(f"{count} more: {server.memory():.0f} MiB; {dict(statuses)}")
+            if number in (0, 200) or number % 500 == 0:
+                print(f"after {number}: {server.memory()}", flush=True)
+        print(f"{count} more: {server.memory()}; {dict(statuses)}")
         server.stop()
         whole(server.home, [])
 

@@ -69,5 +69,7 @@ def own_nobody(gate: Gate, bundle: Bundle, seconds: float) -> str:
         edit = Alteration(pitch=how.get("pitch", 0.0), formant=how.get("formant", 1.0))
         codes, seed = invent(bundle, seconds, int(how.get("seed", 0)), edit)
         source = f"made by the model of card {bundle.card_hash[:12]}, seed {seed}"
-        issue_own_voice(gate.store, own, codes, normalise(INVENTED), identity, source)
+        with gate.store.exclusive():  # another may have made it up in the meantime
+            if gate.store.voice(own) is None:
+                issue_own_voice(gate.store, own, codes, normalise(INVENTED), identity, source)
     return own

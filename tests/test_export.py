@@ -1,6 +1,8 @@
 """A miniature LibriTTS through the real recipe: prepared, trained, resumed, exported, spoken."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,12 @@ from typer.testing import CliRunner
 
 from sayso.cli import app
 from sayso.export import export
+from sayso.inference import nobody
 from sayso.inference.consent.enrolment import finish_enrolment
 from sayso.inference.detection.detector import detect
 from sayso.inference.errors import RefusedError
+from sayso.inference.gate import Gate
+from sayso.inference.nobody import invent, own_nobody
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.listen import listen
@@ -152,6 +157,28 @@ def test_the_model_speaks_in_the_voice_of_a_person_who_enrolled(
             asked["purpose"] = "business"
             speaker.speak("The ship sails.", voice, tmp_path / "b.wav", **asked)
     assert not (tmp_path / "b.wav").exists()
+
+
+def test_nobody_is_registered_once_by_two_first_callers(model, tmp_path, monkeypatch):
+    both = threading.Barrier(2)
+
+    def together(*given):  # neither registers it before both have made it up
+        made = invent(*given)
+        both.wait(60)
+        return made
+
+    with Store.open(tmp_path / "home") as store:
+        first = Synthesizer(model, store, "cpu")
+
+    def ask(_: int) -> str:
+        with Store.open(tmp_path / "home") as store:
+            return own_nobody(Gate(store), first.bundle, 30.0)
+
+    monkeypatch.setattr(nobody, "invent", together)
+    with ThreadPoolExecutor(2) as pool:
+        [name] = set(pool.map(ask, range(2)))
+    with Store.open(tmp_path / "home") as store:
+        assert len(store.entries("enrolled", voice=name)) == 1
 
 
 def test_the_model_speaks_in_the_voice_of_a_held_out_reader(recipe, monkeypatch):

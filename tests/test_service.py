@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -325,20 +326,28 @@ def refuse_to_decode(*_: object) -> None:
     raise AssertionError("an upload was decoded in the service's process")
 
 
-@pytest.mark.parametrize("format", ["WAV", "FLAC", "MP3", "OGG"])
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "MP3", "OGG", "M4A"])
 def test_uploads_are_decoded_elsewhere(
     service: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ):
     out = tmp_path / "sent"
     sound = np.stack([np.sin(np.arange(6 * 44_100) / 9), np.zeros(6 * 44_100)], 1) / 4
-    soundfile.write(out, sound, 44_100, format=format)
+    if format == "M4A":
+        if not shutil.which("ffmpeg"):
+            pytest.skip("the ffmpeg program is absent: install it")
+        soundfile.write(tmp_path / "a.wav", sound, 44_100)
+        command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-f", "ipod", out]
+        subprocess.run(command, check=True)
+    else:
+        soundfile.write(out, sound, 44_100, format=format)
     data, places = out.read_bytes(), asyncio.Semaphore(1)
     wanted = {rate: read_audio(out, rate)[0].numpy() for rate in (16_000, 24_000)}
     found = asyncio.run(decoded(out, (16_000, 24_000), 0.0, 60.0, places))
     assert found.path.suffix == f".{format.lower()}"
     for rate, heard in found.sounds.items():
         assert np.array_equal(heard, wanted[rate])
-    monkeypatch.setattr(decoding.Sound, "__init__", refuse_to_decode)
+    for kind in (decoding.Sound, decoding.FfmpegSound):
+        monkeypatch.setattr(kind, "__init__", refuse_to_decode)
     file = {"file": ("x", data)}
     told = service.call("speaker", "POST", "/v1/detect", files=file).json()
     assert told["seconds"] == pytest.approx(6.0, abs=0.1) and not told["ours"]
