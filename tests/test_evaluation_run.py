@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sayso.evaluation.metrics import Panel, Sound, WordErrors
+from sayso.evaluation.metrics import Metric, Panel, Sample, Sound, Values, WordErrors
 from sayso.evaluation.protocols import Trial
 from sayso.evaluation.report import write_report
 from sayso.evaluation.run import Plan, Run, shard_of
@@ -103,6 +103,41 @@ def test_killed_or_sharded_the_figures_are_the_same(store, panel, tmp_path):
     assert finish(tmp_path / "b", panel, store, [(0, 1, 1), (0, 1, 2), (0, 1, 9)]) == whole
     assert finish(tmp_path / "c", panel, store, [(1, 2, 9), (0, 2, 1), (0, 2, 9)]) == whole
     assert json.loads(whole)["rows"]["another"]["unfinished"]["value"] == 1  # no such file names
+
+
+class Seconds(Metric):
+    """How long it is: what is the same whichever id a mark carries."""
+
+    name, model, version, hash, needs = "seconds", "samples alone", "1", "", ()
+
+    def __call__(self, sample: Sample) -> Values:
+        return {"seconds": sample.seconds}
+
+
+def test_spoken_together_killed_or_sharded_each_says_the_same(store, panel, tmp_path):
+    heard = Panel([panel.metrics[0], Seconds()], tmp_path / "cache")
+    spoken = [replace(t, id=f"{t.id}-{n}") for t in trials() for n in range(2)]
+
+    def finish(folder: Path, parts: list[tuple[int, int, int]]) -> tuple[str, int]:
+        found, steps = None, 0
+        for shard, of, most in parts:
+            asked = replace(plan(models={"mini": BUNDLED}, corpus="Kathleen"), trials=spoken)
+            run = Run(asked, folder, heard, store)
+            for _ in zip(range(most), run.work(shard, of), strict=False):
+                pass
+            steps += run.speakers["mini"].studio.engine.decoder.steps
+            found = run.results()
+        assert found is not None
+        return json.dumps(found | {"time": 0}, sort_keys=True), steps
+
+    whole, together = finish(tmp_path / "a", [(0, 1, 9)])
+    lengths = [t["rows"]["mini"]["seconds"] for t in json.loads(whole)["trials"]]
+    assert len(set(lengths)) == 4 and json.loads(whole)["rows"]["mini"]["unfinished"]["value"] == 0
+    parts = [(1, 2, 1), (0, 2, 9), (1, 2, 9)]  # one was killed when it had judged one trial
+    apart, steps = finish(tmp_path / "b", parts)
+    assert apart == whole and steps > together
+    released = [entry.content["path"] for entry in store.entries("released")]
+    assert len(set(released)) == 16 and len(released) == 16 + 3  # spoken anew: not judged before
 
 
 def test_results_wait_for_every_part_and_a_folder_is_of_one_run(store, panel, tmp_path):

@@ -58,6 +58,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "long_grants.grant_part": "asks for a part of what was granted",
     "finishing.unpacked": "bytes that were given, as samples",
     "saying.speech_of": "is given a grant",
+    "speaking.speak": "asks for each",
     "studio.Visit.next": "of what was asked for under a grant",
     "permission.unpack_prompt": "of what a grant opened",
     "store.Store.grant": "logs the grant that it is given for, in one step",

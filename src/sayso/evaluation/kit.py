@@ -25,8 +25,9 @@ from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
 from sayso.model.files import MOST_JSON, read_regular, write_json
 
-from .run import RECORDINGS, SUFFIXES, said_in
+from .run import RECORDINGS, SUFFIXES
 from .sound import level
+from .speaking import said_in
 
 PAGE = Path(__file__).with_name("kit.html")
 MOST_FAILED = 0.25

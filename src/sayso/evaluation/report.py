@@ -22,7 +22,8 @@ from sayso.inference.recognisers import RATE
 from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
 
-from .run import RECORDINGS, said_in
+from .run import RECORDINGS
+from .speaking import said_in
 from .summary import COLUMNS, Column
 
 FIRST = ("WER", "CER", "SIM-o", "SIM-r", "nearest", "P.808", "OVRL", "DistillMOS")

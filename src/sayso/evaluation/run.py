@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -26,24 +25,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from sayso.inference.errors import MarkError
 from sayso.inference.recognisers import RATE
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio, resample
 from sayso.model.corpora import published
-from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.engine import ROWS
+from sayso.model.errors import InputError
 from sayso.model.files import write_json
 from sayso.model.sampling import Sampling
 
 from .metrics import Panel, Prompt, Sample, Values
 from .protocols import Trial, check_files, list_hash, to_tsv
 from .sound import Audio
+from .speaking import Asked, Row, Said, speak
 from .summary import eq23, mark_nearest, oracle, summarise
 from .voices import Voices, read_prompt, split_at, through, wave_of
 
 RECORDINGS, CODEC = "recordings", "through the codec"
-SEEDS_APART = 100  # a sentence that did not end is tried again with the next ones
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 VECTORS = ("own", "prompt's")
 
@@ -76,16 +75,6 @@ class Plan:
     bar: float = 0.65
     sampling: Sampling | None = None
     device: str = "auto"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way to speak with one model."""
-
-    name: str
-    speaker: Synthesizer
-    sampling: Sampling
-    takes: int
 
 
 def shard_of(text: str = "", environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -133,19 +122,13 @@ class Run:
         self.speakers = {
             name: Synthesizer(path, store, plan.device) for name, path in plan.models.items()
         }
-        self.voices = {
-            name: Voices(speaker, plan.models[name], plan.root, plan.corpus)
-            for name, speaker in self.speakers.items()
-        }
-        self.rows = [
-            Row(name, speaker, plan.sampling or speaker.bundle.sampling, plan.takes)
-            for name, speaker in self.speakers.items()
-        ]
-        if plan.baseline:
-            self.rows += [
-                Row(f"{row.name}, random", row.speaker, replace(row.sampling, method="random"), 1)
-                for row in self.rows
-            ]
+        self.rows: list[Row] = []
+        for name, speaker in self.speakers.items():
+            voices = Voices(speaker, plan.models[name], plan.root, plan.corpus)
+            how = plan.sampling or speaker.bundle.sampling
+            self.rows.append(Row(name, voices, how, plan.takes))
+            if plan.baseline:
+                self.rows.append(Row(f"{name}, random", voices, replace(how, method="random"), 1))
         self.asked = self._asked(check_files(plan.trials, plan.root))
         (out / "trials").mkdir(parents=True, exist_ok=True)
         before = out / "run.json"
@@ -156,13 +139,27 @@ class Run:
         self._prompt = lru_cache(64)(read_prompt)
 
     def work(self, shard: int = 0, of: int = 1) -> Iterator[str]:
-        """Do this process's trials that are not done; yields a line about each."""
-        for trial in self.plan.trials[shard::of]:
-            place = self.out / "trials" / f"{trial.id}.json"
-            if not place.is_file():
-                done = self._trial(trial)
-                write_json(place, done)
-                yield f"{trial.id}: {done.get('left out') or _line(done['rows'])}"
+        """Do this process's trials that are not done; yields a line about each.
+
+        Some `ROWS` are spoken together, row by row.
+        """
+        mine = self.plan.trials[shard::of]
+        left = [trial for trial in mine if not self._place(trial).is_file()]
+        for start in range(0, len(left), ROWS):
+            asked: list[Asked] = []
+            for trial in left[start : start + ROWS]:
+                try:
+                    asked.append(self._ask(trial))
+                except InputError as error:
+                    write_json(self._place(trial), {"rows": {}, "time": {}, "left out": str(error)})
+                    yield f"{trial.id}: {error}"
+            how = self.out, self.plan.purpose, self.plan.seed
+            said = [speak(asked, row, *how) for row in self.rows]
+            for index, each in enumerate(asked):
+                own = {row.name: of[index] for row, of in zip(self.rows, said, strict=True)}
+                done = self._judged(each, own)
+                write_json(self._place(each.trial), done)
+                yield f"{each.trial.id}: {_line(done['rows'])}"
 
     def results(self) -> dict[str, Any] | None:
         """All figures, written as OUT/results.json; None while trials are missing.
@@ -170,7 +167,7 @@ class Run:
         Raises:
             InputError: No trial could be used.
         """
-        places = [self.out / "trials" / f"{trial.id}.json" for trial in self.plan.trials]
+        places = [self._place(trial) for trial in self.plan.trials]
         if not all(place.is_file() for place in places):
             return None
         done = [json.loads(place.read_bytes()) for place in places]
@@ -206,7 +203,7 @@ class Run:
             "bar": plan.bar,
             "rows": {
                 row.name: {
-                    "card": row.speaker.bundle.card_hash,
+                    "card": row.voices.speaker.bundle.card_hash,
                     "sampling": asdict(row.sampling),
                     "takes": row.takes,
                 }
@@ -216,20 +213,24 @@ class Run:
             "metrics": self.panel.named(),
         }
 
-    def _trial(self, trial: Trial) -> dict[str, Any]:
-        """All rows of one trial."""
+    def _place(self, trial: Trial) -> Path:
+        return self.out / "trials" / f"{trial.id}.json"
+
+    def _ask(self, trial: Trial) -> Asked:
+        """InputError where the text cannot be split behind the prompt."""
+        if not trial.prompt:
+            return Asked(trial, trial.text)
+        path = self.plan.root / trial.prompt
+        prompt = self._prompt(path, trial.prompt_text, trial.seconds)
+        if not trial.seconds:
+            return Asked(trial, trial.text, prompt)
+        said, text = split_at(read_audio(path, RATE)[0].numpy(), trial.text, trial.seconds)
+        return Asked(trial, text, Prompt(prompt.audio, said), prompt.audio)
+
+    def _judged(self, asked: Asked, said: Mapping[str, Said]) -> dict[str, Any]:
+        """All rows of one trial, judged."""
+        trial, prompt = asked.trial, asked.prompt
         done: dict[str, Any] = {"rows": {}, "time": {}, "left out": ""}
-        text, before, prompt = trial.text, None, None
-        try:
-            if trial.prompt:
-                path = self.plan.root / trial.prompt
-                prompt = self._prompt(path, trial.prompt_text, trial.seconds)
-            if trial.seconds and prompt is not None:
-                whole = read_audio(self.plan.root / trial.prompt, RATE)[0].numpy()
-                said, text = split_at(whole, trial.text, trial.seconds)
-                before, prompt = prompt.audio, Prompt(prompt.audio, said)
-        except InputError as error:
-            return done | {"left out": str(error)}
         if trial.recording:
             wave, rate = wave_of(self.plan.root / trial.recording)
             sample = Sample(wave, rate, trial.text, prompt)
@@ -246,35 +247,17 @@ class Run:
                 if there
                 else self._lost(trial.text, f"{trial.id} is not in {folder}")
             ]
-        for name, speaker in self.speakers.items():
-            with self.voices[name].of(trial, prompt, text) as (voice, coded):
-                for row in (each for each in self.rows if each.speaker is speaker):
-                    start, takes = time.perf_counter(), []
-                    for take in range(row.takes):
-                        takes.append(self._speak(row, trial, voice, text, take))
-                    cost = time.perf_counter() - start
-                    done["rows"][row.name] = [
-                        self._lost(trial.text, take)
-                        if isinstance(take, str)
-                        else self._judge(_sample(take, trial.text, before, prompt, coded))
-                        for take in takes
-                    ]
-                    seconds = sum(v.get("seconds", 0.0) for v in done["rows"][row.name])
-                    lead = len(before) / RATE if before is not None else 0.0
-                    seconds -= lead * sum(not isinstance(take, str) for take in takes)
-                    done["time"][row.name] = {"work": cost, "speech": seconds}
+        lead = 0.0 if asked.before is None else len(asked.before) / RATE
+        for row, (takes, coded, cost) in said.items():
+            done["rows"][row] = values = [
+                self._lost(trial.text, take)
+                if isinstance(take, str)
+                else self._judge(_sample(take, trial.text, asked.before, prompt, coded))
+                for take in takes
+            ]
+            seconds = sum(v["seconds"] - lead for v in values if "seconds" in v)
+            done["time"][row] = {"work": cost, "speech": seconds}
         return done
-
-    def _speak(self, row: Row, trial: Trial, voice: str, text: str, take: int) -> Path | str:
-        """The file that was released, or why there is none."""
-        out = said_in(self.out, row.name, trial.id, take)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        seed = self.plan.seed + take * SEEDS_APART
-        how = {"purpose": self.plan.purpose, "seed": seed, "sampling": row.sampling}
-        try:
-            return row.speaker.speak(text, voice, out, **how).path
-        except (UnfinishedError, MarkError, InputError) as error:
-            return str(error)
 
     def _judge(self, sample: Sample) -> Values:
         found = self.panel(sample) | {"unfinished": 0}
@@ -282,12 +265,6 @@ class Run:
 
     def _lost(self, text: str, why: str) -> Values:
         return self.panel.lost(text) | {"unfinished": 1, "why": why}
-
-
-def said_in(out: Path, row: str, id: str, take: int = 0) -> Path:
-    """Where a run in OUT keeps what a row said of a trial."""
-    folder = out / "speech" / re.sub(r"[^\w.-]+", "-", row)
-    return folder / (f"{id}-take-{take}.wav" if take else f"{id}.wav")
 
 
 def _sample(

@@ -6,7 +6,7 @@ is withdrawn when it is said.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sayso.inference.consent.other_voices import issue_corpus_voice
-from sayso.inference.nobody import INVENTED, NOBODY
+from sayso.inference.nobody import INVENTED, NOBODY, own_nobody
 from sayso.inference.recognisers import RATE
+from sayso.inference.saying import limit_seconds
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio, read_samples, resample
 from sayso.model.codecs.base import Codec
-from sayso.model.errors import InputError
+from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.files import unique
 from sayso.model.text.forced_alignment import Aligner
 from sayso.model.text.normalization import normalise
@@ -55,6 +56,9 @@ class Voices:
         None where that may not be heard: of an enrolled person.
         """
         if prompt is None:
+            if trial.speaker == NOBODY:  # made up now, not by each of many who ask at once
+                with suppress(UnfinishedError):
+                    own_nobody(self.speaker.gate, self.speaker.bundle, limit_seconds(INVENTED))
             yield trial.speaker, self._nobodys() if trial.speaker == NOBODY else None
             return
         codes, heard = self._codes(trial.prompt, prompt.text, trial.seconds)

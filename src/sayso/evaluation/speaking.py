@@ -1,0 +1,100 @@
+"""How trials are spoken: through the gate, in threads, whose sentences the studio batches."""
+
+import re
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sayso.inference.errors import MarkError
+from sayso.inference.store.store import Store
+from sayso.model.engine import ROWS
+from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.sampling import Sampling
+
+from .metrics import Prompt
+from .protocols import Trial
+from .sound import Audio
+from .voices import Voices
+
+SEEDS_APART = 100  # a sentence that did not end is tried again with the next ones
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to speak with one model."""
+
+    name: str
+    voices: Voices
+    sampling: Sampling
+    takes: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial as it is asked of models."""
+
+    trial: Trial
+    text: str
+    """To be said: the trial's, or what of it is behind the prompt."""
+    prompt: Prompt | None = None
+    before: Audio | None = None
+    """(samples,) at 16 kHz, judged in front of what is said."""
+
+
+class Said(NamedTuple):
+    """What one row said of one trial."""
+
+    takes: Sequence[Path | str]
+    """Files that were released, or why there is none."""
+    coded: Prompt | None
+    """The prompt through the codec."""
+    cost: float
+    """Seconds of work: an equal part of what all that were spoken together took."""
+
+
+def speak(asked: Sequence[Asked], row: Row, out: Path, purpose: str, seed: int) -> list[Said]:
+    """Let a row say these trials, each as often as the row has takes, into OUT/speech.
+
+    What is said hangs on trial, take and seed, not on who is asked beside it, but for how sums of
+    another batch are rounded (see `engine`).
+
+    Raises:
+        RefusedError: A receipt does not allow it.
+    """
+    speaker = row.voices.speaker
+    said_in(out, row.name, "").parent.mkdir(parents=True, exist_ok=True)
+
+    def say(wish: tuple[Asked, str, int]) -> Path | str:
+        each, voice, take = wish
+        path, own = said_in(out, row.name, each.trial.id, take), seed + take * SEEDS_APART
+        how = {"purpose": purpose, "seed": own, "sampling": row.sampling}
+        with Store.open(speaker.store.home) as store:  # each thread has its own
+            try:
+                return speaker.beside(store).speak(each.text, voice, path, **how).path
+            except (UnfinishedError, MarkError, InputError) as error:
+                return str(error)
+
+    with ExitStack() as stack:
+        of = row.voices.of
+        voices = [stack.enter_context(of(x.trial, x.prompt, x.text)) for x in asked]
+        wishes = [
+            (each, voice, take)
+            for each, (voice, _) in zip(asked, voices, strict=True)
+            for take in range(row.takes)
+        ]
+        start = time.perf_counter()
+        with ThreadPoolExecutor(ROWS) as pool:
+            said = list(pool.map(say, wishes))
+        cost = (time.perf_counter() - start) / max(1, len(asked))
+    takes = (said[first : first + row.takes] for first in range(0, len(said), row.takes))
+    return [Said(own, coded, cost) for own, (_, coded) in zip(takes, voices, strict=True)]
+
+
+def said_in(out: Path, row: str, id: str, take: int = 0) -> Path:
+    """Where a run in OUT keeps what a row said of a trial."""
+    folder = out / "speech" / re.sub(r"[^\w.-]+", "-", row)
+    return folder / (f"{id}-take-{take}.wav" if take else f"{id}.wav")
