@@ -26,7 +26,7 @@ from .long_grants import begin, grant_part
 from .nobody import INVENTED, NOBODY, own_nobody
 from .permission import Asked
 from .provenance.c2pa import sidecar_of
-from .saying import Manner, limit_seconds, most_characters, own_seed
+from .saying import Manner, check_emphasis, limit_seconds, most_characters, own_seed
 from .synthesizer import Synthesizer
 
 STATE = "book.json"
@@ -63,12 +63,14 @@ def read_out(
     parts = parts_of(text)
     if not parts:
         raise InputError("The text has nothing that can be spoken: write at least one word.")
-    for part in parts:  # what cannot be spoken is refused before anything is granted
-        sentences_of(part.text, 100)
+    # what cannot be spoken is refused before anything is granted
+    spoken = [piece for part in parts for piece in sentences_of(part.text, 100)]
+    emphasis = check_emphasis(speaker.bundle, spoken)
     digest = hashlib.sha256(text.encode()).hexdigest()
     if voice == NOBODY:
         voice = own_nobody(speaker.gate, speaker.bundle, limit_seconds(INVENTED))
-    altered, codec = manner.alteration.changes_voice, speaker.bundle.codec.identity
+    altered = manner.alteration.changes_voice or emphasis
+    codec = speaker.bundle.codec.identity
     user = user if user is not None else login_name()
     asked = Asked(voice, purpose, user, text, altered=altered, codec=codec)
     state: dict[str, Any]

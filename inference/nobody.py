@@ -39,7 +39,7 @@ def invent(
     limit = int(seconds * bundle.codec.frame_rate)
     for seed in range(first_seed, first_seed + MOST_SEEDS):
         request = Request(ids, nothing, limit, bundle.model.generator(seed), bundle.sampling)
-        [(codes, finished)] = Engine(bundle.model).answer([request])
+        [(codes, finished, _)] = Engine(bundle.model).answer([request])
         if finished and codes.shape[1] >= bundle.codec.frame_rate:
             prompt = bundle.codec.as_prompt(codes)
             if edit is not None and not edit.neutral:

@@ -52,7 +52,7 @@ class Asked:
     """What somebody wants to have said.
 
     Args:
-        altered: Whether with another pitch or other formants.
+        altered: Whether with another pitch, other formants or emphasis.
         codec: Identity of the codec that is to decode it; None asks for the prompt alone.
     """
 
@@ -112,8 +112,8 @@ def allowed(store: Store, asked: Asked, counted: bool = True) -> tuple[Voice, Re
     if asked.altered and not scope.may_alter:
         raise RefusedError(
             "scope-alter",
-            f"The receipt of {name!r} does not allow its pitch or formants to be changed: leave "
-            "them, or let the speaker enrol with --may-alter.",
+            f"The receipt of {name!r} does not allow its pitch or formants to be changed, nor "
+            "emphasis (*so*, _so_): leave them, or let the speaker enrol with --may-alter.",
         )
     if scope.texts is not None and hashlib.sha256(text.encode()).hexdigest() not in scope.texts:
         raise RefusedError(

@@ -19,7 +19,7 @@ from sayso.model.decoding import SILENT_PEAK
 from sayso.model.engine import ROWS, Request
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
-from sayso.model.text.normalization import Piece, normalise
+from sayso.model.text.normalization import WORD, Piece, normalise
 
 from .consent.recording import RATE
 from .gate import Grant
@@ -109,18 +109,19 @@ def speech_of(
         def jobs_of(index: int) -> list[Job]:
             text = known + bundle.tokenizer.encode(spoken[index].text)
             least = shortest_seconds(spoken[index].text) * codec.frame_rate
+            stressed = _stressed_ids(bundle, spoken[index], len(known))
             jobs = []
             for sample in range(samples):
                 seed = own_seed(manner.seed, first + index, tried[index] * samples + sample)
                 random = bundle.model.generator(seed)
                 request = Request(text, prompt, limits[index], random, manner.sampling, len(known))
-                key, how = (index, sample), manner.alteration
-                jobs.append(Job(visit, key, request, grant.codes, how, least))
+                key, how = (index, sample), (manner.alteration, least, stressed)
+                jobs.append(Job(visit, key, request, grant.codes, *how))
             running[index], tried[index] = samples, tried[index] + 1
             return jobs
 
         asked = 0
-        for index, (text, pause) in enumerate(spoken):
+        for index, (text, pause, _) in enumerate(spoken):
             # Who is in a hurry hears the first before another is begun.
             ahead = (index + 1,) if manner.hurry and not index else ()
             for most in (*ahead, index + 2 * ROWS):
@@ -146,6 +147,32 @@ def speech_of(
             if pause is None:
                 pause = PAUSE_SECONDS if index + 1 < len(spoken) else 0.0
             yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))])
+
+
+def check_emphasis(bundle: Bundle, spoken: Sequence[Piece]) -> bool:
+    """Whether a word is to be emphasised; InputError if the model cannot."""
+    found = next((piece for piece in spoken if piece.stressed), None)
+    if found is None:
+        return False
+    if not (bundle.codec.stresses and bundle.model.points and bundle.tokenizer.words([]) == []):
+        word = WORD.findall(found.text)[found.stressed[0]]
+        raise InputError(
+            f"*{word}* asks for emphasis, which this model does not speak: it needs `alignment`, "
+            "phonemes and a WORLD codec; take the * or _ away"
+        )
+    return True
+
+
+def _stressed_ids(bundle: Bundle, piece: Piece, known: int) -> Tensor | None:
+    """Which places of a text are of emphasised words, from 0, where none is; None if none are.
+
+    Args:
+        known: Text ids in front of the sentence's.
+    """
+    if not piece.stressed:
+        return None
+    words = bundle.tokenizer.words(bundle.tokenizer.encode(piece.text)) or []
+    return torch.tensor([*[False] * (known + 1), *(word in piece.stressed for word in words)])
 
 
 def own_seed(seed: int, sentence: int, take: int) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sayso.model.bundle import Bundle
 from sayso.model.codecs.voice_edit import Alteration
-from sayso.model.engine import ROWS, Engine, Request
+from sayso.model.engine import ROWS, Engine, Request, Speech
 
 from .errors import GoneError
 from .recognisers import Ears, load_ears
@@ -66,8 +66,10 @@ class Job:
     alteration: Alteration
     least: float
     """Frames; of fewer the words were not said."""
-    codes: Tensor | None = None
-    """(K, T), once they are there."""
+    stressed: Tensor | None = None
+    """(1 + N,) bool: whether the text id at a place, from 1, is of an emphasised word."""
+    speech: Speech | None = None
+    """Once it is there."""
 
 
 class Shift(Generic[T]):
@@ -148,10 +150,10 @@ class Studio:
                 job.visit.found.put(error)
             self._waiting, self._decoding, ended = [], {}, []
             self.engine = Engine(self.bundle.model, self.engine.most_rows)
-        for number, (codes, finished) in ended:
+        for number, speech in ended:
             job = self._decoding.pop(number)
-            if finished and codes.shape[1] >= job.least:
-                job.codes = codes
+            if speech.finished and speech.codes.shape[1] >= job.least:
+                job.speech = speech
                 self._sounder.give([job])
             else:
                 job.visit.found.put((job.key, None))
@@ -178,9 +180,13 @@ class Studio:
         if not self._decoded:
             return False
         job = self._decoded.pop(0)
-        assert job.codes is not None
+        assert job.speech is not None
+        codes, _, where = job.speech
         try:
-            audio = self.bundle.codec.speak(job.codes, job.prompt, job.alteration)
+            stressed = None
+            if job.stressed is not None and where is not None:
+                stressed = job.stressed[where.cpu()]
+            audio = self.bundle.codec.speak(codes, job.prompt, job.alteration, stressed)
             job.visit.found.put((job.key, audio))
         except Exception as error:
             job.visit.found.put(error)

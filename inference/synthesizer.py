@@ -28,7 +28,7 @@ from .errors import GoneError, MarkError
 from .gate import Gate, Grant
 from .nobody import INVENTED, NOBODY, own_nobody
 from .provenance.c2pa import BESIDE, SIGNED, ensure_ca
-from .saying import TRIES, Manner, limit_seconds, most_characters, speech_of
+from .saying import TRIES, Manner, check_emphasis, limit_seconds, most_characters, speech_of
 from .store.checking import vouch
 from .store.releases import check_place
 from .store.store import Store
@@ -134,8 +134,8 @@ class Synthesizer:
             seed: Of the random draws; seed, text, voice and device make the codes. A fresh one if
                 None: with a known one anybody can say it again without a mark.
             sampling: As the model's card says if None; the paper's where it says nothing.
-            alteration: Speed, pitch and formants; pitch and formants only if the receipt allows
-                it, and all three only with a codec that can (WORLD).
+            alteration: Speed, pitch and formants; pitch and formants (and `*emphasis*` in the
+                text) only if the receipt allows it, and all only with a codec that can (WORLD).
             samples: Of each sentence, 1 to 20; the best is kept (Eq. 23, `ranking.best`). More than
                 one needs the `enrol` extra for its recogniser and speaker encoder.
             gone: Set, by another thread, when nobody waits for it any more.
@@ -152,7 +152,6 @@ class Synthesizer:
         out = Path(out)
         check_destination(out)
         check_outside(self.store.home, out)
-        pieces(text)  # what cannot be spoken is refused before anything is granted
         manner = self.manner(seed, sampling, alteration, samples)
         grant, spoken = self._ask(text, voice, purpose, user, manner)
         seed = manner.seed
@@ -204,7 +203,6 @@ class Synthesizer:
         Args:
             name: In the ledger and the manifest.
         """
-        pieces(text)  # what cannot be spoken is refused before anything is granted
         manner = self.manner(seed, sampling, alteration, samples)
         grant, spoken = self._ask(text, voice, purpose, user, manner)
         rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
@@ -277,6 +275,8 @@ class Synthesizer:
         self, text: str, voice: str, purpose: str, user: str | None, manner: Manner
     ) -> tuple[Grant, list[Piece]]:
         """The gate's grant of a text, and its sentences."""
+        # what cannot be spoken is refused before anything is granted
+        emphasis = check_emphasis(self.bundle, pieces(text))
         if voice == NOBODY:
             voice = own_nobody(self.gate, self.bundle, limit_seconds(INVENTED))
         grant = self.gate.authorise(
@@ -284,7 +284,7 @@ class Synthesizer:
             purpose,
             user if user is not None else login_name(),
             text,
-            altered=manner.alteration.changes_voice,
+            altered=manner.alteration.changes_voice or emphasis,
             codec=self.bundle.codec.identity,
         )
         try:

@@ -52,6 +52,8 @@ class Speech(NamedTuple):
     """(K, T) int64 on the CPU, without the prompt's."""
     finished: bool
     """Whether the model drew <eos> before the limit."""
+    where: Tensor | None = None
+    """(T,) at which text id each frame was, from 1, of a model with a pointer."""
 
 
 class Engine:
@@ -168,7 +170,7 @@ class Engine:
         given = text, text_lengths, prompt, prompt_lengths, codes, lengths
         full = generate_nar(pure_nar(nar), *given, extra, self.model.choose).cpu()
         return [
-            (row.tag, Speech(each[:, : len(row.codes)].clone(), row.finished))
+            (row.tag, Speech(each[:, : len(row.codes)].clone(), row.finished, row.where))
             for row, each in zip(ended, full, strict=True)
         ]
 

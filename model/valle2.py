@@ -172,6 +172,11 @@ class Valle2:
         save_module(folder / "ar", self.ar, self.ar.config)
         save_module(folder / "nar", self.nar, self.nar.config)
 
+    @property
+    def points(self) -> bool:
+        """Whether a pointer says of each frame where it is in the text."""
+        return isinstance(self.ar, AlignedAR)
+
     def generator(self, seed: int) -> torch.Generator:
         """Randomness on the model's device."""
         return torch.Generator(self.device).manual_seed(seed)

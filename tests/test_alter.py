@@ -1,15 +1,24 @@
 """Speed, pitch and formants: what they change, what they leave, and who is asked."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.emphasis import measures, stretched
+from sayso.inference.consent.other_voices import issue_corpus_voice
+from sayso.inference.errors import RefusedError
+from sayso.inference.saying import check_emphasis
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
+from sayso.model.ar import AR, ARConfig
+from sayso.model.audio import read_audio
+from sayso.model.bundle import load_bundle
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.codecs.world import (
     Features,
@@ -21,6 +30,10 @@ from sayso.model.codecs.world import (
     warp,
 )
 from sayso.model.errors import InputError
+from sayso.model.nar import NAR, NARConfig
+from sayso.model.text.normalization import pieces
+from sayso.model.transformer import Size
+from sayso.model.valle2 import Valle2
 
 CONFIG = WorldConfig()
 
@@ -113,3 +126,53 @@ def test_speak_takes_them(tmp_path):
     )
     assert faster.seconds == pytest.approx(plain.seconds / 1.6, abs=0.03)
     assert faster.watermark_score > 0.5
+
+
+def test_an_emphasised_word_is_longer_louder_and_higher(tmp_path, monkeypatch):
+    """Beside the same sentence without the marks, in the files that come out."""
+    speaker, where = Synthesizer(store=Store.open(tmp_path / "home")), []
+    say = speaker.bundle.codec.speak
+
+    def seen(codes, prompt, edit=None, stressed=None):
+        where.append(stressed)
+        return say(codes, prompt, edit, stressed)
+
+    monkeypatch.setattr(speaker.bundle.codec, "speak", seen)
+    said = []
+    for name, text in (("a", "The water is cold today."), ("b", "The *water* is cold today.")):
+        out = tmp_path / f"{name}.wav"
+        speaker.speak(text, "nobody", out, seed=0)
+        said.append(read_audio(out, speaker.bundle.codec.sample_rate)[0])
+    word = where[-1].numpy()
+    assert where[0] is None and 0 < word.sum() < len(word)
+    plain = measures(said[0], word, CONFIG)
+    stressed = measures(said[1], stretched(word), CONFIG)
+    assert len(said[1]) > len(said[0])
+    assert stressed[0] > plain[0] + 1
+    assert stressed[1] > plain[1] + math.log(2) / 24
+
+
+def test_emphasis_is_an_alteration_to_the_receipt(tmp_path):
+    with Store.open(tmp_path / "home") as store:
+        speaker, text = Synthesizer(store=store), "The *water* is cold."
+        codec = speaker.bundle.codec
+        codes = codec.as_prompt(torch.zeros(codec.codebooks, 100, dtype=torch.long))
+        issue_corpus_voice(
+            store, "reader", codes, "so", codec.identity, "Kathleen", "kathleen", [text]
+        )
+        out = tmp_path / "a.wav"
+        with pytest.raises(RefusedError, match="scope-alter"):
+            speaker.speak(text, "reader", out, "benchmark")
+        assert not out.exists()
+
+
+def test_models_that_cannot_emphasise_say_so():
+    bundle, size = load_bundle(device="cpu"), Size(1, 2, 16, 32)
+    text, codec = bundle.tokenizer.size, bundle.codec
+    ar = AR(ARConfig(text, codec.codebook_size, size=size))
+    nar = NAR(NARConfig(text, codec.codebook_size, codec.codebooks, size=size))
+    without = replace(bundle, model=Valle2(ar, nar))
+    assert check_emphasis(bundle, pieces("So *it* is."))
+    assert not check_emphasis(without, pieces("So it is."))
+    with pytest.raises(InputError, match=r"\*it\* asks for emphasis.*`alignment`"):
+        check_emphasis(without, pieces("So *it* is."))

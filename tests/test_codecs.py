@@ -193,6 +193,8 @@ def test_a_new_codec_is_a_file_and_a_line(toy_is_known, toy_model: Path, tmp_pat
         out = tmp_path / "b.wav"
         with pytest.raises(InputError, match="need a codec that can edit"):
             speaker.speak(TEXT, "toy", out, "benchmark", alteration=Alteration(speed=1.2))
+        with pytest.raises(InputError, match=r"\*new\* asks for emphasis.*WORLD codec"):
+            speaker.speak(TEXT.replace("new", "*new*"), "toy", out, "benchmark")
         issue_corpus_voice(
             store, "old", prompt, "new codes", "another", "Kathleen", "kathleen", [TEXT]
         )
@@ -207,7 +209,7 @@ def seconds(speaker: Synthesizer, prompt: Tensor, seed: int) -> float:
     before, said = (bundle.tokenizer.encode(text) for text in ("new codes", TEXT))
     limit = int(limit_seconds(TEXT) * bundle.codec.frame_rate)
     request = Request(before + said, prompt, limit, random, bundle.sampling, len(before))
-    [(codes, finished)] = Engine(bundle.model).answer([request])
+    [(codes, finished, _)] = Engine(bundle.model).answer([request])
     return finished * codes.shape[1] / bundle.codec.frame_rate
 
 

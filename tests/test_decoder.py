@@ -12,7 +12,7 @@ import torch
 
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs.decoder import HIGHEST, Decoder, DecoderConfig, as_loud, loudness
-from sayso.model.codecs.timbre import TimbreCodec
+from sayso.model.codecs.timbre_codec import TimbreCodec
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.codecs.world import to_rows
 from sayso.model.errors import CheckpointError, CorpusError, InputError

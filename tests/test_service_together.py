@@ -20,7 +20,7 @@ from sayso.inference.gate import Gate
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.model.bundle import BUNDLED
-from sayso.model.codecs.timbre import TimbreCodec
+from sayso.model.codecs.timbre_codec import TimbreCodec
 from sayso.model.engine import Engine
 from served import Served, served
 

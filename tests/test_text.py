@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.text.homographs import homograph
 from sayso.model.text.markup import read_lexicon, respell
-from sayso.model.text.normalization import MAX_CHARACTERS, normalise, pieces
+from sayso.model.text.normalization import MAX_CHARACTERS, WORD, normalise, pieces
 from sayso.model.text.phonemes import PHONES
 from sayso.model.text.tokenizers import BPE, BY_RULES, Phonemes, load_tokenizer
 from sayso.training.fitting.bpe import fit_bpe
@@ -105,10 +105,68 @@ def test_what_has_no_reading_is_named(text, named):
 
 def test_pauses_stand_between_pieces():
     said = pieces("Wait [pause 500ms] for it. [pause 2s] [pause .5s] Now!")
-    assert said == [("Wait.", 0.5), ("for it.", 2.5), ("Now!", None)]
+    assert [each[:2] for each in said] == [("Wait.", 0.5), ("for it.", 2.5), ("Now!", None)]
     for text in ("[pause 1s] Hi.", "Hi. [pause 90s]", "Hi. [pause 0ms]", "Hi [pause soon] you"):
         with pytest.raises(InputError, match=r"\[pause"):
             pieces(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("a *great* day", [("a great day.", ["great"])]),
+        ("a _great_, long day", [("a great, long day.", ["great"])]),
+        ("*Really?!* So it *is*.", [("Really?", ["Really"]), ("So it is.", ["is"])]),
+        ("*No. Go.* Now", [("No.", ["No"]), ("Go.", ["Go"]), ("Now.", [])]),
+        ("the *Titanic*'s *well*-known end", [
+            ("the Titanic's well known end.", ["Titanic's", "well"]),
+        ]),
+        ("*Dr. Brown* paid *$1.50*", [
+            ("Doctor Brown paid one dollar and fifty cents.",
+             "Doctor Brown one dollar and fifty cents".split()),
+        ]),
+        ("*un*known, un*known*, fan*tas*tic, the *1990*s", [
+            ("unknown, unknown, fantastic, the nineteen nineties.",
+             "unknown unknown fantastic nineteen nineties".split()),
+        ]),
+        ("the *[AI|eɪ aɪ]* lab", [("the {EY AY} lab.", ["{EY AY}"])]),
+        ("# A *Title*\n\nSo **bold**, 2*3*4.", [
+            ("A Title.", ["Title"]), ("So bold, two times three times four.", []),
+        ]),
+        ("a \ufdd0b\ufdd1 &#xFDD0;c", [("a b c.", [])]),
+    ],
+)  # fmt: skip
+def test_emphasis_is_known_by_its_words(written, spoken):
+    """What is said is what it would be without; `STRESS` and `RELAX` cannot be smuggled in."""
+    found = pieces(written)
+    words = [[WORD.findall(piece.text)[word] for word in piece.stressed] for piece in found]
+    assert list(zip([piece.text for piece in found], words, strict=True)) == spoken
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ("So *Gov*. Brown *came*.", r"\*Gov\* is only a part"),
+        ("It *is* $3 *million* now.", r"\*million\* is only a part"),
+        ("On *May* 5, 2020.", r"\*May\* is only a part"),
+    ],
+)
+def test_emphasis_that_splits_what_is_read_as_one_is_named(written, named):
+    assert pieces(written.replace("*", ""))
+    with pytest.raises(InputError, match=named):
+        pieces(written)
+
+
+def test_words_are_found_among_the_ids():
+    phonemes = Phonemes()
+    ids = phonemes.encode("Well, {EY AY} did.")
+    words = zip(phonemes.words(ids), phonemes.decode(ids).split(), strict=True)
+    assert list(words) == [
+        *((0, phone) for phone in "W EH L".split()),
+        *((-1, ","), (-1, "|"), (1, "EY"), (1, "AY"), (-1, "|")),
+        *((2, phone) for phone in "D IH D".split()),
+        (-1, "."),
+    ]
 
 
 def test_long_sentences_are_cut_at_the_strongest_marks():

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs.encodec import EncodecCodec, EncodecConfig
 from sayso.model.codecs.load import load_codec
-from sayso.model.codecs.timbre import SpeechModel, TimbreCodec, TimbreConfig
+from sayso.model.codecs.timbre import SpeechModel, TimbreConfig
+from sayso.model.codecs.timbre_codec import TimbreCodec
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.codecs.world import (
     Features,

@@ -40,6 +40,8 @@ class Codec(nn.Module):
     """Whether it can change speed, pitch and formants."""
     outlines: bool = False
     """Whether a decoder can be learnt for it, from what `outline` says."""
+    stresses: bool = False
+    """Whether it can emphasise words."""
 
     @property
     def identity(self) -> str:
@@ -80,12 +82,19 @@ class Codec(nn.Module):
         """Prompt codes (K', T) -> codes (K, T) as the model reads them; T may be 0."""
         return prompt
 
-    def speak(self, codes: Tensor, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
+    def speak(
+        self,
+        codes: Tensor,
+        prompt: Tensor,
+        edit: Alteration | None = None,
+        stressed: Tensor | None = None,
+    ) -> Tensor:
         """What the model said to a prompt, heard in the prompt's voice.
 
         Args:
             codes: (K, T), the model's.
             prompt: (K', T'), the codes that were read; T' of 0 is nobody in particular.
+            stressed: (T,) bool, which frames are of emphasised words.
 
         Returns:
             Audio (samples,) float32.
@@ -93,6 +102,8 @@ class Codec(nn.Module):
         Raises:
             InputError: Codes of the wrong shape, type or range, or the codec cannot edit.
         """
+        if stressed is not None:
+            raise InputError(f"{type(self).__name__} cannot emphasise words: WORLD can")
         return self.hear(codes, edit)
 
     def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:

@@ -126,9 +126,13 @@ def loudness(audio: Tensor) -> float:
     return float(power.topk(max(1, round(LOUD * len(power)))).values.mean().sqrt())
 
 
-def as_loud(audio: Tensor, wanted: float) -> Tensor:
-    """Speech (samples,) of a loudness, or as near to it as full scale allows."""
-    own, most = loudness(audio), float(audio.abs().max())
+def as_loud(audio: Tensor, wanted: float, own: float | None = None) -> Tensor:
+    """Speech (samples,) of a loudness, or as near to it as full scale allows.
+
+    Args:
+        own: What is taken for its loudness, where it is not to be measured.
+    """
+    own, most = loudness(audio) if own is None else own, float(audio.abs().max())
     if own == 0 or most == 0:
         return audio
     return audio * min(wanted / own, HIGHEST / most)

@@ -29,7 +29,7 @@ def load_codec(folder: Path, timbre: Path | None = None, device: str = "cpu") ->
     module, name = KINDS[kind]
     codec = getattr(import_module(module, __package__), name).load(folder)
     if timbre is not None:
-        from .timbre import TimbreCodec  # WORLD's, too
+        from .timbre_codec import TimbreCodec  # WORLD's, too
 
         codec = TimbreCodec.load(codec, timbre)
     return codec.to(device)

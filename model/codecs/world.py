@@ -33,6 +33,11 @@ pyworld: Any = _pyworld  # its functions are compiled and carry no types
 FINE = 5.0  # ms: the pitch tracker and the synthesiser run at this period, WORLD's own
 FLOOR = 1e-9  # power: below the quietest recordings seen; keeps digital silence near them
 LOWEST_F0, HIGHEST_F0 = 50.0, 800.0  # Hz
+STRESS_POWER, STRESS_PITCH, STRESS_LENGTH = 3.0, 2.5, 1.25
+"""dB, semitones and times that an emphasised word is above itself; a learnt decoder makes less of
+the semitones (docs/text.md)."""
+STRESS_EDGE = 5
+"""Frames, odd, over which power and pitch rise and fall at its ends."""
 
 
 @dataclass(frozen=True)
@@ -173,15 +178,39 @@ def alter(features: Features, config: WorldConfig, by: Alteration) -> Features:
     if by.formant != 1.0:
         envelope = warp(envelope, config, by.formant)
     f0 = np.where(f0 > 0, (f0 * 2 ** (by.pitch / 12)).clip(LOWEST_F0, HIGHEST_F0), 0.0)
+    altered = Features(envelope, f0, aperiodicity)
     if by.speed != 1.0:
-        frames = len(f0)
-        position = np.arange(max(1, round(frames / by.speed))) * by.speed
-        nearest = np.minimum(np.rint(position).astype(int), frames - 1)
-        voiced = f0[nearest] > 0
-        f0 = np.where(voiced, np.exp(interpolate(bridge(f0)[:, None], position)[:, 0]), 0.0)
-        envelope = interpolate(envelope, position)
-        aperiodicity = interpolate(aperiodicity, position)
-    return Features(envelope, f0, aperiodicity)
+        altered = _at(altered, np.arange(max(1, round(len(f0) / by.speed))) * by.speed)
+    return altered
+
+
+def emphasise(features: Features, stressed: np.ndarray, config: WorldConfig) -> Features:
+    """Words made louder, higher and longer; which frames are theirs says `stressed` (T,) bool."""
+    bell = np.hanning(STRESS_EDGE + 2)
+    share = np.convolve(stressed, bell / bell.sum(), "same")  # (T,) 0 to 1, soft at the ends
+    size = pyworld.get_cheaptrick_fft_size(config.sample_rate) // 2 + 1
+    flat = np.stack([np.ones(size), np.full(size, 10 ** (STRESS_POWER / 10))])
+    low, high = pyworld.code_spectral_envelope(flat, config.sample_rate, config.envelope)
+    f0 = features.f0 * 2 ** (STRESS_PITCH / 12 * share)
+    louder = Features(
+        features.envelope + share[:, None] * (high - low),
+        np.where(f0 > 0, f0.clip(LOWEST_F0, HIGHEST_F0), 0.0),
+        features.aperiodicity,
+    )
+    length = np.where(stressed, STRESS_LENGTH, 1.0)
+    begins = np.cumsum(length) - length
+    return _at(louder, np.interp(np.arange(round(length.sum())), begins, np.arange(len(f0))))
+
+
+def _at(features: Features, position: np.ndarray) -> Features:
+    """Features at fractional places (P,) among their frames."""
+    nearest = np.minimum(np.rint(position).astype(int), len(features.f0) - 1)
+    f0 = np.exp(interpolate(bridge(features.f0)[:, None], position)[:, 0])
+    return Features(
+        interpolate(features.envelope, position),
+        np.where(features.f0[nearest] > 0, f0, 0.0),
+        interpolate(features.aperiodicity, position),
+    )
 
 
 def warp(envelope: np.ndarray, config: WorldConfig, factor: float) -> np.ndarray:
@@ -207,6 +236,7 @@ class WorldCodec(ResidualQuantizer):
 
     config_class = WorldConfig
     edits = True
+    stresses = True
 
     def __init__(self, config: WorldConfig):
         super().__init__(config.width, config.codebooks, config.codebook_size)
@@ -235,6 +265,19 @@ class WorldCodec(ResidualQuantizer):
     def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
         """Codes (k, T) -> audio (samples,), edited; raises InputError."""
         return self.render(self.features(prompt), edit)
+
+    def speak(
+        self,
+        codes: Tensor,
+        prompt: Tensor,
+        edit: Alteration | None = None,
+        stressed: Tensor | None = None,
+    ) -> Tensor:
+        """As of `Codec`: the prompt is not needed; raises InputError."""
+        said = self.features(codes)
+        if stressed is not None:
+            said = emphasise(said, stressed.numpy(), self.config)
+        return self.render(said, edit)
 
     def render(self, features: Features, edit: Alteration | None = None) -> Tensor:
         """Features, edited -> audio (samples,) float32."""

@@ -61,5 +61,5 @@ def sentences_of(text: str, most: int) -> list[Piece]:
             blocks = pack(sentences(paragraph), MAX_CHARACTERS)
         said = [piece for block in blocks for piece in pieces(block, most)]
         pause = HEADING_SECONDS if heading else PARAGRAPH_SECONDS
-        found += [*said[:-1], Piece(said[-1].text, max(said[-1].pause or 0.0, pause))]
+        found += [*said[:-1], said[-1]._replace(pause=max(said[-1].pause or 0.0, pause))]
     return found

@@ -1,7 +1,8 @@
 """What people write around the words: Markdown and HTML, spellings, pauses and a lexicon.
 
 Markdown is parsed by markdown-it-py (MIT, CommonMark) and read as prose. What asks for a way of
-speaking that is not there is refused by its name, never read aloud.
+speaking that is not there is refused by its name, never read aloud. Emphasis (`*so*`, `_so_`)
+stands between `STRESS` and `RELAX` while the text around it is read.
 """
 # ruff: noqa: RUF001
 
@@ -21,6 +22,7 @@ LONGEST_PAUSE = 10.0
 """Seconds."""
 MOST_LEXICON = 2**24
 """Bytes."""
+STRESS, RELAX = "\ufdd0", "\ufdd1"  # no characters by Unicode: no text and no entity makes them
 IPA = {
     "tʃ": "CH", "dʒ": "JH", "eɪ": "EY", "aɪ": "AY", "ɔɪ": "OY", "aʊ": "AW", "oʊ": "OW", "əʊ": "OW",
     "ʧ": "CH", "ʤ": "JH", "ɑ": "AA", "ɒ": "AA", "a": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH",
@@ -47,6 +49,14 @@ MANNERS = re.compile(
     r"(?:s|es|ter|ing)?|clears throat|music|applause|emphasis|loud|soft|slow|fast|happy|sad|angry|"
     r"excited|silence)[\]>]", re.IGNORECASE,
 )  # fmt: skip
+MARKED_PART = re.compile(
+    r"""(?<![\w*])(?:
+        \*\w(?:[^*\n]*\w)?\*[^\W\d]\w*  # *un*known, *1990*s
+        |\w*[^\W\d]\*\w+\*  # un*known*
+        |[^\W\d]{2,}\*[^\W\d]{2,}\*[^\W\d]{2,}  # fan*tas*tic; not a*b*c, which is multiplied
+    )(?![\w*])""", re.VERBOSE,
+)  # fmt: skip
+"""Emphasis of a part of a word: all of the word is emphasised."""
 PAUSE = re.compile(r"\[(?:pause|break|silence)\b:?\s*([^\]]*)\]", re.IGNORECASE)
 
 
@@ -133,12 +143,16 @@ def _seconds(length: str) -> float:
     return value
 
 
-def prose(text: str) -> str:
+def prose(text: str, emphasis: bool = False) -> str:
     """Text without markup: blocks between blank lines, spellings as `{EY AY}`.
+
+    Args:
+        emphasis: Whether it is understood: it stands between `STRESS` and `RELAX`.
 
     Raises:
         InputError: Markup that asks for a manner of speaking, by its name.
     """
+    text = re.sub(f"[{STRESS}{RELAX}]", " ", text)
     manner = MANNERS.search(text)
     if manner:
         raise InputError(f"{manner[0]} asks for a manner of speaking, and there is none: delete it")
@@ -149,9 +163,10 @@ def prose(text: str) -> str:
     text = re.sub(r"^([ \t]*[-*+] )\[[ xX]\] ", r"\1", text, flags=re.MULTILINE)
     if not re.search(r"[*_`#~>|\[\\&=]|^\s*(?:[-+]|\d+[.)])\s", text, flags=re.MULTILINE):
         return text
+    text = MARKED_PART.sub(lambda m: f"*{m[0].replace('*', '')}*", text)
     text = re.sub(r"(?<=\w)\*(?=\w)|(?<=\w)~~(?=\w)", r"\\\g<0>", text)  # 2*3*4
     text = re.sub(r"^>(?=\s?\d)", r"\\>", text, flags=re.MULTILINE)
-    return "\n\n".join(blocks(parser().parse(text)))
+    return "\n\n".join(blocks(parser().parse(text), emphasis))
 
 
 def _tag(match: re.Match[str]) -> str:
@@ -173,8 +188,8 @@ def parser() -> MarkdownIt:
     return markdown.disable(["code", "reference", "html_block", "html_inline"])
 
 
-def blocks(tokens: list[Token]) -> list[str]:
-    """The text of each block, in order; the cells of a row are one."""
+def blocks(tokens: list[Token], emphasis: bool = False) -> list[str]:
+    """The text of each block, in order; the cells of a row are one. InputError as of `prose`."""
     found: list[str] = []
     item, row = "", None
     for token in tokens:
@@ -187,21 +202,36 @@ def blocks(tokens: list[Token]) -> list[str]:
             found.append(", ".join(cell for cell in row if cell))
             row = None
         elif token.type in ("fence", "inline"):
-            said = token.content if token.type == "fence" else _inline(token.children or [])
+            said = (
+                token.content if token.type == "fence" else _inline(token.children or [], emphasis)
+            )
             (found if row is None else row).append(item + said.strip())
             item = ""
     return found
 
 
-def _inline(tokens: list[Token]) -> str:
+def _inline(tokens: list[Token], emphasis: bool) -> str:
     said = []
     for place, token in enumerate(tokens):
-        if token.type == "em_open":
+        if token.type == "em_open" and not emphasis:
             word = tokens[place + 1].content
             raise InputError(
                 f"{token.markup}{word}{token.markup} asks for emphasis, which is not spoken: take "
                 f"the {token.markup} away"
             )
-        said.append("\n" if token.type.endswith("break") else token.content)
-        said[-1] = _inline(token.children) if token.type == "image" and token.children else said[-1]
+        if token.type == "image" and token.children:
+            said.append(_inline(token.children, emphasis))
+        elif token.type in ("em_open", "em_close"):
+            said.append(STRESS if token.type == "em_open" else RELAX)
+        else:
+            said.append("\n" if token.type.endswith("break") else token.content)
     return "".join(said)
+
+
+def set_apart(text: str) -> str:
+    """Prose with `STRESS` and `RELAX` as words of their own, around whole words."""
+    text = re.sub(rf"({RELAX})(['’]?\w+)", r"\2\1", text)  # *Titanic*'s
+    text = re.sub(rf"(?<=\w)-(?={STRESS})|(?<={RELAX})-(?=\w)", "", text)  # *well*-known
+    text = text.replace(STRESS, f" {STRESS} ").replace(RELAX, f" {RELAX} ")
+    # the stop of a sentence is not emphasised, but stays with its abbreviation
+    return re.sub(rf"(?<!\.\w)([.,;:?!…\"')]+) {RELAX} ", rf" {RELAX}\1", text)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from .dates import read_dates
-from .markup import SPELLING, prose, split_pauses
+from .markup import RELAX, SPELLING, STRESS, prose, set_apart, split_pauses
 from .money import CURRENCIES
 from .phonemes import PHONES
 from .quantities import read_quantities
@@ -63,11 +63,15 @@ GREEK = (
 """From alpha on; sigma has two letters."""
 LOW = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-")
 HIGH = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni")
-KEPT = set("\n°¢") | set(CURRENCIES)
+KEPT = {*"\n°¢", STRESS, RELAX, *CURRENCIES}
 VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 QUIET_APOSTROPHES = re.compile(
     r"(?<![A-Za-z])'+(?!(?:em|til|tis|twas|bout|cause)\b)|'+(?![A-Za-z])"
 )
+
+
+WORD = re.compile(r"\{[A-Z ]+\}|[A-Za-z']+")
+"""A word of normalised text, or a spelling."""
 
 
 class Piece(NamedTuple):
@@ -77,6 +81,8 @@ class Piece(NamedTuple):
     """Normalised."""
     pause: float | None
     """Seconds of silence asked for behind it; None where the text says nothing."""
+    stressed: tuple[int, ...] = ()
+    """Which of its words (`WORD`) are emphasised, from 0."""
 
 
 def normalise(text: str) -> str:
@@ -89,16 +95,20 @@ def normalise(text: str) -> str:
         InputError: Nothing speakable, more than MAX_CHARACTERS, letters of another script, signs
             without a reading, or markup for a pause or another way of speaking.
     """
-    return " ".join(piece.text for piece in pieces(text, pauses=False))
+    return " ".join(piece.text for piece in pieces(text, acted=False))
 
 
-def pieces(text: str, most: int | None = None, pauses: bool = True) -> list[Piece]:
+def pieces(text: str, most: int | None = None, acted: bool = True) -> list[Piece]:
     """The sentences of a text, normalised; those over `most` characters are cut.
 
     Cut at ; and, if that is not enough, at , and then between words.
 
+    Args:
+        acted: Whether pauses and emphasis are understood; else they are refused.
+
     Raises:
-        InputError: As `normalise`; a pause before the first word.
+        InputError: As `normalise`; a pause before the first word; emphasis that splits what is
+            read as one.
     """
     if len(text) > MAX_CHARACTERS:
         raise InputError(
@@ -108,20 +118,67 @@ def pieces(text: str, most: int | None = None, pauses: bool = True) -> list[Piec
     if not any(character.isalnum() or character in SAID for character in text):
         raise InputError("text has nothing that can be spoken: write at least one word")
     for stretch, pause in split_pauses(text):
-        found += [Piece(said, None) for said in _read(stretch, most)]
-        if pause is not None and not (pauses and found):
-            where = "behind words" if pauses else "in a text to be said"
+        found += _emphasised(prose(stretch, acted), most)
+        if pause is not None and not (acted and found):
+            where = "behind words" if acted else "in a text to be said"
             raise InputError(f"[pause {pause:g}s] is only understood {where}: take it away")
         if pause is not None:
-            found[-1] = Piece(found[-1].text, (found[-1].pause or 0.0) + pause)
+            found[-1] = found[-1]._replace(pause=(found[-1].pause or 0.0) + pause)
     if not found:
         raise InputError("text has nothing that can be spoken: write at least one word")
     return found
 
 
+def _emphasised(text: str, most: int | None) -> list[Piece]:
+    """The pieces of prose; InputError if its marks of emphasis change what is said."""
+    found = _without_marks(_read(set_apart(text), most))
+    if STRESS not in text:
+        return found
+    plain = re.sub(f"[{STRESS}{RELAX}]", "", text)
+    if [piece.text for piece in found] == _read(plain, most):
+        return found
+    wanted = " ".join(_read(plain, None))
+    marked = re.findall(rf"{STRESS}[^{STRESS}{RELAX}]*{RELAX}?", text)
+    split = [each for each in marked if " ".join(_alone(text, each)) != wanted] or marked
+    word = split[0].strip(STRESS + RELAX)
+    raise InputError(
+        f"*{word}* is only a part of what is read as one: put the marks around all of it "
+        "(*Gov. Brown*, *$3 million*), or write it out in words"
+    )
+
+
+def _alone(text: str, marked: str) -> list[str]:
+    """Prose as it is said with one emphasis of it alone."""
+    rest = [re.sub(f"[{STRESS}{RELAX}]", "", part) for part in text.partition(marked)[::2]]
+    said = _read(set_apart(rest[0] + marked + rest[1]), None)
+    return [piece.text for piece in _without_marks(said)]
+
+
+def _without_marks(said: list[str]) -> list[Piece]:
+    """Sentences with `STRESS` and `RELAX` in them as pieces; emphasis may go on in the next one."""
+    found, inside = [], False
+    for each in said:
+        parts = re.split(f"([{STRESS}{RELAX}])", each)
+        text, spans = "", []
+        for part in parts:
+            if part in (STRESS, RELAX):
+                inside = part == STRESS
+                continue
+            if inside:
+                spans.append((len(text), len(text) + len(part)))
+            text += part
+        words = [match.span() for match in WORD.finditer(text)]
+        stressed = [
+            number
+            for number, (start, end) in enumerate(words)
+            if any(start < stop and begin < end for begin, stop in spans)
+        ]
+        found.append(Piece(text, None, tuple(stressed)))
+    return found
+
+
 def _read(text: str, most: int | None) -> list[str]:
-    """Sentences as they are spoken, each of at most `most` characters."""
-    text = prose(text)
+    """Sentences of prose as they are spoken, each of at most `most` characters."""
     if any(unicodedata.category(character) == "Co" for character in text):
         raise InputError("private-use characters have no reading: take them away")
     spelled: list[str] = []
@@ -223,9 +280,12 @@ def tidy(text: str) -> str:
     text = text.replace("'n'", " and ")
     text = re.sub(r"(?<=\w)\s\*\s(?=\w)", " times ", text)
     text = re.sub(r"[;:()]|(?<!\w)-+|-+(?!\w)", ",", text)
-    text = re.sub(rf"[^A-Za-z',.?!{SPELLED}]", " ", text)
+    text = re.sub(rf"[^A-Za-z',.?!{SPELLED}{STRESS}{RELAX}]", " ", text)
     text = QUIET_APOSTROPHES.sub("", text)
     text = re.sub(r"\s*([,.?!])[\s,.?!]*", _stop, text)
+    text = re.sub(rf"({STRESS})\s*", r" \1", text)
+    text = re.sub(rf"\s*{RELAX}\s*", f"{RELAX} ", text)
+    text = re.sub(rf"{RELAX} (?=[,.?!])", RELAX, text)
     text = re.sub(r"\s+", " ", text).strip(" ,")
     text = re.sub(r"^[\s,.?!]+", "", text)
     return text if not text or text[-1] in ".?!" else f"{text}."

@@ -42,6 +42,11 @@ class Tokenizer(Protocol):
         """Symbols or text, for people."""
         ...
 
+    def words(self, ids: Sequence[int]) -> list[int] | None:
+        """Of each id the number of its word in the text, -1 for marks; None where the kind has no
+        words."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write what `load_tokenizer` reads."""
         ...
@@ -139,6 +144,14 @@ class Phonemes:
         said = homograph([word.lower() for word in parts], place)
         return said.split() if said else self.dictionary.phones(part.lower())
 
+    def words(self, ids: Sequence[int]) -> list[int]:
+        """Of each id the number of its word in the text (`normalization.WORD`), -1 for marks."""
+        silent, number, found = {self._ids[mark] for mark in PUNCTUATION}, 0, []
+        for one in ids:
+            number += one == self._ids[BOUNDARY]
+            found.append(-1 if one in silent or one == self._ids[BOUNDARY] else number)
+        return found
+
     def decode(self, ids: Sequence[int]) -> str:
         """Phones, marks and boundaries between spaces."""
         return " ".join(self.symbols[index] for index in ids)
@@ -179,6 +192,9 @@ class BPE:
         if "{" in text:
             raise InputError("this model reads letters, not phones: take the spellings out")
         return self._tokenizer.encode(text).ids
+
+    def words(self, ids: Sequence[int]) -> None:
+        """None: a pair of bytes may belong to two words."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids."""

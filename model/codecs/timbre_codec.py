@@ -1,0 +1,195 @@
+"""A codec that hears every prompt in one timbre, and what the model says in the prompt's own.
+
+`timbre` measures and changes timbres; with a learnt decoder sound is made by that, not by WORLD.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .base import Codec, check_audio
+from .decoder import Decoder, as_loud, loudness
+from .timbre import SpeechModel, Timbre, speaker_timbre
+from .voice_edit import Alteration
+from .world import Features, WorldCodec, alter, analyse, emphasise, to_rows
+
+MOST_KNOWN = 16
+"""Prompts of which a codec keeps what it heard."""
+
+
+@dataclass
+class HeardPrompt:
+    """What was found in a prompt."""
+
+    features: Features
+    timbre: Timbre
+    loudness: float | None = None
+    """Once it was asked for."""
+
+
+class TimbreCodec(Codec):
+    """Two WORLD codecs with a timbre between them: a fine one for prompts, and that of the model's
+    codes, all in the pivot. With a decoder that, not WORLD, makes sound of what the model says.
+
+    Raises:
+        CheckpointError: The parts are not of one model.
+    """
+
+    edits = True
+    outlines = True
+    stresses = True
+
+    def __init__(
+        self,
+        prompts: WorldCodec,
+        timbre: SpeechModel,
+        neutral: WorldCodec,
+        decoder: Decoder | None = None,
+    ):
+        super().__init__()
+        if (
+            any(codec.config.envelope != timbre.config.envelope for codec in (prompts, neutral))
+            or prompts.config.hop != neutral.config.hop
+            or prompts.sample_rate != neutral.sample_rate
+            or (decoder is not None and decoder.config.features != neutral.config.width)
+        ):
+            raise CheckpointError("timbre and codec are not of one model: copy both from one run")
+        self.prompts, self.timbre, self.neutral, self.decoder = prompts, timbre, neutral, decoder
+        self.sample_rate, self.frame_rate = neutral.sample_rate, neutral.frame_rate
+        self.codebooks, self.codebook_size = neutral.codebooks, neutral.codebook_size
+        self._known: dict[bytes, HeardPrompt] = {}
+
+    @classmethod
+    def load(cls, prompts: Codec, folder: Path) -> "TimbreCodec":
+        """The timbre in a folder, in `codec/` in it the model's codec, for prompts of another, and
+        in `decoder/`, if that is there, what is heard of it.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, or the parts are not of one model.
+        """
+        if not isinstance(prompts, WorldCodec):
+            raise CheckpointError(f"{folder}: a timbre needs a WORLD codec, not {type(prompts)}")
+        timbre, neutral = SpeechModel.load(folder), WorldCodec.load(folder / "codec")
+        learnt = folder / "decoder"
+        return cls(prompts, timbre, neutral, Decoder.load(learnt) if learnt.exists() else None)
+
+    @property
+    def identity(self) -> str:
+        """The prompts' codec's."""
+        return self.prompts.identity
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Of the model's codec and of the timbre."""
+        return {"codec": self.neutral.identity, "timbre": self.timbre.identity}
+
+    @property
+    def sound_parts(self) -> dict[str, str]:
+        """Of the decoder."""
+        return {} if self.decoder is None else {"decoder": self.decoder.identity}
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio (B, samples) -> prompt codes (B, K', T); raises InputError."""
+        return self.prompts.encode(audio)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Prompt codes (B, k, T) -> audio (B, samples); raises InputError."""
+        return self.prompts.decode(codes)
+
+    def entries(self) -> Tensor:
+        """All entries of the model's codec, (K, codebook_size, D)."""
+        return self.neutral.entries()
+
+    def read(self, prompt: Tensor) -> Tensor:
+        """Prompt codes (K', T) -> the model's (K, T), in the pivot; raises InputError."""
+        if prompt.shape[1] == 0:
+            return prompt.new_zeros(self.codebooks, 0)
+        heard = self._heard(prompt)
+        said = self.timbre.change(heard.features, heard.timbre, self.timbre.pivot)
+        return self.neutral.quantize(said)
+
+    def speak(
+        self,
+        codes: Tensor,
+        prompt: Tensor,
+        edit: Alteration | None = None,
+        stressed: Tensor | None = None,
+    ) -> Tensor:
+        """The model's codes (K, T) in a prompt's timbre: audio (samples,); raises InputError."""
+        plain = said = self.voiced(codes, prompt)
+        if stressed is not None:
+            said = emphasise(said, stressed.numpy(), self.prompts.config)
+        if self.decoder is None:
+            return self.prompts.render(said, edit)
+        audio = self._decoded(said, edit)
+        if prompt.shape[1] == 0:
+            return audio
+        heard = self._heard(prompt)
+        if heard.loudness is None:  # as WORLD has it: the decoder's is of what it was fitted to
+            heard.loudness = loudness(self.prompts.render(heard.features))
+        # around a louder word the rest stays as loud as it is without it
+        own = None if stressed is None else loudness(self._decoded(plain, edit))
+        return as_loud(audio, heard.loudness, own)
+
+    def _decoded(self, said: Features, edit: Alteration | None) -> Tensor:
+        """Features, edited, through the decoder: audio (samples,)."""
+        assert self.decoder is not None
+        if edit is not None and not edit.neutral:
+            said = alter(said, self.prompts.config, edit)
+        return self.decoder.speak(torch.from_numpy(to_rows(said)), self.sample_rate)
+
+    def outline(self, codes: Tensor, prompt: Tensor) -> Tensor:
+        """The model's codes (K, T) in a prompt's timbre: features (T, F); raises InputError."""
+        return torch.from_numpy(to_rows(self.voiced(codes, prompt)))
+
+    def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
+        """A prompt (K', T) itself, edited: audio (samples,); raises InputError."""
+        return self.prompts.hear(prompt, edit)
+
+    def as_prompt(self, codes: Tensor) -> Tensor:
+        """The model's codes (K, T), in the usual timbre, as prompt codes (K', T)."""
+        return self.prompts.quantize(self.voiced(codes, codes[:, :0]))
+
+    def voiced(self, codes: Tensor, prompt: Tensor) -> Features:
+        """Features of the model's codes (K, T) in a prompt's timbre; for one of no frames in the
+        usual one."""
+        said = self.neutral.features(codes)
+        wanted = self._heard(prompt).timbre if prompt.shape[1] else self.timbre.usual
+        # The models keep the envelope of the pivot, but not quite its pitch, and that is heard.
+        median, pivot = self.timbre.measure_pitch(said)[0], self.timbre.pivot
+        old = pivot._replace(pitch=np.array([median, pivot.pitch[1]]))
+        return self.timbre.change(said, old, wanted)
+
+    def _heard(self, prompt: Tensor) -> HeardPrompt:
+        """What is known of a prompt, kept: it is read once and heard in every take.
+
+        From several threads, each with its own prompt: none may get another's.
+        """
+        key = prompt.cpu().numpy().tobytes()
+        heard = self._known.get(key)
+        if heard is None:
+            features = self.prompts.features(prompt.cpu())
+            heard = HeardPrompt(features, self.timbre.measure(features))
+            if len(self._known) >= MOST_KNOWN:
+                self._known = {}
+            self._known[key] = heard
+        return heard
+
+    def speaker(self, recordings: Iterable[Tensor]) -> Timbre:
+        """A speaker's timbre, measured in the first `TIMBRE_SECONDS` of recordings (1, samples)."""
+        heard = (analyse(each[0].numpy(), self.neutral.config) for each in recordings)
+        return speaker_timbre(heard, self.timbre, self.frame_rate)
+
+    def model_codes(
+        self, audio: Tensor, speaker: Timbre, edits: Sequence[Alteration] = ()
+    ) -> list[Tensor]:
+        """Codes (K, T) of audio (1, samples) in the pivot, then of copies; raises InputError."""
+        check_audio(audio)
+        heard = analyse(audio[0].cpu().numpy(), self.neutral.config)
+        said = self.timbre.change(heard, speaker, self.timbre.pivot)
+        return self.neutral.quantize_edited(said, edits)
