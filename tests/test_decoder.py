@@ -28,6 +28,7 @@ from sayso.training.fitting.decoder import Discriminator as Judge
 from sayso.training.fitting.decoder_examples import Example, gather, in_turn, read_example
 from sayso.training.held_out import HeldOut
 from sayso.training.readers import Utterance
+from sayso.training.recordings import Recording
 from speech import KATHLEEN, READERS
 from training_fixtures import CONFIGS
 
@@ -195,8 +196,9 @@ def test_pieces_are_of_one_place_in_both():
 
 
 def test_every_speaker_has_a_turn():
-    some = [Utterance(f"{who}{n}", who, "", Path()) for who in "ab" for n in range(3)]
-    some.append(Utterance("c0", "c", "", Path()))
+    none = Recording(Path())
+    some = [Utterance(f"{who}{n}", who, "", none) for who in "ab" for n in range(3)]
+    some.append(Utterance("c0", "c", "", none))
     assert [each.id for each in in_turn(some, 5)] == ["a0", "b0", "c0", "a1", "b1"]
 
 

@@ -30,6 +30,7 @@ from sayso.training.finetune import start_from_codebooks
 from sayso.training.fitting.world import fit_world
 from sayso.training.prepare import prepare, process_rank, sample
 from sayso.training.readers import LeftOut, Utterance, list_corpus, read_corpus
+from sayso.training.recordings import Recording
 from sayso.training.speech import Filters, Unusable, read_speech
 from sayso.training.tokens import open_tokens
 from sayso.training.train import train_ar, train_nar
@@ -49,7 +50,7 @@ def codec(kathleen, tmp_path_factory):
     """A real WORLD codec of 4 x 32, fitted to three sentences."""
     config = WorldConfig(codebooks=4, codebook_size=32)
     heard = read_corpus("kathleen", kathleen)[:3]
-    speech = [read_speech(u.path, config.sample_rate, FILTERS)[0].numpy() for u in heard]
+    speech = [read_speech(u.recording, config.sample_rate, FILTERS)[0].numpy() for u in heard]
     fitted = fit_world([analyse(each, config) for each in speech], config, iterations=2)
     folder = tmp_path_factory.mktemp("codec")
     fitted.save(folder)
@@ -81,7 +82,7 @@ def test_rows_hold_what_was_said_and_the_codec_heard(kathleen, codec, phonemes, 
         assert row["text_ids"] == phonemes.encode(row["text"])
         assert row["part"] == "train"
         codes = torch.tensor(row["codes"]).view(codec.codebooks, row["frames"])
-        audio = read_speech(utterance.path, codec.sample_rate, FILTERS)
+        audio = read_speech(utterance.recording, codec.sample_rate, FILTERS)
         assert torch.equal(codes, codec.encode(audio)[0])
     assert manifest["codec"]["identity"] == codec.identity
     assert manifest["tokenizer"]["identity"] == phonemes.identity
@@ -169,7 +170,7 @@ def test_batches_of_like_lengths_have_the_codes_of_each_alone(kathleen, tmp_path
     heard = sample(read_corpus("kathleen", kathleen), 12)
     cut = [
         F.pad(a, (0, -a.shape[1] % 320))
-        for a in (read_speech(u.path, 24000, FILTERS) for u in heard)
+        for a in (read_speech(u.recording, 24000, FILTERS) for u in heard)
     ]
     assert len({each.shape[1] for each in cut}) > 8
     monkeypatch.setattr("sayso.training.encoding.BATCH_SECONDS", 15.0)
@@ -205,7 +206,8 @@ def test_one_recording_that_cannot_be_encoded_spoils_no_batch(kathleen):
 
 def test_the_limit_takes_whole_speakers_and_a_higher_one_the_same_and_more(kathleen):
     named = [(s, i) for s in range(20) for i in range(9)]
-    many = [Utterance(f"{s:02d}-{i}", f"s{s}", "text", Path("none")) for s, i in named]
+    none = Recording(Path("none"))
+    many = [Utterance(f"{s:02d}-{i}", f"s{s}", "text", none) for s, i in named]
     before: set[str] = set()
     for limit in (9, 20, 50, 180, 1000):
         taken = sample(many, limit)

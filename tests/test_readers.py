@@ -1,5 +1,6 @@
 """Corpora as people have them: each layout read, and each kind of damage named and counted."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from sayso.model.errors import CorpusError
 from sayso.training.readers import LeftOut, list_corpus, read_corpus
 
 COUNT = 12
+TEXTS = (".txt", ".tsv", ".csv", ".json", ".jsonl")
 
 
 def put(path: Path, text: str | bytes = "") -> None:
@@ -94,12 +96,30 @@ def joe(root: Path) -> None:
     put(root / "en_US-joe" / "LICENSE.txt", "no recording beside it")
 
 
+def libriheavy(root: Path) -> None:
+    lines: dict[str, list[str]] = {"dev": [], "small": [], "test_clean": []}
+    for i in range(COUNT + 1):
+        id = f"small/{100 + i % 3}/sea_fairies/{i:02d}_baum_0"
+        source = f"download/librilight/{id[:-2]}.flac"
+        said = {"id": id, "start": 0, "duration": 7.36, "channel": 0, "speaker": id.split("/")[1]}
+        said["custom"] = {"texts": [f"The ship sails {i}.", "THE SHIP SAILS"]}
+        cut = {"id": id, "start": 243.919, "duration": 7.36, "channel": 0, "type": "MonoCut"}
+        cut["supervisions"] = [said]
+        cut["recording"] = {"sources": [{"type": "file", "channels": [0], "source": source}]}
+        part = "test_clean" if i == COUNT else "dev" if i % 4 == 0 else "small"
+        lines[part].append(json.dumps(cut))
+        put(root / f"{id[:-2]}.flac", b"sound")
+    for part, own in lines.items():
+        put(root / f"libriheavy_cuts_{part}.jsonl", "\n".join(own) + "\n")
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     **{"kathleen": metadata, "librispeech-clips": metadata, "ljspeech-part": metadata},
     **{"speechocean762-adults": speakers, "vctk-p239": speakers},
     **{"librispeech-three-readers": speakers, "libritts": libritts, "libritts-r": libritts},
     **{"librispeech": librispeech, "vctk": vctk, "ljspeech": ljspeech, "hifi-tts": hifi},
     **{"mls-english": mls, "common-voice": common_voice, "joe": joe},
+    "libriheavy": libriheavy,
 }
 
 
@@ -110,7 +130,8 @@ def test_every_layout_is_read(name, tmp_path):
     assert len(listing.utterances) == COUNT and not listing.left_out
     assert all(u.path.is_file() and u.text and u.speaker for u in listing.utterances)
     assert [u.id for u in listing.utterances] == sorted(u.id for u in listing.utterances)
-    development = {"libritts": 3, "libritts-r": 3, "mls-english": 6}.get(name, 0)
+    parts = {"libritts": 3, "libritts-r": 3, "mls-english": 6, "libriheavy": 3}
+    development = parts.get(name, 0)
     assert [u.part for u in listing.utterances].count("dev") == development
     if name == "joe":
         assert listing.utterances[0].path.suffix == ".flac"
@@ -133,7 +154,7 @@ def test_what_other_systems_leave_is_no_part_of_a_corpus(name, tmp_path):
 def test_texts_as_other_systems_write_them_are_read(name, change, tmp_path):
     TREES[name](tmp_path)
     plain = {u.id: u.text for u in read_corpus(name, tmp_path)}
-    for path in [p for p in tmp_path.rglob("*") if p.suffix in (".txt", ".tsv", ".csv", ".json")]:
+    for path in [p for p in tmp_path.rglob("*") if p.suffix in TEXTS]:
         raw = path.read_bytes()
         if change == "bom":
             raw = b"\xef\xbb\xbf" + raw

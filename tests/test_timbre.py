@@ -124,7 +124,7 @@ def few(kathleen, tmp_path_factory) -> Path:
 
 
 def _analysed(utterance: Utterance) -> Features:
-    audio = read_speech(utterance.path, WorldConfig().sample_rate, Filters())
+    audio = read_speech(utterance.recording, WorldConfig().sample_rate, Filters())
     return analyse(audio[0].numpy(), WorldConfig())
 
 

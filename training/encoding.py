@@ -57,7 +57,7 @@ def hear(utterance: Utterance, codec: Codec, tokenizer: Tokenizer, filters: Filt
         raise Unusable("text")
     if min(text_ids) < 0 or max(text_ids) >= tokenizer.size:
         raise Unusable("text id beyond the vocabulary")
-    audio = read_speech(utterance.path, codec.sample_rate, filters)
+    audio = read_speech(utterance.recording, codec.sample_rate, filters)
     hop = round(codec.sample_rate / codec.frame_rate)
     return Heard(utterance, text, text_ids, F.pad(audio, (0, -audio.shape[1] % hop)))
 

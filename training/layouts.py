@@ -4,12 +4,14 @@ What cannot be read is named with its fault, never skipped and never an error: `
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from sayso.model.errors import CorpusError
+
+from .recordings import Recording
 
 DEVELOPMENT = "dev"
 AUDIO = (".flac", ".wav", ".opus", ".mp3", ".ogg", ".webm")
@@ -27,7 +29,7 @@ class Transcript:
     fault: str = ""
 
 
-Found = tuple[list[Transcript], list[tuple[str, Path]]]
+Found = tuple[list[Transcript], list[tuple[str, Recording]]]
 """Transcripts, and recordings by id: what a reader finds, before one is laid beside the other."""
 
 
@@ -65,16 +67,16 @@ def reader_of(name: str) -> Callable[[Path], Found]:
     raise CorpusError(f"{name} is listed but has no reader yet: add one to training/layouts.py")
 
 
-def _files(root: Path, pattern: str) -> list[Path]:
+def files(root: Path, pattern: str) -> list[Path]:
     """Files that match, without what other systems leave, in a fixed order."""
     found = sorted(path for path in root.glob(pattern) if path.is_file())
     return [p for p in found if not p.name.startswith(".") and p.name not in LITTER]
 
 
-def _recordings(root: Path, pattern: str, ending: str = "") -> list[tuple[str, Path]]:
-    """Ids, which end before `ending`, and paths of audio files."""
-    found = [path for path in _files(root, pattern) if path.suffix.lower() in AUDIO]
-    return [(path.stem.removesuffix(ending), path) for path in found]
+def _recordings(root: Path, pattern: str, ending: str = "") -> list[tuple[str, Recording]]:
+    """Ids, which end before `ending`, and audio files."""
+    found = [path for path in files(root, pattern) if path.suffix.lower() in AUDIO]
+    return [(path.stem.removesuffix(ending), Recording(path)) for path in found]
 
 
 def _decode(raw: bytes) -> tuple[str, str]:
@@ -84,17 +86,22 @@ def _decode(raw: bytes) -> tuple[str, str]:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text, fault = raw.decode("utf-8", "replace"), "text is not UTF-8"
-    return text.removeprefix("\ufeff").rstrip("\r"), fault
+    return text.removeprefix("\ufeff").rstrip("\r\n"), fault
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+def lines_of(file: Iterable[bytes]) -> Iterator[tuple[int, str, str]]:
     """Number, text and fault of each line that is not blank.
 
     They end with LF or CRLF alone: a text may hold U+2028, at which Python would split it.
     """
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if raw.strip(b"\xef\xbb\xbf\r \t"):
+    for number, raw in enumerate(file, start=1):
+        if raw.strip(b"\xef\xbb\xbf\r\n \t"):
             yield number, *_decode(raw)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    with path.open("rb") as file:
+        yield from lines_of(file)
 
 
 def _rows(
@@ -154,7 +161,7 @@ def _libritts(root: Path) -> Found:
     """train-clean-100/SPEAKER/CHAPTER/ID.wav with ID.normalized.txt beside it."""
     transcripts, recordings = [], []
     for split in ("train-*", "dev-*"):
-        for path in _files(root, f"{split}/*/*/*.normalized.txt"):
+        for path in files(root, f"{split}/*/*/*.normalized.txt"):
             id = path.name.removesuffix(".normalized.txt")
             transcripts.append(_of_file(path, id, path.parts[-3], _part(path.parts[-4])))
         recordings += _recordings(root, f"{split}/*/*/*.wav")
@@ -165,7 +172,7 @@ def _librispeech(root: Path) -> Found:
     """train-clean-100/SPEAKER/CHAPTER/ID.flac with one .trans.txt; capitals, no punctuation."""
     transcripts, recordings = [], []
     for split in ("train-*", "dev-*"):
-        for path in _files(root, f"{split}/*/*/*.trans.txt"):
+        for path in files(root, f"{split}/*/*/*.trans.txt"):
             for _, line, fault in _lines(path):
                 id, _, text = line.partition(" ")
                 part = _part(path.parts[-4])
@@ -176,7 +183,7 @@ def _librispeech(root: Path) -> Found:
 
 def _vctk(root: Path) -> Found:
     """wav48_silence_trimmed/p225/p225_001_mic1.flac and txt/p225/p225_001.txt; first microphone."""
-    texts = _files(root, "txt/*/*.txt")
+    texts = files(root, "txt/*/*.txt")
     return (
         [_of_file(path, path.stem, path.parent.name) for path in texts],
         _recordings(root, "wav48_silence_trimmed/*/*_mic1.flac", "_mic1"),
@@ -198,7 +205,7 @@ def _hifi_tts(root: Path) -> Found:
     Its dev parts are of the same readers: they are not read.
     """
     transcripts, recordings = [], []
-    for manifest in _files(root, "*_manifest_*_train.json"):
+    for manifest in files(root, "*_manifest_*_train.json"):
         speaker = manifest.name.split("_")[0]
         for number, line, fault in _lines(manifest):
             try:
@@ -211,7 +218,7 @@ def _hifi_tts(root: Path) -> Found:
             id = f"{speaker}_{path.stem}"
             transcripts.append(Transcript(id, speaker, text, fault=fault))
             if path.is_file():
-                recordings.append((id, path))
+                recordings.append((id, Recording(path)))
     return transcripts, recordings
 
 
@@ -240,7 +247,7 @@ def _common_voice(root: Path) -> Found:
             id = Path(name).stem
             transcripts.append(Transcript(id, who, text, part, fault))
             if name in clips:
-                recordings.append((id, root / "clips" / name))
+                recordings.append((id, Recording(root / "clips" / name)))
     return transcripts, recordings
 
 
@@ -250,6 +257,7 @@ def _joe(root: Path) -> Found:
     The layout of Nabu Casa's archives as Matcha-TTS reads them (matcha/utils/data/nabucasa.py,
     80b66ea); we had no copy of Joe. A FLAC file made of a WebM file, in the same place, goes first.
     """
-    texts = [path for path in _files(root, "**/*.txt") if not path.stem.isupper()]  # LICENSE.txt
-    recordings = dict(reversed(sorted(_recordings(root, "**/*"), key=lambda one: one[1].suffix)))
+    texts = [path for path in files(root, "**/*.txt") if not path.stem.isupper()]  # LICENSE.txt
+    found = sorted(_recordings(root, "**/*"), key=lambda one: one[1].path.suffix)
+    recordings = dict(reversed(found))
     return [_of_file(path, path.stem, "joe") for path in texts], list(recordings.items())

@@ -57,7 +57,7 @@ def _usable(utterances: Iterable[Utterance], rate: int, filters: Filters) -> Ite
     """The recordings (1, samples) among them that can be used."""
     for utterance in utterances:
         with contextlib.suppress(Unusable):
-            yield read_speech(utterance.path, rate, filters)
+            yield read_speech(utterance.recording, rate, filters)
 
 
 def make_rows(

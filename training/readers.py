@@ -16,7 +16,9 @@ from pathlib import Path
 from sayso.model import corpora
 from sayso.model.errors import CorpusError
 
-from .layouts import Transcript, reader_of
+from .layouts import Transcript
+from .mirrors import reader_in
+from .recordings import Recording
 
 MOST_BROKEN = 0.1
 """Share of a corpus's utterances; above it the folder is not the corpus, or half unpacked."""
@@ -29,9 +31,14 @@ class Utterance:
     id: str
     speaker: str
     text: str
-    path: Path
+    recording: Recording
     part: str = "train"
     """Or `layouts.DEVELOPMENT`: never trained on."""
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the recording, alone or among others."""
+        return self.recording.path
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ def list_corpus(name: str, root: Path, most_broken: float = MOST_BROKEN) -> List
         root: The unpacked corpus, as its publisher lays it out: the folder that holds
             train-clean-100 (LibriTTS, LibriSpeech), wav48_silence_trimmed (VCTK), metadata.csv
             (LJSpeech), the manifests (Hi-Fi TTS), train (MLS), train.tsv (Common Voice), the
-            recordings (Joe), metadata.tsv (the small ones).
+            recordings (Joe), metadata.tsv (the small ones); or, of those in `mirrors.IDS`, cuts of
+            lhotse or Parquet files of Hugging Face.
         most_broken: Share of utterances left out above which the corpus is refused.
 
     Raises:
@@ -74,7 +82,7 @@ def list_corpus(name: str, root: Path, most_broken: float = MOST_BROKEN) -> List
     if not root.is_dir():
         raise CorpusError(f"{name}: the folder {root} does not exist")
     try:
-        listing = _pair(*reader_of(name)(root))
+        listing = _pair(*reader_in(name, root)(root))
     except (OSError, ValueError) as error:
         raise CorpusError(f"{name}: {root} is not laid out as published ({error})") from error
     taken, left_out = len(listing.utterances), len(listing.left_out)
@@ -90,28 +98,27 @@ def list_corpus(name: str, root: Path, most_broken: float = MOST_BROKEN) -> List
     return listing
 
 
-def _pair(transcripts: list[Transcript], recordings: list[tuple[str, Path]]) -> Listing:
+def _pair(transcripts: list[Transcript], recordings: list[tuple[str, Recording]]) -> Listing:
     """Lays transcripts and recordings side by side; every id of either is taken or left out."""
     taken: dict[str, Utterance] = {}
     left_out: dict[str, str] = {}
-    paths: dict[str, Path] = {}
-    for id, path in recordings:
-        if id in paths:
+    found: dict[str, Recording] = {}
+    for id, recording in recordings:
+        if id in found:
             left_out[id] = "recorded twice"
-        paths[id] = path
+        found[id] = recording
     said: set[str] = set()
     for each in transcripts:
         if each.id in said:
             left_out[each.id] = "transcribed twice"
         elif each.fault or not each.text:
             left_out[each.id] = each.fault or "empty transcript"
-        elif each.id not in paths:
+        elif each.id not in found:
             left_out[each.id] = "no recording"
         else:
-            path = paths[each.id]
-            taken[each.id] = Utterance(each.id, each.speaker, each.text, path, each.part)
+            taken[each.id] = Utterance(each.id, each.speaker, each.text, found[each.id], each.part)
         said.add(each.id)
-    left_out |= {id: "no transcript" for id in paths if id not in said}
+    left_out |= {id: "no transcript" for id in found if id not in said}
     return Listing(
         [taken[id] for id in sorted(taken) if id not in left_out],
         [LeftOut(id, left_out[id]) for id in sorted(left_out)],

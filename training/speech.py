@@ -1,14 +1,15 @@
 """Which recordings are used, and one of them read for a codec."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sayso.model.audio import cut_off, read_samples, resample
+from sayso.model.audio import resample
 from sayso.model.errors import InputError
+
+from .recordings import Recording, samples_of
 
 CLIPPED_SHARE = 0.001  # of samples at full scale, above which a recording counts as clipped
 
@@ -25,7 +26,7 @@ class Unusable(Exception):
     """One utterance cannot be used; the message is the reason that is counted."""
 
 
-def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
+def read_speech(recording: Recording, sample_rate: int, filters: Filters) -> Tensor:
     """One recording as (1, samples) float32 mono at `sample_rate`.
 
     Raises:
@@ -33,10 +34,10 @@ def read_speech(path: Path, sample_rate: int, filters: Filters) -> Tensor:
             finite.
     """
     try:
-        audio, rate = read_samples(path)
+        audio, rate, missing = samples_of(recording)
     except InputError as error:
         raise Unusable("unreadable") from error
-    if cut_off(path, len(audio)):
+    if missing:
         raise Unusable("cut off")
     seconds = len(audio) / rate
     if seconds < filters.min_seconds:

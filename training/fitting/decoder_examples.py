@@ -74,9 +74,9 @@ class Gatherer:
             InputError: It cannot be encoded.
         """
         codec, random = self.codec, _random(utterance.id)
-        audio = read_speech(utterance.path, codec.sample_rate, FILTERS)
+        audio = read_speech(utterance.recording, codec.sample_rate, FILTERS)
         true = codec.model_codes(audio, own)[0]  # (K, T)
-        heard = read_speech(other.path, codec.sample_rate, FILTERS)
+        heard = read_speech(other.recording, codec.sample_rate, FILTERS)
         length = min(heard.shape[1], int(random.uniform(*PROMPT_SECONDS) * codec.sample_rate))
         start = int(random.integers(heard.shape[1] - length + 1))
         prompt = codec.encode(heard[:, start : start + length])[0]
@@ -209,7 +209,7 @@ def _readable(utterances: list[Utterance], sample_rate: int) -> Iterator[Tensor]
     """Recordings of a speaker that can be used, the first few."""
     for each in utterances[:OF_A_SPEAKER]:
         with contextlib.suppress(Unusable):
-            yield read_speech(each.path, sample_rate, FILTERS)
+            yield read_speech(each.recording, sample_rate, FILTERS)
 
 
 def _write(path: Path, said: list[Tensor], recorded: Tensor) -> None:

@@ -222,9 +222,11 @@ def _piece(
 ) -> Tensor:
     """A random piece (1, size); recordings that cannot be used, and silent pieces, are no loss."""
     for _ in range(100):
-        path = utterances[random.integers(len(utterances))].path
+        recording = utterances[random.integers(len(utterances))].recording
         with contextlib.suppress(Unusable):
-            audio = read_speech(path, recipe.codec.sample_rate, Filters(0.0, 60.0))  # (1, samples)
+            audio = read_speech(  # (1, samples)
+                recording, recipe.codec.sample_rate, Filters(0.0, 60.0)
+            )
             start = int(random.integers(0, max(1, audio.shape[1] - size)))
             cut = audio[:, start : start + size]
             if cut.abs().max() > 1e-3:

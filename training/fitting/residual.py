@@ -36,7 +36,7 @@ def usable_speech(
         if number % 200 == 0:
             report(f"{number} of {len(utterances)} recordings analysed")
         with contextlib.suppress(Unusable):
-            yield utterance.speaker, read_speech(utterance.path, sample_rate, filters)
+            yield utterance.speaker, read_speech(utterance.recording, sample_rate, filters)
 
 
 def thinned(rows: Tensor, codebook_size: int, most: int, generator: torch.Generator) -> Tensor:
