@@ -83,6 +83,7 @@ def verbs(place: Place) -> dict[str, list[str]]:
         "corpora list": ["corpora", "list"],
         "train text": ["train", "text", "--out", str(out / "text")],
         "train codec": ["train", "codec", "--root", "kathleen=.", "--out", str(out / "codec")],
+        "train report": ["train", "report", str(given)],
         "export": ["export", str(given), str(out / "model")],
         "enrol record": ["enrol", "record", str(out / "said.wav"), "--seconds", "0.1"],
         "demo": ["demo", "--out", str(out / "demo")],

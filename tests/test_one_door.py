@@ -40,7 +40,7 @@ SILENT = {
     *("receipt export", "ledger verify", "ledger head", "ledger export", "ledger check"),
     *("keys rotate", "ca export", "corpora list", "corpora show", "corpora check"),
     *("train codec", "train timbre", "train text", "train share", "codec published", "export"),
-    *("train doctor", "train decoder", "evaluate kit", "evaluate answers"),
+    *("train doctor", "train report", "train decoder", "evaluate kit", "evaluate answers"),
 }
 SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),

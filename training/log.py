@@ -22,8 +22,7 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if path.is_file():
-            with path.open(newline="") as lines:
-                kept = [row for row in csv.DictReader(lines) if _step(row) <= step]
+            kept = [row for row in read_log(path) if int(row["step"]) <= step]
         self.file = path.open("w", newline="")
         self.writer = csv.DictWriter(self.file, COLUMNS)
         self.writer.writeheader()
@@ -64,9 +63,7 @@ class Log:
             self.board.close()
 
 
-def _step(row: dict[str, str]) -> int:
-    """The step of a line; a line that a kill cut short counts as never written."""
-    try:
-        return int(row["step"])
-    except (KeyError, TypeError, ValueError):
-        return 2**62
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The lines of a run's CSV by column; one that a kill cut short counts as never written."""
+    with path.open(newline="") as lines:
+        return [row for row in csv.DictReader(lines) if None not in row.values()]

@@ -261,6 +261,16 @@ def train_doctor(
     raise typer.Exit(0 if all(each.good for each in found) else 1)
 
 
+@train.command("report")
+def train_report(
+    run: Annotated[Path, typer.Argument(help="A training run, finished or not.")],
+) -> None:
+    """Make one page of a run, RUN/report.html: curves, figures, and samples to hear."""
+    from sayso.evaluation.curves import write_page
+
+    say(f"{write_page(run)}: open it in a browser")
+
+
 @train.command("share")
 def train_share(
     run: Annotated[Path, typer.Option(help="Run whose NAR is missing.")],

@@ -6,12 +6,9 @@ where 0 lies outside both of its intervals, over utterances and over speakers.
 """
 
 import html
-import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from sayso.inference.recognisers import RATE
 from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
 
+from .plots import axes, legend, page, scale_of, svg
 from .run import RECORDINGS
 from .speaking import said_in
 from .summary import COLUMNS, Column
@@ -59,7 +57,6 @@ VALL-E 2, Table 1, one sample: other data (50,000 h), size (12 layers, width 102
 | VALL-E 2, G = 4 | .615 | 2.2 | 3.967 |
 | VALL-E 2, G = 8 | .566 | 4.2 | 3.875 |
 """
-STYLE = Path(__file__).with_name("report.html")
 
 
 def write_report(found: dict[str, Any], out: Path, root: Path) -> None:
@@ -87,13 +84,8 @@ def write_report(found: dict[str, Any], out: Path, root: Path) -> None:
         f"<h2>Worst {len(bad)} of {html.escape(row)}</h2>",
         *(_player(trial, row, found, out, root) for trial in bad),
     ]
-    page = Template(STYLE.read_text(encoding="utf-8"))
-    title = html.escape(f"Evaluation: {found['run']['protocol']}")
-    text = page.substitute(title=title, body="\n".join(parts).replace("<table>", SCROLLS))
-    (out / "index.html").write_text(text.replace("</table>", "</table></div>"), encoding="utf-8")
-
-
-SCROLLS = '<div class="wide"><table>'
+    text = page(f"Evaluation: {found['run']['protocol']}", "\n".join(parts))
+    (out / "index.html").write_text(text, encoding="utf-8")
 
 
 def tables(found: dict[str, Any]) -> str:
@@ -145,8 +137,8 @@ def scatter(found: dict[str, Any]) -> str:
     rows = [(n, found["rows"][n]) for n in found["order"] if "SIM-o" in found["rows"][n]]
     if not rows:
         return "<p>No row has a prompt that was recorded.</p>"
-    across = _scale([v for _, r in rows for v in _bounds(r["SIM-o"])], 60, 580)
-    up = _scale([0.0, *(v for _, r in rows for v in _bounds(r["WER"]))], 260, 20)
+    across = scale_of([v for _, r in rows for v in _bounds(r["SIM-o"])], 60, 580)
+    up = scale_of([0.0, *(v for _, r in rows for v in _bounds(r["WER"]))], 260, 20)
     marks = []
     for index, (name, row) in enumerate(rows):
         x, y = across(row["SIM-o"]["value"]), up(row["WER"]["value"])
@@ -157,8 +149,10 @@ def scatter(found: dict[str, Any]) -> str:
             f'<path d="M{left:.1f} {y:.1f}H{right:.1f}M{x:.1f} {low:.1f}V{high:.1f}"/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"/></g>'
         )
-    axes = _ticks(across, up, "SIM-o", "WER, %", 100)
-    return _svg(300, [*axes, *marks], "Word error rate against similarity") + _legend(rows)
+    ticks = axes(across, up, "SIM-o", "WER, %", 100)
+    return svg(300, [*ticks, *marks], "Word error rate against similarity") + legend(
+        [name for name, _ in rows]
+    )
 
 
 def histograms(found: dict[str, Any]) -> str:
@@ -180,8 +174,8 @@ def histograms(found: dict[str, Any]) -> str:
             continue
         edges = np.histogram_bin_edges(every, 12)
         counts = {row: np.histogram(each, edges)[0] for row, each in values.items()}
-        across = _scale([edges[0], edges[-1]], 60, 580)
-        up = _scale([0, max(int(each.max()) for each in counts.values())], 160, 15)
+        across = scale_of([edges[0], edges[-1]], 60, 580)
+        up = scale_of([0, max(int(each.max()) for each in counts.values())], 160, 15)
         lines = []
         for index, (row, each) in enumerate(counts.items()):
             steps = "".join(
@@ -192,9 +186,9 @@ def histograms(found: dict[str, Any]) -> str:
             title = f"<title>{html.escape(row)}</title>"
             lines.append(f'<path class="c{index % 8} line" d="{place}">{title}</path>')
         label = "WER of an utterance" if name == "errors" else name
-        axes = _ticks(across, up, label, "utterances")
-        parts.append(_svg(205, [*axes, *lines], label))
-    return "".join(parts) + _legend(rows)
+        ticks = axes(across, up, label, "utterances")
+        parts.append(svg(205, [*ticks, *lines], label))
+    return "".join(parts) + legend([name for name, _ in rows])
 
 
 def _table(found: dict[str, Any], columns: Sequence[Column], more: str = "") -> list[str]:
@@ -277,53 +271,3 @@ def _picture(sound: Path, picture: Path) -> Path:
 def _bounds(entry: dict[str, Any]) -> tuple[float, float]:
     low, high = entry["utterances"]
     return low, high
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A line from values to places of a picture, in units of the SVG."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
-
-
-def _scale(values: Sequence[float], start: float, stop: float) -> Scale:
-    """With a little room on both sides."""
-    low, high = min(values), max(values)
-    room = (high - low) * 0.05 or 0.5
-    return Scale(low - room, high + room, start, stop)
-
-
-def _ticks(across: Scale, up: Scale, below: str, beside: str, times: float = 1) -> list[str]:
-    """Axes with a few values, and their names."""
-    bottom, left = up.start, across.start
-    parts = [f'<path class="axis" d="M{left} {up.stop}V{bottom}H{across.stop}"/>']
-    for x in _round(across.low, across.high):
-        parts.append(f'<text x="{across(x):.0f}" y="{bottom + 16}">{x:g}</text>')
-    for y in _round(times * up.low, times * up.high):
-        parts.append(f'<text x="{left - 22}" y="{up(y / times) + 4:.0f}">{y:g}</text>')
-    parts.append(f'<text x="320" y="{bottom + 34}">{below}</text>')
-    parts.append(f'<text class="end" x="{across.stop}" y="{up.stop}">{beside}</text>')
-    return parts
-
-
-def _round(low: float, high: float) -> list[float]:
-    """Two to five round numbers in between."""
-    size = 10 ** math.floor(math.log10((high - low) / 2))
-    step = next(step for step in (5 * size, 2 * size, size) if (high - low) / step >= 2)
-    return [round(i * step, 9) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _svg(height: int, parts: Sequence[str], label: str) -> str:
-    inside = "".join(parts)
-    return f'<svg viewBox="0 0 600 {height}" role="img" aria-label="{label}">{inside}</svg>'
-
-
-def _legend(rows: Sequence[tuple[str, Any]]) -> str:
-    names = (f'<li class="c{i % 8}">{html.escape(name)}</li>' for i, (name, _) in enumerate(rows))
-    return f'<ul class="legend">{"".join(names)}</ul>'
