@@ -109,6 +109,13 @@ class Synthesizer:
         other.store, other.gate = store, Gate(store)
         return other
 
+    def ablated(self, part: str) -> Self:
+        """One with the same weights that is not told a part (`valle2.ABLATIONS`, Table 3)."""
+        other = copy(self)
+        other.bundle = replace(self.bundle, model=self.bundle.model.ablated(part))
+        other.studio = Studio(other.bundle)
+        return other
+
     def speak(
         self,
         text: str,

@@ -10,14 +10,14 @@ another size are rounded otherwise, which now and then turns a draw).
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .errors import InputError
-from .extras.alignment import AlignedAR, AlignedNAR, Walk
+from .extras.alignment import NONE, AlignedAR, AlignedNAR, Walk
 from .generate import Decoder, Ended, generate_nar
 from .sampling import Sampling
 from .transformer import join
@@ -131,7 +131,7 @@ class Engine:
         return [speech for _, speech in sorted(self.run(requests), key=lambda found: found[0])]
 
     def _join(self, numbers: list[int]) -> None:
-        asked = [self.requests[number] for number in numbers]
+        asked = [self._told(self.requests[number], "AR") for number in numbers]
         text, text_lengths, prompt, prompt_lengths = self._read(asked)
         limits, said = (
             torch.tensor(each, device=self.model.device)
@@ -155,17 +155,25 @@ class Engine:
         """Those who ended, with all codebooks."""
         if not ended:
             return []
-        asked = [self.requests.pop(row.tag) for row in ended]
-        nar = self.model.nar
+        whole = [self.requests.pop(row.tag) for row in ended]
+        asked, nar = [self._told(each, "NAR") for each in whole], self.model.nar
         text, text_lengths, prompt, prompt_lengths = self._read(asked)
         codes = pad([row.codes for row in ended])
         lengths = torch.tensor([len(row.codes) for row in ended], device=codes.device)
         extra = None
         if isinstance(nar, AlignedNAR):
             before = torch.zeros_like(prompt[:, 0])  # a prompt's pointers are not read
-            where = pad([row.where for row in ended if row.where is not None])
-            where = join(before[..., None], prompt_lengths, where[..., None])[..., 0]
+            # They count from the start of what the AR was told.
+            shift = [
+                own.said - self._told(r, "AR").said for own, r in zip(asked, whole, strict=True)
+            ]
+            where = [
+                row.where + s for row, s in zip(ended, shift, strict=True) if row.where is not None
+            ]
+            where = join(before[..., None], prompt_lengths, pad(where)[..., None])[..., 0]
             where = where[:, : int((prompt_lengths + lengths).max())]
+            if self.model.without == "NAR text":
+                where = torch.full_like(where, NONE)
             extra = nar.told(text, text_lengths, where, prompt_lengths)
         given = text, text_lengths, prompt, prompt_lengths, codes, lengths
         full = generate_nar(pure_nar(nar), *given, extra, self.model.choose).cpu()
@@ -174,10 +182,20 @@ class Engine:
             for row, each in zip(ended, full, strict=True)
         ]
 
+    def _told(self, request: Request, model: str) -> Request:
+        """The request as the AR or the NAR reads it: without what `Valle2.ablated` left out."""
+        if self.model.without == f"{model} prompt":
+            new = request.text[request.said :]
+            return replace(request, text=new, prompt=request.prompt[:, :0], said=0)
+        if self.model.without == f"{model} text":
+            return replace(request, text=[], said=0)
+        return request
+
     def _read(self, asked: list[Request]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Texts (B, S), their lengths (B,), prompts (B, K, T) and their lengths (B,)."""
         here = self.model.device
-        text = pad([torch.tensor(each.text, dtype=torch.long, device=here) for each in asked])
+        ids = (each.text or [0] for each in asked)  # one that is not read, where there is none
+        text = pad([torch.tensor(each, dtype=torch.long, device=here) for each in ids])
         prompt = pad([each.prompt.to(here).T for each in asked]).transpose(1, 2)
         sizes = [len(each.text) for each in asked], [each.prompt.shape[1] for each in asked]
         text_lengths, prompt_lengths = (torch.tensor(each, device=here) for each in sizes)

@@ -3,8 +3,10 @@
 Either may be the paper's or one with a pointer through the text (`model/extras/alignment.py`).
 """
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from .extras.untied import UntiedAR, UntiedARConfig, UntiedNAR, UntiedNARConfig
 from .generate import Choose
 from .nar import NAR, NARConfig
 
+ABLATIONS = ("AR prompt", "NAR prompt", "NAR text")
+"""Inputs that can be left out (Table 3); with a prompt's codes goes its text."""
 AnyAR = AR | AlignedAR
 AnyNAR = NAR | AlignedNAR
 
@@ -139,6 +143,7 @@ class Valle2:
         self.device = find_device(device)
         self.ar, self.nar = ar.to(self.device).eval(), nar.to(self.device).eval()
         self.extras = extras
+        self.without = ""
         self.choose: Choose | None = None
         aligned = isinstance(ar, AlignedAR)
         if isinstance(nar, AlignedNAR) and not aligned:
@@ -176,6 +181,14 @@ class Valle2:
     def points(self) -> bool:
         """Whether a pointer says of each frame where it is in the text."""
         return isinstance(self.ar, AlignedAR)
+
+    def ablated(self, part: str) -> Self:
+        """One with the same weights that is not told one of `ABLATIONS`."""
+        if part not in ABLATIONS:
+            raise ValueError(f"{part!r} is none of {ABLATIONS}")
+        other = copy(self)
+        other.without = part
+        return other
 
     def generator(self, seed: int) -> torch.Generator:
         """Randomness on the model's device."""

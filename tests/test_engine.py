@@ -1,15 +1,17 @@
 """The engine: alone, in a batch, joined late, sharing a prompt, it says what the oracle says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from sayso.model.engine import Engine, Request, Speech
 from sayso.model.errors import InputError
-from sayso.model.extras.alignment import AlignedAR, Walk
+from sayso.model.extras.alignment import NONE, AlignedAR, Walk
 from sayso.model.generate import LOOK_EVERY
 from sayso.model.sampling import Sampling
 from sayso.model.transformer import join
-from sayso.model.valle2 import Valle2, pure_ar, pure_nar
+from sayso.model.valle2 import ABLATIONS, Valle2, pure_ar, pure_nar
 from test_generate import naive, seeded
 from test_valle2 import KINDS, K, Placed, V, make
 
@@ -27,8 +29,11 @@ def requests(model: Valle2) -> list[Request]:
     ]
 
 
-def by_the_oracle(model: Valle2, request: Request) -> Speech:
-    """Without a cache, one step after the other, and a NAR that reads everything at each level."""
+def by_the_oracle(model: Valle2, request: Request, nars: Request | None = None) -> Speech:
+    """Without a cache, one step after the other, and a NAR that reads everything at each level.
+
+    The NAR may be told another request than the AR.
+    """
     text, prompt = torch.tensor([request.text]), request.prompt[None]
     sizes = [torch.tensor([n]) for n in (len(request.text), prompt.shape[2], request.limit)]
     steer, how = None, model.extras
@@ -38,8 +43,12 @@ def by_the_oracle(model: Valle2, request: Request) -> Speech:
     given = text, sizes[0], prompt[:, 0], sizes[1], sizes[2]
     rows, ended = naive(pure_ar(model.ar), *given, request.sampling, [request.random], steer)
     lengths, extra = torch.tensor([len(rows[0])]), None
+    nars = request if nars is None else nars
+    text, prompt = torch.tensor([nars.text or [0]]), nars.prompt[None]
+    sizes = [torch.tensor([n]) for n in (len(nars.text), prompt.shape[2])]
     if steer is not None:
         where = steer.frames(0, len(rows[0]))[None, :, None]
+        where = where + nars.said - request.said if nars.text else torch.full_like(where, NONE)
         where = join(torch.zeros_like(prompt[:, 0])[..., None], sizes[1], where)[..., 0]
         extra = model.nar.told(text, sizes[0], where, sizes[1])  # type: ignore[union-attr]
     nar = pure_nar(model.nar)
@@ -57,6 +66,24 @@ def assert_same(found: list[Speech], wanted: list[Speech]):
     for one, two in zip(found, wanted, strict=True):
         assert one.codes.shape[1] > 0
         assert torch.equal(one.codes, two.codes) and one.finished == two.finished
+
+
+@pytest.mark.parametrize("part", ABLATIONS)
+@pytest.mark.parametrize(("alignment", "extras"), KINDS)
+def test_what_is_left_out_is_told_to_one_model_only(alignment, extras, part):
+    model, wanted = make(alignment, extras), []
+    for request in requests(model):
+        bare = replace(request, text=request.text[request.said :], prompt=PROMPTS[2], said=0)
+        ar, nar = {
+            "AR prompt": (bare, request),
+            "NAR prompt": (request, bare),
+            "NAR text": (request, replace(request, text=[], said=0)),
+        }[part]
+        wanted.append(by_the_oracle(model, ar, nar))
+    assert_same(Engine(model.ablated(part)).answer(requests(model)), wanted)
+    whole = zip(Engine(model).answer(requests(model)), wanted, strict=True)
+    expected = extras.expected  # of tiny random weights they are much alike
+    assert expected or any(not torch.equal(one.codes, two.codes) for one, two in whole)
 
 
 @pytest.mark.parametrize("look", [1, 5])

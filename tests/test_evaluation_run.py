@@ -13,6 +13,7 @@ from sayso.evaluation.metrics import Metric, Panel, Sample, Sound, Values, WordE
 from sayso.evaluation.protocols import Trial
 from sayso.evaluation.report import write_report
 from sayso.evaluation.run import Plan, Run, shard_of
+from sayso.evaluation.speaking import said_in
 from sayso.evaluation.summary import eq23, mark_nearest, oracle, summarise
 from sayso.evaluation.voices import split_at
 from sayso.inference.detection.detector import detect
@@ -61,8 +62,8 @@ def plan(**more) -> Plan:
 
 def test_speech_goes_through_the_gate_and_each_voice_is_withdrawn(store, panel, tmp_path):
     goes_on = Trial("on", "kathleen", TEXTS["3"], clip("3"), TEXTS["3"], 1.5, clip("3"))
-    both = replace(plan(models={"mini": BUNDLED}, corpus="Kathleen"), trials=[trials()[2], goes_on])
-    run = Run(both, tmp_path / "out", panel, store)
+    both = plan(models={"mini": BUNDLED}, corpus="Kathleen")
+    run = Run(replace(both, trials=[trials()[2], goes_on]), tmp_path / "out", panel, store)
     list(run.work())
     found = run.results()
     assert found and found["order"] == ["recordings", "through the codec", "mini"]
@@ -77,6 +78,24 @@ def test_speech_goes_through_the_gate_and_each_voice_is_withdrawn(store, panel, 
     assert len(voices) == 2 and all(voice.revoked for voice in voices)
     sounds = {path for path in (tmp_path / "out").rglob("*") if path.suffix == ".wav"}
     assert sounds == {said, behind}
+
+
+def test_inputs_are_left_out_by_a_flag_each_in_a_row_of_its_own(store, panel, tmp_path):
+    asked = plan(models={"mini": BUNDLED}, corpus="Kathleen", ablations=True)
+    run = Run(replace(asked, trials=trials()[2:3]), tmp_path / "out", panel, store)
+    list(run.work())
+    found = run.results()
+    rows = ["mini", "mini, no AR prompt", "mini, no NAR prompt", "mini, no NAR text"]
+    assert found and found["order"][2:] == rows
+    said = {}
+    for row in rows:
+        assert found["rows"][row]["unfinished"]["value"] == 0
+        said[row] = read_audio(said_in(tmp_path / "out", row, "5"), 16_000)
+    lengths = {row: sound.shape[1] for row, sound in said.items()}
+    assert lengths["mini"] == lengths[rows[2]] == lengths[rows[3]]  # the NAR adds no frames
+    assert lengths["mini"] != lengths[rows[1]]
+    for row in rows[2:]:  # far more than another mark makes
+        assert (said[row] - said["mini"]).square().mean() > 0.1 * said["mini"].square().mean()
 
 
 def test_prompts_that_are_recordings_need_a_corpus(store, panel, tmp_path):

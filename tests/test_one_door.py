@@ -215,6 +215,7 @@ def test_every_public_name_is_known():
         "stretches",
         "manner",
         "beside",
+        "ablated",
     }
 
 

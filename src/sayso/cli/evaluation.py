@@ -48,6 +48,10 @@ def run(
     baseline: Annotated[
         bool, typer.Option(help="A row with VALL-E's random sampling, too.")
     ] = False,
+    ablations: Annotated[
+        bool,
+        typer.Option(help="Rows without AR prompt, NAR prompt, NAR text (Table 3)."),
+    ] = False,
     most: Annotated[int | None, typer.Option(help="Only so many trials, evenly chosen.")] = None,
     seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
     whisper: Annotated[
@@ -90,6 +94,7 @@ def run(
         takes=takes,
         seed=seed,
         baseline=baseline,
+        ablations=ablations,
         bar=ENOUGH if speakers is None else 0.3,
         device=device,
     )

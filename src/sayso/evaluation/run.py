@@ -34,6 +34,7 @@ from sayso.model.engine import ROWS
 from sayso.model.errors import InputError
 from sayso.model.files import write_json
 from sayso.model.sampling import Sampling
+from sayso.model.valle2 import ABLATIONS
 
 from .metrics import Panel, Prompt, Sample, Values
 from .protocols import Trial, check_files, list_hash, to_tsv
@@ -58,6 +59,7 @@ class Plan:
         corpus: Whose recordings the prompts are, as receipts name it: LibriSpeech, VCTK.
         takes: Samples of each sentence; with more than one Eq. 23 and an oracle have rows.
         baseline: Whether VALL-E's random sampling has a row, too.
+        ablations: Whether each input that can be left out (Table 3) has a row without it.
         bar: SIM from which on Eq. 23 asks for words alone; the paper's .3 is of WavLM-TDNN.
         sampling: As each model's card says if None.
     """
@@ -72,6 +74,7 @@ class Plan:
     takes: int = 1
     seed: int = 0
     baseline: bool = False
+    ablations: bool = False
     bar: float = 0.65
     sampling: Sampling | None = None
     device: str = "auto"
@@ -124,11 +127,14 @@ class Run:
         }
         self.rows: list[Row] = []
         for name, speaker in self.speakers.items():
-            voices = Voices(speaker, plan.models[name], plan.root, plan.corpus)
-            how = plan.sampling or speaker.bundle.sampling
+            given = plan.models[name], plan.root, plan.corpus
+            voices, how = Voices(speaker, *given), plan.sampling or speaker.bundle.sampling
             self.rows.append(Row(name, voices, how, plan.takes))
             if plan.baseline:
                 self.rows.append(Row(f"{name}, random", voices, replace(how, method="random"), 1))
+            for part in ABLATIONS if plan.ablations else ():
+                less = Voices(speaker.ablated(part), *given)
+                self.rows.append(Row(f"{name}, no {part}", less, how, 1))
         self.asked = self._asked(check_files(plan.trials, plan.root))
         (out / "trials").mkdir(parents=True, exist_ok=True)
         before = out / "run.json"
