@@ -157,29 +157,28 @@ class Engine:
             return []
         whole = [self.requests.pop(row.tag) for row in ended]
         asked, nar = [self._told(each, "NAR") for each in whole], self.model.nar
+        where = [  # pointers count from the start of what the AR was told
+            None if row.where is None else row.where + each.said - self._told(each, "AR").said
+            for row, each in zip(ended, whole, strict=True)
+        ]
         text, text_lengths, prompt, prompt_lengths = self._read(asked)
         codes = pad([row.codes for row in ended])
         lengths = torch.tensor([len(row.codes) for row in ended], device=codes.device)
         extra = None
         if isinstance(nar, AlignedNAR):
             before = torch.zeros_like(prompt[:, 0])  # a prompt's pointers are not read
-            # They count from the start of what the AR was told.
-            shift = [
-                own.said - self._told(r, "AR").said for own, r in zip(asked, whole, strict=True)
-            ]
-            where = [
-                row.where + s for row, s in zip(ended, shift, strict=True) if row.where is not None
-            ]
-            where = join(before[..., None], prompt_lengths, pad(where)[..., None])[..., 0]
-            where = where[:, : int((prompt_lengths + lengths).max())]
+            both = zip(where, whole, asked, strict=True)
+            heard = pad([x - each.said + own.said for x, each, own in both if x is not None])
+            heard = join(before[..., None], prompt_lengths, heard[..., None])[..., 0]
+            heard = heard[:, : int((prompt_lengths + lengths).max())]
             if self.model.without == "NAR text":
-                where = torch.full_like(where, NONE)
-            extra = nar.told(text, text_lengths, where, prompt_lengths)
+                heard = torch.full_like(heard, NONE)
+            extra = nar.told(text, text_lengths, heard, prompt_lengths)
         given = text, text_lengths, prompt, prompt_lengths, codes, lengths
         full = generate_nar(pure_nar(nar), *given, extra, self.model.choose).cpu()
         return [
-            (row.tag, Speech(each[:, : len(row.codes)].clone(), row.finished, row.where))
-            for row, each in zip(ended, full, strict=True)
+            (row.tag, Speech(each[:, : len(row.codes)].clone(), row.finished, place))
+            for row, each, place in zip(ended, full, where, strict=True)
         ]
 
     def _told(self, request: Request, model: str) -> Request:
