@@ -183,7 +183,11 @@ class Valle2:
         return isinstance(self.ar, AlignedAR)
 
     def ablated(self, part: str) -> Self:
-        """One with the same weights that is not told one of `ABLATIONS`."""
+        """One with the same weights that is not told one of `ABLATIONS`.
+
+        Raises:
+            ValueError: The part is none of them.
+        """
         if part not in ABLATIONS:
             raise ValueError(f"{part!r} is none of {ABLATIONS}")
         other = copy(self)
