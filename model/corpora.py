@@ -1,16 +1,19 @@
 """The corpora that may be trained on, and those refused (``corpora.yaml``, beside this file)."""
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .errors import CorpusError
-from .files import file_hash
+from .files import ASSETS, file_hash
 
 LIST = Path(__file__).with_name("corpora.yaml")
 USES = ("training", "benchmark", "free-text")
+RECORDINGS = ASSETS / "recordings"
+"""Hashes of the utterances of some corpora (`python -m tools.list_recordings` makes them)."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,17 @@ def get(name: str, use: str = "training") -> Corpus:
             f"corpus {name!r} may be used for {', '.join(allowed[name].uses)}, not for {use}"
         )
     return allowed[name]
+
+
+@cache
+def recordings(name: str) -> frozenset[str]:
+    """``SHA256  ID`` of each known utterance of a corpus; empty where none is listed.
+
+    Raises:
+        CorpusError: The corpus itself is not listed.
+    """
+    path = RECORDINGS / f"{get(name).name}.sha256"
+    return frozenset(path.read_text("utf-8").splitlines() if path.is_file() else [])
 
 
 def published(prompts: str) -> Corpus:

@@ -25,10 +25,12 @@ from sayso.model.bundle import load_bundle
 from sayso.model.card import read_card
 from sayso.model.checkpoint import load_module, load_pickle
 from sayso.model.codecs.fargan_weights import load_arrays
-from sayso.model.errors import CheckpointError, InputError
+from sayso.model.errors import CheckpointError, CorpusError, InputError
 from sayso.model.files import hand_out, read_bounded
 from sayso.model.text.markup import read_lexicon
 from sayso.model.text.tokenizers import load_tokenizer
+from sayso.training.readers import read_corpus
+from sayso.training.tokens import read_manifest as read_token_manifest
 
 pytestmark = pytest.mark.usefixtures("no_bundled_voice")
 
@@ -94,6 +96,32 @@ def test_nothing_without_an_end_is_read(tmp_path: Path, kind: str):
     for read in (load_bundle, read_card, load_tokenizer):
         with pytest.raises(CheckpointError, match=r"not a regular file|larger than"):
             read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["/dev/zero", "pipe", "large"])
+def test_a_corpus_without_an_end_is_not_read(tmp_path: Path, kind: str):
+    """Tables and texts that are links to devices, pipes, or 1 TB with nothing in it."""
+    (tmp_path / "audio").mkdir()
+    tone(tmp_path / "audio" / "one.wav")
+    made = Path(kind) if kind == "/dev/zero" else tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(made)
+    if kind == "large":
+        made.touch()
+        os.truncate(made, 2**40)
+    for name in ("metadata.tsv", "manifest.json"):
+        (tmp_path / name).symlink_to(made)
+    with pytest.raises(CorpusError, match=r"not a regular file|larger than"):
+        read_corpus("kathleen", tmp_path)
+    with pytest.raises(InputError, match=r"is missing|larger than"):
+        read_token_manifest(tmp_path, ["kathleen"])
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, "7"])
+def test_a_token_manifest_of_another_form_is_named(tmp_path: Path, text: str):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest.json (holds|is) no"):
+        read_token_manifest(tmp_path, ["kathleen"])
 
 
 @pytest.mark.parametrize("name", ["ledger.head", "keys", "ca/root.pem", KEY_FILE])

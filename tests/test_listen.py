@@ -1,9 +1,12 @@
 """Samples while a model trains: through the gate, marked, and only where a prompt may be used."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import soxr
@@ -12,15 +15,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sayso.inference.detection.detector import detect
 from sayso.inference.store.store import Store
 from sayso.listen import listen, listener
+from sayso.model import corpora
+from sayso.model.codecs.load import load_codec
 from sayso.model.codecs.world import WorldConfig, analyse
-from sayso.model.errors import InputError
+from sayso.model.errors import CorpusError, InputError
+from sayso.model.files import file_hash
 from sayso.model.text.tokenizers import Phonemes
 from sayso.training.fitting.world import fit_world
 from sayso.training.prepare import prepare
 from sayso.training.readers import read_corpus
 from sayso.training.speech import Filters
+from sayso.training.tokens import open_tokens
 from sayso.training.train import train_ar, train_nar
-from training_fixtures import end_every, small_recipe
+from training_fixtures import edit_manifest, end_every, small_recipe
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +66,61 @@ def test_a_corpus_whose_prompts_may_not_be_used_is_not_heard(recipe, tmp_path, m
     with pytest.raises(InputError, match="no held-out speech"):
         listen(dataclasses.replace(recipe, run=str(tmp_path)), 1)
     assert not list(tmp_path.rglob("*.wav"))
+
+
+def as_if_both_models_were_there(recipe, run: Path, tokens: Path):
+    for part in ("ar", "nar"):
+        (run / part).mkdir(parents=True)
+        (run / part / "config.json").write_text("{}")
+    data = dataclasses.replace(recipe.data, tokens=[str(tokens)])
+    return dataclasses.replace(recipe, run=str(run), data=data)
+
+
+def exchange_recordings(root: Path) -> None:
+    names = sorted((root / "audio").iterdir())
+    for own, other in zip(names[::2], names[1::2], strict=True):
+        kept = own.read_bytes()
+        own.write_bytes(other.read_bytes())
+        other.write_bytes(kept)
+
+
+def exchange_texts(root: Path) -> None:
+    table = root / "metadata.tsv"
+    head, *lines = table.read_text("utf-8").splitlines()
+    ids, texts = zip(*(line.split("\t") for line in lines), strict=True)
+    said = [f"{id}\t{text}" for id, text in zip(ids, texts[1:] + texts[:1], strict=True)]
+    table.write_text("\n".join([head, *said]) + "\n", "utf-8")
+
+
+@pytest.mark.parametrize("exchange", [exchange_recordings, exchange_texts])
+def test_what_is_not_the_corpuss_own_is_no_prompt(kathleen, recipe, tmp_path, exchange):
+    """A folder that only calls itself kathleen: others would speak, or say what they never did."""
+    root = tmp_path / "kathleen"
+    shutil.copytree(kathleen, root)
+    exchange(root)
+    codec = load_codec(Path(recipe.codec.folder))
+    prepare("kathleen", root, tmp_path / "tokens", codec, Phonemes(), Filters(), limit=12)
+    with pytest.raises(CorpusError, match=r"of arctic_\w+ is none that is listed of kathleen"):
+        listen(as_if_both_models_were_there(recipe, tmp_path / "run", tmp_path / "tokens"), 1)
+    assert not list(tmp_path.rglob("*.wav"))
+
+
+def test_older_token_files_are_trained_on_and_not_spoken_from(recipe, tmp_path):
+    """Format 3 had no hashes; a corpus whose recordings are not listed has no prompts either."""
+    tokens = tmp_path / "tokens"
+    shutil.copytree(recipe.data.tokens[0], tokens)
+    manifest = json.loads((tokens / "manifest.json").read_text())
+    for shard in manifest["shards"]:
+        path = tokens / shard["file"]
+        pq.write_table(pq.read_table(path).drop_columns("sha256"), path)
+        shard["sha256"] = file_hash(path)
+    edit_manifest(tokens, format=3, shards=manifest["shards"])
+    older = as_if_both_models_were_there(recipe, tmp_path / "run", tokens)
+    opened = open_tokens([tokens], ["kathleen"], recipe.data.held_out)
+    assert len(opened.names) == 12
+    with pytest.raises(InputError, match="no hashes of its recordings: prepare it again"):
+        listen(older, 1)
+    assert corpora.get("libritts").prompts and not corpora.recordings("libritts")
 
 
 def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, tmp_path, monkeypatch):

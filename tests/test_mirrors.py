@@ -188,7 +188,8 @@ def test_a_corpus_in_parquet_makes_the_same_tokens_as_the_published_one(tmp_path
     made = []
     for name, root in (("a", tree), ("b", tables)):
         prepare("libritts", root, tmp_path / name, codec, Phonemes(), FILTERS, shard_size=6)
-        made.append(pq.read_table(tmp_path / name / "shard-00000.parquet").to_pylist())
+        table = pq.read_table(tmp_path / name / "shard-00000.parquet")
+        made.append(table.drop_columns("sha256").to_pylist())  # WAV and FLAC are other bytes
     assert made[0] == made[1] and len(made[0]) == 6
     assert [row["part"] for row in made[0]].count("dev") == 2
 

@@ -32,6 +32,8 @@ class Heard:
     text_ids: list[int]
     audio: Tensor
     """(1, samples), whole frames: padded with silence at the end."""
+    sha256: str
+    """See `Utterance.sha256`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def hear(utterance: Utterance, codec: Codec, tokenizer: Tokenizer, filters: Filt
         raise Unusable("text id beyond the vocabulary")
     audio = read_speech(utterance.recording, codec.sample_rate, filters)
     hop = round(codec.sample_rate / codec.frame_rate)
-    return Heard(utterance, text, text_ids, F.pad(audio, (0, -audio.shape[1] % hop)))
+    whole = F.pad(audio, (0, -audio.shape[1] % hop))
+    return Heard(utterance, text, text_ids, whole, utterance.sha256())
 
 
 def encode(

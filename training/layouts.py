@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from sayso.model.errors import CorpusError
+from sayso.model.files import MOST_JSON, open_regular, read_bounded
 
 from .recordings import Recording
 
 DEVELOPMENT = "dev"
 AUDIO = (".flac", ".wav", ".opus", ".mp3", ".ogg", ".webm")
+MOST_TABLE = 2**32
+"""Bytes of all transcripts of a corpus in one file; of MLS, the largest, they are about 2**31."""
 LITTER = ("Thumbs.db", "desktop.ini")
 
 
@@ -100,7 +103,9 @@ def lines_of(file: Iterable[bytes]) -> Iterator[tuple[int, str, str]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        if path.stat().st_size > MOST_TABLE:
+            raise ValueError(f"{path} is larger than {MOST_TABLE / 2**30:g} GiB")
         yield from lines_of(file)
 
 
@@ -134,7 +139,7 @@ def _rows(
 def _of_file(path: Path, id: str, speaker: str, part: str = "train") -> Transcript:
     """The transcript in a file of its own."""
     try:
-        text, fault = _decode(path.read_bytes())
+        text, fault = _decode(read_bounded(path, MOST_JSON))
     except OSError:
         text, fault = "", "text cannot be read"
     return Transcript(id, speaker, " ".join(text.split()), part, fault)

@@ -85,6 +85,7 @@ def make_rows(
         "codes": coded.codes.flatten().to(torch.int16).numpy(),
         "frames": coded.codes.shape[1],
         "part": heard.utterance.part,
+        "sha256": heard.sha256,
     }
     copies = enumerate(coded.copies, start=1)
     return [row, *(altered_row(row, number, *copy) for number, copy in copies)]

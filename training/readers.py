@@ -18,7 +18,7 @@ from sayso.model.errors import CorpusError
 
 from .layouts import Transcript
 from .mirrors import reader_in
-from .recordings import Recording
+from .recordings import Recording, bytes_hash
 
 MOST_BROKEN = 0.1
 """Share of a corpus's utterances; above it the folder is not the corpus, or half unpacked."""
@@ -39,6 +39,14 @@ class Utterance:
     def path(self) -> Path:
         """The file that holds the recording, alone or among others."""
         return self.recording.path
+
+    def sha256(self) -> str:
+        """Of the recording, then the speaker and the text, a line each; see `bytes_hash`."""
+        digest = bytes_hash(self.recording)
+        if digest is None:
+            return ""
+        digest.update(f"\n{self.speaker}\n{self.text}".encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

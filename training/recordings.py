@@ -1,9 +1,11 @@
 """Where an utterance's sound is: an audio file, a stretch of one, or a row of a Parquet file."""
 
 import functools
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -11,6 +13,7 @@ import soundfile
 from sayso.model.audio import cut_off, read_samples
 from sayso.model.decoding import open_sound
 from sayso.model.errors import InputError
+from sayso.model.files import open_regular
 
 AUDIO_COLUMN = "audio"
 """Of Hugging Face's data sets: a struct of the file's bytes and its name."""
@@ -40,6 +43,20 @@ def samples_of(recording: Recording) -> tuple[np.ndarray, int, bool]:
     if recording.seconds is not None:
         return _stretch(recording.path, recording.start, recording.seconds)
     return _whole(recording.path)
+
+
+def bytes_hash(recording: Recording) -> Any:
+    """SHA-256, to go on with, of the bytes of its file or row; None for a stretch of a file.
+
+    The file of a stretch may hold a whole book, and would be read once for each of its utterances.
+    """
+    if recording.row is not None:
+        group, row = recording.row
+        return hashlib.sha256(_row_group(recording.path, group)[row][0] or b"")
+    if recording.seconds is not None:
+        return None
+    with open_regular(recording.path) as file:
+        return hashlib.file_digest(file, "sha256")
 
 
 def _whole(path: Path) -> tuple[np.ndarray, int, bool]:

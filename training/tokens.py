@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from sayso.model import corpora
 from sayso.model.errors import CorpusError, InputError
-from sayso.model.files import file_hash, unique, write_json
+from sayso.model.files import file_hash, read_regular, unique, write_json
 
 from .held_out import HeldOut, split
-from .shards import COPY, FORMAT, MANIFEST, PARTS, SCHEMAS
+from .shards import ARRAYS, COPY, MANIFEST, MOST_MANIFEST, PARTS, SCHEMAS
 
 TRAIN, VALIDATION, NEITHER = 0, 1, 2
 INDEX = ("start", "frames", "text_start", "text_size", "shard")
@@ -119,9 +119,11 @@ def read_manifest(folder: Path, allowed: list[str]) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} is missing; run prepare to its end first")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        manifest = json.loads(read_regular(path, MOST_MANIFEST))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON; run prepare again") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path} holds no JSON object; run prepare again")
     if manifest.get("format") not in SCHEMAS:
         raise InputError(
             f"{path} has format {manifest.get('format')}, not one of {list(SCHEMAS)}; prepare anew"
@@ -184,7 +186,7 @@ def _cache(folder: Path, manifest: dict[str, Any]) -> Path:
             raise InputError(f"{folder / shard['file']} is missing; run prepare again")
         if file_hash(folder / shard["file"]) != shard["sha256"]:
             raise CorpusError(f"{folder / shard['file']} differs from its manifest; prepare anew")
-    done = folder / f"arrays-{FORMAT}-{key[:16]}"
+    done = folder / f"arrays-{ARRAYS}-{key[:16]}"
     if (done / "skipped.json").is_file():
         return done
     names = {entry["name"] for entry in manifest["corpora"]}

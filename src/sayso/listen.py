@@ -1,9 +1,10 @@
 """Hear a model while it trains: marked samples of benchmark prompts, spoken through the gate.
 
 `sayso train ar|nar --listen`. Training itself can make no sound: it may not import inference. The
-prompts are held-out utterances of the token files, as corpus voices that may say their own corpus's
-sentences; what is said are other held-out texts. The samples stay in RUN/samples, with both marks,
-and in the ledger of the store; each voice is withdrawn when it has said its sentence.
+prompts are held-out utterances of the token files that are the corpus's own by their hashes, as
+corpus voices that may say their own corpus's sentences; what is said are other held-out texts. The
+samples stay in RUN/samples, with both marks, and in the ledger of the store; each voice is
+withdrawn when it has said its sentence.
 """
 
 import tempfile
@@ -17,7 +18,7 @@ from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model import corpora
 from sayso.model.card import CARD
-from sayso.model.errors import CheckpointError, InputError, SaysoError
+from sayso.model.errors import CheckpointError, CorpusError, InputError, SaysoError
 from sayso.model.files import unique
 from sayso.model.printable import printable
 from sayso.training.recipe import Recipe
@@ -28,7 +29,12 @@ LONGEST_PROMPT = 6.0  # seconds
 
 
 def held_out_rows(recipe: Recipe) -> list[dict]:
-    """Held-out utterances that can be prompts, of corpora whose prompts may be used."""
+    """Held-out utterances that can be prompts, of corpora whose utterances are listed.
+
+    Raises:
+        InputError: The token files are of a format without hashes.
+        CorpusError: An utterance is not on its corpus's list.
+    """
     folders = [Path(each) for each in recipe.data.tokens]
     tokens = open_tokens(folders, recipe.data.corpora, recipe.data.held_out)
     short = tokens.frames <= LONGEST_PROMPT * tokens.codec["frame_rate"]
@@ -37,8 +43,25 @@ def held_out_rows(recipe: Recipe) -> list[dict]:
     for shard in (shard for shards in tokens.shards for shard in shards):
         for row in pq.read_table(shard).to_pylist():
             if f"{row['corpus']}/{row['id']}" in chosen and corpora.get(row["corpus"]).prompts:
-                rows.append(row)
+                rows += _checked(row, shard)
     return rows
+
+
+def _checked(row: dict, shard: Path) -> list[dict]:
+    """The row if it is the corpus's own; none where the corpus's are not listed."""
+    known = corpora.recordings(row["corpus"])
+    if not known:
+        return []
+    if "sha256" not in row:
+        raise InputError(
+            f"{shard} has no hashes of its recordings: prepare it again to hear its prompts."
+        )
+    if f"{row['sha256']}  {row['id']}" not in known:
+        raise CorpusError(
+            f"{shard}: recording, speaker or text of {row['id']} is none that is listed of "
+            f"{row['corpus']}; prepare those (docs/training.md) or train without --listen."
+        )
+    return [row]
 
 
 def listen(recipe: Recipe, step: int) -> dict[str, Path]:
@@ -53,7 +76,10 @@ def listen(recipe: Recipe, step: int) -> dict[str, Path]:
         raise InputError(f"{run} has no {' and no '.join(missing)} yet: nothing to listen to")
     rows = held_out_rows(recipe)
     if len(rows) < 2:
-        raise InputError(f"no held-out speech that may be a prompt in {recipe.data.tokens}")
+        raise InputError(
+            f"no held-out speech that may be a prompt in {recipe.data.tokens}: of corpora whose "
+            f"recordings are listed in {corpora.RECORDINGS}, and {LONGEST_PROMPT:g} s at most."
+        )
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
     made = {}
