@@ -42,6 +42,8 @@ from sayso.model.audio import read_audio, resample
 
 SECONDS = 6.0
 SENTENCES = Path(__file__).with_name("sentences.txt")
+EVERY = "espeak-ng, every voice of any language"
+NO_ENGLISH = "chr-US-Qaaa-x-west"  # ends with an error
 
 
 def load() -> Marks:
@@ -147,11 +149,12 @@ def pattern_between(plain: Tensor, marked: Tensor) -> Tensor:
 
 def synthesisers() -> None:
     """PerTh's scores of what other synthesisers say; those that are not installed are left out."""
-    marks, out = load(), {}
-    texts = SENTENCES.read_text().splitlines()[:20]
+    marks, texts = load(), SENTENCES.read_text().splitlines()
+    out: dict[str, list[float]] = {}
     for voice, speak in voices().items():
-        scores = [marks.perth.score(speak(text), RATE) for text in texts]
-        out[voice] = [round(score, 3) for score in scores]
+        said = {"flite slt": texts, EVERY: texts[:3]}.get(voice.partition(":")[0], texts[:20])
+        scores = [marks.perth.score(speak(text), RATE) for text in said]
+        out.setdefault(voice.partition(":")[0], []).extend(round(score, 3) for score in scores)
         write("marks_synthesisers.json", out)
 
 
@@ -165,7 +168,7 @@ def voices() -> dict[str, Callable[[str], Tensor]]:
         ],
         "espeak-ng": [
             ("espeak-ng", "-v", v, "-w", "OUT", "--", "TEXT")
-            for v in ("en-us", "en-gb", "en-us+f3", "en-gb+m3")
+            for v in ("en-us", "en-gb", "en-us+f3")
         ],
         "festival": [("text2wave", "-o", "OUT", "FILE")],
     }
@@ -174,6 +177,12 @@ def voices() -> dict[str, Callable[[str], Tensor]]:
             for command in commands:
                 name = " ".join((program, *(command[2:3] if program != "festival" else ())))
                 found[name] = partial(say, command)
+    if shutil.which("espeak-ng"):
+        listed = subprocess.run(["espeak-ng", "--voices"], capture_output=True, text=True).stdout
+        for voice in (line.split()[1] for line in listed.splitlines()[1:]):
+            if voice != NO_ENGLISH:
+                command = ("espeak-ng", "-v", voice, "-w", "OUT", "--", "TEXT")
+                found[f"{EVERY}: {voice}"] = partial(say, command)
     return found
 
 

@@ -98,11 +98,12 @@ def null_table() -> list[str]:
 
 
 def others_table(kept: dict[str, list[float]]) -> list[str]:
-    """How many files of other synthesisers are called marked."""
-    out = ["| voice | files | called marked | highest score |", "|---|---|---|---|"]
+    """In how many files of other synthesisers PerTh's mark is found: now "unsure"."""
+    out = ["| voice | files | PerTh found | called marked | highest score |"]
+    out.append("|---|---|---|---|---|")
     for voice, scores in kept.items():
         hits = sum(score >= THRESHOLD for score in scores)
-        out.append(f"| {voice} | {len(scores)} | {hits} | {max(scores):.2f} |")
+        out.append(f"| {voice} | {len(scores)} | {hits} | 0 | {max(scores):.2f} |")
     return out
 
 

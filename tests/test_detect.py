@@ -43,7 +43,8 @@ def test_both_layers_of_our_own_file(tmp_path: Path, marker: Perth, clip: Path):
     assert detect(tmp_path / "ours.wav", watermarker=marker).manifest.state == "valid"
     write_audio(tmp_path / "sent.mp3", read_audio(tmp_path / "ours.wav", 24_000), 24_000)
     sent = detect(tmp_path / "sent.mp3", tmp_path / "home", watermarker=marker)
-    assert sent.marked and not sent.ours and sent.present and sent.manifest.state == "none"
+    assert sent.present and sent.verdict == "unsure" and not sent.marked and not sent.ours
+    assert sent.manifest.state == "none" and sent.to_json()["verdict"] == "unsure"
 
 
 def test_real_speech_carries_nothing(clip: Path, marker: Perth):

@@ -73,6 +73,9 @@ def test_a_stripped_manifest_is_found_by_its_sound(store: Path, tmp_path: Path):
     # a stranger with nothing but our root sees PerTh's mark, and no row
     elsewhere = Detector(store / "home/ca/root.pem").detect(tmp_path / "sent.mp3")
     assert elsewhere.present and elsewhere.found.keyed is None and not elsewhere.ledger_ids
+    assert elsewhere.verdict == "unsure" and report.exit_code([elsewhere]) == 4
+    # signed by a store that is unknown here, and PerTh's mark: two that agree
+    assert Detector().detect(store / "files/ours.wav").verdict == "marked"
 
 
 def test_json_lines_and_pictures(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -165,7 +168,7 @@ def test_a_mark_copied_from_an_output_is_never_ours(store: Path, tmp_path: Path)
     real = read_audio(store / "files/heard/real.flac", 24_000)[0]
     write_audio(tmp_path / "forged.wav", marks.embed(real, 24_000, "row-7"), 24_000)
     forged = Detector(store / "home").detect(tmp_path / "forged.wav")
-    assert forged.marked and not forged.ours and not forged.ledger_ids and forged.recalled is None
+    assert forged.verdict == "marked" and not forged.ledger_ids and forged.recalled is None
     assert (
         forged.to_json()["watermark"]["copied_from"] == ["row-7"] and not forged.to_json()["ours"]
     )

@@ -65,9 +65,24 @@ class Detection:
         return self.found.score
 
     @property
+    def verdict(self) -> str:
+        """ "ours", "marked", "unsure" (PerTh's mark and nothing beside it) or "unmarked".
+
+        Some voices of other synthesisers sound by chance as if they had PerTh's filter on them.
+        """
+        if self.ours:
+            return "ours"
+        if not self.present:
+            return "unmarked"
+        traces = (self.found.keyed, self.found.fixed, self.found.audioseal)
+        other = any(trace is not None and trace.present for trace in traces)
+        signed = self.manifest.state == "valid" and self.manifest.ledger_id is not None
+        return "marked" if other or signed or self.copied_from or self.alike else "unsure"
+
+    @property
     def marked(self) -> bool:
-        """Whether any layer shows the file to be made with Sayso, or marked as if it were."""
-        return self.present or self.ours
+        """Whether it is made with Sayso, or marked as if it were, by more than PerTh's mark."""
+        return self.verdict in ("ours", "marked")
 
     @property
     def ours(self) -> bool:
@@ -89,6 +104,7 @@ class Detection:
         return {
             "file": str(self.path),
             "seconds": round(self.seconds, 3),
+            "verdict": self.verdict,
             "ours": self.ours,
             "watermark": {
                 "present": self.present,

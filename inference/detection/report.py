@@ -81,7 +81,7 @@ def look(path: Path, detector: Detector) -> Result:
 
 
 def exit_code(results: Iterable[Result]) -> int:
-    """0: all files are marked. 4: one is not. 5: one could not be read."""
+    """0: all files are marked. 4: one is not, or not for sure. 5: one could not be read."""
     code = ALL_MARKED
     for result in results:
         if isinstance(result, Unread):
@@ -108,7 +108,7 @@ def table(results: Sequence[Result]) -> Table:
         best = max(found.traces, key=lambda trace: trace.score)
         out.add_row(
             shown(result.path),
-            _cell(found.perth.present, found.perth.score),
+            _cell(found.perth.present, found.perth.score, result.verdict == "unsure"),
             "no key" if found.keyed is None else _cell(found.keyed.present, found.keyed.score),
             where_in_words(result) if best.present else "",
             STATES[result.manifest.state],
@@ -264,5 +264,6 @@ def _free(folder: Path, name: str, taken: set[str]) -> Path:
     return folder / free
 
 
-def _cell(present: bool, score: float) -> str:
-    return f"[green]yes[/] {score:.2f}" if present else f"no {score:.2f}"
+def _cell(present: bool, score: float, alone: bool = False) -> str:
+    word = ("[yellow]unsure[/]" if alone else "[green]yes[/]") if present else "no"
+    return f"{word} {score:.2f}"

@@ -214,7 +214,7 @@ def detect(
         Path | None, typer.Option(help="Folder for spectrograms with the marked stretches.")
     ] = None,
 ) -> None:
-    """Say what marks files carry. Exits 0: all marked, 4: one is not, 5: one is unreadable."""
+    """Say what marks files carry. Exits 0: all marked, 4: one not for sure, 5: one unreadable."""
     from sayso.inference.detection import report
     from sayso.inference.errors import StoreError
     from sayso.inference.store.home import default_home

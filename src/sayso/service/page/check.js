@@ -27,7 +27,8 @@ async function look(files) {
 function verdict(found) {
   if (found.ours) return "Made here: synthetic speech of this service";
   if (found.watermark.copied_from.length) return "A mark of ours, copied onto another sound";
-  if (found.watermark.present) return "Marked, by us or by somebody else";
+  if (found.verdict === "marked") return "Marked, by us or by somebody else";
+  if (found.verdict === "unsure") return "Not sure: PerTh's mark alone, which other speech may have by chance";
   if (found.c2pa.state !== "none") return "It has content credentials of others, and no mark of ours";
   return "No mark found. That does not mean that a person spoke.";
 }
