@@ -2,7 +2,8 @@
 
 What several callers ask for is decoded in one batch: it joins at the next step, whoever has the
 fewest rows first, and leaves when it ends (Yu et al., "Orca", OSDI 2022). What was decoded waits
-for the codec. Both threads are there only while there is work, so nobody has to end them.
+for the codec, which makes a sound of all that waits in one batch. Both threads are there only while
+there is work, so nobody has to end them.
 """
 
 import queue
@@ -15,6 +16,7 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 from sayso.model.bundle import Bundle
+from sayso.model.codecs.base import Said
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.engine import ROWS, Engine, Request, Speech
 
@@ -22,6 +24,8 @@ from .errors import GoneError
 from .recognisers import Ears, load_ears
 
 T = TypeVar("T")
+SOUNDED = ROWS
+"""Sentences that the codec makes a sound of at once, of those that wait for it."""
 
 
 @dataclass(eq=False)
@@ -70,6 +74,16 @@ class Job:
     """(1 + N,) bool: whether the text id at a place, from 1, is of an emphasised word."""
     speech: Speech | None = None
     """Once it is there."""
+
+    @property
+    def said(self) -> Said:
+        """What the codec is to make a sound of; only once the speech is there."""
+        assert self.speech is not None
+        codes, _, where = self.speech
+        stressed = None
+        if self.stressed is not None and where is not None:
+            stressed = self.stressed[where.cpu()]
+        return Said(codes, self.prompt, self.alteration, stressed)
 
 
 class Shift(Generic[T]):
@@ -179,18 +193,23 @@ class Studio:
         self._decoded = _still_wanted(self._decoded + new)
         if not self._decoded:
             return False
-        job = self._decoded.pop(0)
-        assert job.speech is not None
-        codes, _, where = job.speech
-        try:
-            stressed = None
-            if job.stressed is not None and where is not None:
-                stressed = job.stressed[where.cpu()]
-            audio = self.bundle.codec.speak(codes, job.prompt, job.alteration, stressed)
-            job.visit.found.put((job.key, audio))
-        except Exception as error:
-            job.visit.found.put(error)
+        jobs, self._decoded = self._decoded[:SOUNDED], self._decoded[SOUNDED:]
+        self._answer(jobs)
         return bool(self._decoded)
+
+    def _answer(self, jobs: list[Job]) -> None:
+        """Make the sound of jobs in one batch; an error is told to those alone whose it is."""
+        try:
+            sounds = self.bundle.codec.speak_all([job.said for job in jobs])
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].visit.found.put(error)
+            else:
+                for job in jobs:
+                    self._answer([job])
+            return
+        for job, sound in zip(jobs, sounds, strict=True):
+            job.visit.found.put((job.key, sound))
 
 
 def _still_wanted(jobs: list[Job]) -> list[Job]:

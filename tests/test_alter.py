@@ -131,13 +131,13 @@ def test_speak_takes_them(tmp_path):
 def test_an_emphasised_word_is_longer_louder_and_higher(tmp_path, monkeypatch):
     """Beside the same sentence without the marks, in the files that come out."""
     speaker, where = Synthesizer(store=Store.open(tmp_path / "home")), []
-    say = speaker.bundle.codec.speak
+    say = speaker.bundle.codec.speak_all
 
-    def seen(codes, prompt, edit=None, stressed=None):
-        where.append(stressed)
-        return say(codes, prompt, edit, stressed)
+    def seen(said):
+        where.extend(one.stressed for one in said)
+        return say(said)
 
-    monkeypatch.setattr(speaker.bundle.codec, "speak", seen)
+    monkeypatch.setattr(speaker.bundle.codec, "speak_all", seen)
     said = []
     for name, text in (("a", "The water is cold today."), ("b", "The *water* is cold today.")):
         out = tmp_path / f"{name}.wav"

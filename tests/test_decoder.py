@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sayso.model.bundle import BUNDLED, load_bundle
+from sayso.model.codecs.base import Said
 from sayso.model.codecs.decoder import HIGHEST, Decoder, DecoderConfig, as_loud, loudness
 from sayso.model.codecs.timbre_codec import TimbreCodec
 from sayso.model.codecs.voice_edit import Alteration
@@ -62,12 +63,12 @@ def test_two_frames_of_20_for_each_of_37():
 @pytest.mark.parametrize("rate", [16000, 24000, 48000])
 def test_it_speaks_20_ms_a_frame_at_any_rate(frames: int, rate: int):
     decoder = Decoder(SMALL).eval()
-    audio = decoder.speak(torch.randn(frames, 37, dtype=torch.float64), rate)
+    [audio] = decoder.speak([torch.randn(frames, 37, dtype=torch.float64)], rate)
     assert audio.shape == (frames * rate // 50,) and audio.dtype == torch.float32
     assert audio.abs().max() <= 1 and not audio.requires_grad
     assert torch.isfinite(audio).all()
     with pytest.raises(InputError, match="NaN"):
-        decoder.speak(torch.full((frames, 37), math.nan), rate)
+        decoder.speak([torch.full((frames, 37), math.nan)], rate)
 
 
 def test_a_frame_is_heard_no_further_than_the_kernels_reach():
@@ -101,6 +102,19 @@ def bundled() -> TimbreCodec:
     return codec
 
 
+def test_sentences_sound_together_as_they_do_alone(bundled: TimbreCodec):
+    """Each as long as ever, and a thousandth of its loudness from what it is alone, at the most."""
+    random, said = torch.Generator().manual_seed(2), []
+    for frames, edit in ((60, None), (9, Alteration(speed=1.5)), (110, None), (60, None)):
+        prompt = torch.randint(1024, (bundled.prompts.codebooks, frames), generator=random)
+        said.append(Said(bundled.read(prompt), prompt, edit))
+    said[2] = said[2]._replace(stressed=torch.arange(110) < 40)
+    said[3] = said[3]._replace(prompt=said[3].prompt[:, :0])
+    alone = [bundled.speak(*one) for one in said]
+    for one, together in zip(alone, bundled.speak_all(said), strict=True):
+        assert one.shape == together.shape and loudness(one - together) < 1e-3 * loudness(one)
+
+
 def test_what_the_model_says_is_heard_through_it(bundled: TimbreCodec):
     assert bundled.decoder is not None
     random = torch.Generator().manual_seed(1)
@@ -109,15 +123,13 @@ def test_what_the_model_says_is_heard_through_it(bundled: TimbreCodec):
     said = bundled.voiced(codes, prompt)
     heard = bundled.speak(codes, prompt)
     assert len(heard) == 60 * 480
-    made = bundled.decoder.speak(torch.from_numpy(to_rows(said)), bundled.sample_rate)
+    rate = bundled.sample_rate
+    [made] = bundled.decoder.speak([torch.from_numpy(to_rows(said))], rate)
     assert torch.equal(heard, as_loud(made, loudness(bundled.hear(prompt))))
     assert abs(math.log10(loudness(heard) / loudness(bundled.hear(prompt)))) < 0.01
-    assert torch.equal(
-        bundled.speak(codes, prompt[:, :0]),
-        bundled.decoder.speak(
-            torch.from_numpy(to_rows(bundled.voiced(codes, prompt[:, :0]))), bundled.sample_rate
-        ),
-    )
+    said = bundled.voiced(codes, prompt[:, :0])
+    [made] = bundled.decoder.speak([torch.from_numpy(to_rows(said))], rate)
+    assert torch.equal(bundled.speak(codes, prompt[:, :0]), made)
     plain = TimbreCodec(bundled.prompts, bundled.timbre, bundled.neutral)
     assert plain.sound_parts == {} and plain.parts == bundled.parts
     assert not torch.equal(plain.speak(codes, prompt), heard)

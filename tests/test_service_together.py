@@ -4,6 +4,7 @@ import io
 import json
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
@@ -20,6 +21,7 @@ from sayso.inference.gate import Gate
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.model.bundle import BUNDLED
+from sayso.model.codecs.base import Said
 from sayso.model.codecs.timbre_codec import TimbreCodec
 from sayso.model.engine import Engine
 from served import Served, served
@@ -51,11 +53,11 @@ def test_two_at_once_say_in_one_batch_what_each_says_alone(
 ):
     said: list[bytes] = []
     rows = [0]
-    speak, step, authorise = TimbreCodec.speak, Engine.step, Gate.authorise
+    speak, step, authorise = TimbreCodec.speak_all, Engine.step, Gate.authorise
 
-    def heard(codec: TimbreCodec, codes: torch.Tensor, *rest) -> torch.Tensor:
-        said.append(codes.numpy().tobytes())
-        return speak(codec, codes, *rest)
+    def heard(codec: TimbreCodec, asked: Sequence[Said]) -> list[torch.Tensor]:
+        said.extend(one.codes.numpy().tobytes() for one in asked)
+        return speak(codec, asked)
 
     def counted(engine: Engine) -> list:
         ended = step(engine)
@@ -66,7 +68,7 @@ def test_two_at_once_say_in_one_batch_what_each_says_alone(
         text = {"input": TEXTS[number], "response_format": kinds[number], "seed": number}
         return service.call("admin", "POST", "/v1/audio/speech", json=SAY | text)
 
-    monkeypatch.setattr(TimbreCodec, "speak", heard)
+    monkeypatch.setattr(TimbreCodec, "speak_all", heard)
     monkeypatch.setattr(Engine, "step", counted)
     assert [ask(number).status_code for number in range(2)] == [200, 200]
     alone, most = sorted(said), max(rows)

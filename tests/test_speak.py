@@ -148,7 +148,7 @@ def test_a_sentence_with_words_left_out_or_silent_is_said_again_and_then_named(
     speaker, tmp_path, monkeypatch, failure, times
 ):
     """The second sentence fails two or three times; never a silent gap."""
-    step, speak, seeds, asked = Engine.step, speaker.bundle.codec.speak, [], []
+    step, speak, seeds, asked = Engine.step, speaker.bundle.codec.speak_all, [], []
     frames = {"swallowed": 20, "nothing": 0, "silent": 100}[failure]
 
     def short(engine):
@@ -161,11 +161,12 @@ def test_a_sentence_with_words_left_out_or_silent_is_said_again_and_then_named(
                 said[place] = (number, Speech(codes, speech.finished))
         return said
 
-    def quiet(codes, *rest):
-        return speak(codes, *rest) * (codes.shape[1] != 100)
+    def quiet(said):
+        pairs = zip(speak(said), said, strict=True)
+        return [sound * (one.codes.shape[1] != 100) for sound, one in pairs]
 
     monkeypatch.setattr(Engine, "step", short)
-    monkeypatch.setattr(speaker.bundle.codec, "speak", quiet)
+    monkeypatch.setattr(speaker.bundle.codec, "speak_all", quiet)
     if times == 2:
         speaker.speak(f"Good morning. {TEXT}", "nobody", tmp_path / "said.wav", seed=1)
         assert seeds[-1] == saying.own_seed(1, 1, 2)

@@ -72,8 +72,9 @@ def test_a_stream_says_what_a_file_says(speaker, monkeypatch):
     whole = []
     for sound in speech_of(speaker.studio, grant, spoken, manner):
         whole.append(torch.nn.functional.pad(sound, (0, -len(sound) % HOP)))
-    heard = unpacked(wav_header(RATE) + stream, RATE)
-    assert torch.equal(heard, (torch.cat(whole) * 32767).round() / 32767)
+    heard, wanted = unpacked(wav_header(RATE) + stream, RATE), torch.cat(whole)
+    assert heard.shape == wanted.shape  # the codec may have had other sentences beside each
+    assert float((heard - wanted).abs().max()) < 1e-3
 
 
 def test_a_stream_cut_short_is_a_row_with_its_sound(speaker, home, tmp_path):

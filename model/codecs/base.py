@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,15 @@ from torch import Tensor, nn
 from ..checkpoint import load_module, save_module
 from ..errors import InputError
 from .voice_edit import Alteration
+
+
+class Said(NamedTuple):
+    """What the model said to a prompt: the arguments of `Codec.speak`."""
+
+    codes: Tensor
+    prompt: Tensor
+    edit: Alteration | None = None
+    stressed: Tensor | None = None
 
 
 class Codec(nn.Module):
@@ -105,6 +114,11 @@ class Codec(nn.Module):
         if stressed is not None:
             raise InputError(f"{type(self).__name__} cannot emphasise words: WORLD can")
         return self.hear(codes, edit)
+
+    def speak_all(self, said: Sequence[Said]) -> list[Tensor]:
+        """`speak` of several, which may be less work together; what each sounds like hangs on the
+        others by no more than the order of floating-point sums. Raises as `speak` does."""
+        return [self.speak(*one) for one in said]
 
     def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
         """A prompt (K', T) itself, edited: audio (samples,). Raises as `speak` does."""

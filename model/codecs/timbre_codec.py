@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .base import Codec, check_audio
+from .base import Codec, Said, check_audio
 from .decoder import Decoder, as_loud, loudness
 from .timbre import SpeechModel, Timbre, speaker_timbre
 from .voice_edit import Alteration
@@ -121,27 +121,41 @@ class TimbreCodec(Codec):
         stressed: Tensor | None = None,
     ) -> Tensor:
         """The model's codes (K, T) in a prompt's timbre: audio (samples,); raises InputError."""
-        plain = said = self.voiced(codes, prompt)
-        if stressed is not None:
-            said = emphasise(said, stressed.numpy(), self.prompts.config)
+        return self.speak_all([Said(codes, prompt, edit, stressed)])[0]
+
+    def speak_all(self, said: Sequence[Said]) -> list[Tensor]:
+        """As of `Codec`: the decoder makes all of them in one batch; raises InputError."""
         if self.decoder is None:
-            return self.prompts.render(said, edit)
-        audio = self._decoded(said, edit)
+            return [self.prompts.render(self._told(one), one.edit) for one in said]
+        # around a louder word the rest stays as loud as it is without it
+        plain = [one._replace(stressed=None) for one in said if one.stressed is not None]
+        told = [self._told(one) for one in (*said, *plain)]
+        for place, one in enumerate((*said, *plain)):
+            if one.edit is not None and not one.edit.neutral:
+                told[place] = alter(told[place], self.prompts.config, one.edit)
+        rows = [torch.from_numpy(to_rows(each)) for each in told]
+        made = self.decoder.speak(rows, self.sample_rate)
+        own = map(loudness, made[len(said) :])
+        return [
+            self._as_loud(audio, one.prompt, None if one.stressed is None else next(own))
+            for audio, one in zip(made, said, strict=False)
+        ]
+
+    def _told(self, one: Said) -> Features:
+        """What was said, in the prompt's timbre, with its emphasis."""
+        said = self.voiced(one.codes, one.prompt)
+        if one.stressed is None:
+            return said
+        return emphasise(said, one.stressed.numpy(), self.prompts.config)
+
+    def _as_loud(self, audio: Tensor, prompt: Tensor, own: float | None) -> Tensor:
+        """The decoder's audio as loud as WORLD has the prompt: its own is what it was fitted to."""
         if prompt.shape[1] == 0:
             return audio
         heard = self._heard(prompt)
-        if heard.loudness is None:  # as WORLD has it: the decoder's is of what it was fitted to
+        if heard.loudness is None:
             heard.loudness = loudness(self.prompts.render(heard.features))
-        # around a louder word the rest stays as loud as it is without it
-        own = None if stressed is None else loudness(self._decoded(plain, edit))
         return as_loud(audio, heard.loudness, own)
-
-    def _decoded(self, said: Features, edit: Alteration | None) -> Tensor:
-        """Features, edited, through the decoder: audio (samples,)."""
-        assert self.decoder is not None
-        if edit is not None and not edit.neutral:
-            said = alter(said, self.prompts.config, edit)
-        return self.decoder.speak(torch.from_numpy(to_rows(said)), self.sample_rate)
 
     def outline(self, codes: Tensor, prompt: Tensor) -> Tensor:
         """The model's codes (K, T) in a prompt's timbre: features (T, F); raises InputError."""
