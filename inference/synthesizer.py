@@ -21,7 +21,8 @@ from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.errors import InputError
 from sayso.model.files import check_outside
 from sayso.model.sampling import Sampling
-from sayso.model.text.normalization import Piece, pieces
+from sayso.model.text.book import sentences_of
+from sayso.model.text.normalization import MAX_CHARACTERS, Piece, pieces
 
 from .consent.session import login_name
 from .errors import GoneError, MarkError
@@ -35,6 +36,8 @@ from .store.store import Store
 from .studio import Studio
 from .watermark.ensemble import load_marks
 
+MOST_CHARACTERS = 10_000
+"""Of one text, as written or as spoken: about twelve minutes, all of which is held in memory."""
 MOST_SAMPLES = 20
 """Of one sentence."""
 SHORT_SECONDS = 1.0
@@ -283,7 +286,7 @@ class Synthesizer:
     ) -> tuple[Grant, list[Piece]]:
         """The gate's grant of a text, and its sentences."""
         # what cannot be spoken is refused before anything is granted
-        emphasis = check_emphasis(self.bundle, pieces(text))
+        emphasis = check_emphasis(self.bundle, _sentences(text))
         if voice == NOBODY:
             voice = own_nobody(self.gate, self.bundle, limit_seconds(INVENTED))
         grant = self.gate.authorise(
@@ -295,10 +298,24 @@ class Synthesizer:
             codec=self.bundle.codec.identity,
         )
         try:
-            return grant, pieces(text, most_characters(self.bundle, grant))
+            return grant, _sentences(text, most_characters(self.bundle, grant))
         except BaseException:
             self.gate.give_back(grant)
             raise
+
+
+def _sentences(text: str, most: int | None = None) -> list[Piece]:
+    """The sentences of a text, those of a long one by paragraphs, as `read_out` has them."""
+    said, size = list[Piece](), len(text)
+    if size <= MOST_CHARACTERS:
+        said = pieces(text, most) if size <= MAX_CHARACTERS else sentences_of(text, most)
+        size = sum(len(piece.text) for piece in said)
+    if size > MOST_CHARACTERS:
+        raise InputError(
+            f"text of {size} characters: at most {MOST_CHARACTERS} are said at once; a longer one "
+            "goes into a folder (sayso speak --file)"
+        )
+    return said
 
 
 def _check_wanted(gone: Event | None) -> None:

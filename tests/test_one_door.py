@@ -60,6 +60,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "saying.speech_of": "is given a grant",
     "speaking.speak": "asks for each",
     "studio.Visit.next": "of what was asked for under a grant",
+    "studio.Job.said": "of what was asked for under a grant",
     "permission.unpack_prompt": "of what a grant opened",
     "store.Store.grant": "logs the grant that it is given for, in one step",
     "voices.wave_of": "a file of the caller's",
@@ -102,7 +103,8 @@ MAKERS = {  # call -> the only files that may make it
     "Studio": {"inference/synthesizer.py"},
     "Job": {"inference/saying.py"},
     "speech_of": {"inference/synthesizer.py"},
-    "codec.speak": {"inference/studio.py", "tools/classifier_clips.py"},
+    "codec.speak": {"tools/classifier_clips.py"},
+    "codec.speak_all": {"inference/studio.py"},
     "codec.hear": {
         *("inference/saying.py", "inference/consent/changes.py"),
         "inference/nobody.py",  # of what was just made up

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import platform
 import shutil
 import struct
 import subprocess
@@ -32,6 +33,7 @@ from sayso.inference.errors import GoneError
 from sayso.inference.gate import Gate
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
+from sayso.inference.synthesizer import MOST_CHARACTERS
 from sayso.model import decoding
 from sayso.model.audio import read_audio
 from sayso.model.bundle import BUNDLED
@@ -41,7 +43,7 @@ from sayso.service.app import create_app
 from sayso.service.door import HEADERS, MAY, OPEN
 from sayso.service.house import Settings, prepare
 from sayso.service.lines import FullError, Line
-from sayso.service.serve import check_place
+from sayso.service.serve import check_place, serve
 from sayso.service.tokens import ROLES, SpentError, TokenError, Tokens, service_folder
 from sayso.service.uploads import decoded
 from served import Served, enrol, served
@@ -528,6 +530,42 @@ def test_nobody_listens_in(host: str):
     check_place(host, tls=False, behind_proxy=True)
     for own in ("127.0.0.1", "::1", "localhost"):
         check_place(own, tls=False, behind_proxy=False)
+
+
+@pytest.mark.parametrize("most", [0, MOST_CHARACTERS + 1])
+def test_a_limit_beyond_the_librarys_own_does_not_start(tmp_path: Path, most: int):
+    with pytest.raises(InputError, match=f"--most-text {most}: give 1 to {MOST_CHARACTERS}"):
+        serve(Settings(home=tmp_path / "home", text=most))
+    assert not (tmp_path / "home").exists()
+
+
+HEAPS = """
+import ctypes, sys, threading
+from sayso.service.serve import give_memory_back
+give_memory_back()
+libc, together = ctypes.CDLL(None), threading.Barrier(12)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+def use():
+    held = libc.malloc(4096)
+    together.wait()
+    libc.free(held)
+threads = [threading.Thread(target=use) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+out = libc.fopen(sys.argv[1].encode(), b"w")
+libc.malloc_info(0, out)
+libc.fclose(out)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_threads_share_their_heaps(tmp_path: Path):
+    subprocess.run([sys.executable, "-c", HEAPS, str(tmp_path / "heaps")], check=True)
+    assert (tmp_path / "heaps").read_text().count("<heap nr=") <= 2
 
 
 def test_two_processes_use_a_fresh_store_at_once(tmp_path: Path):

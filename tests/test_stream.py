@@ -17,6 +17,7 @@ from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.inference.watermark.spread_spectrum import HOP
 from sayso.model.audio import read_audio, wav_header
+from sayso.model.errors import InputError
 
 TEXT = "The cat sat on the mat. Good morning, everybody! The bus was late again today."
 RATE = 24_000
@@ -89,6 +90,25 @@ def test_a_stream_cut_short_is_a_row_with_its_sound(speaker, home, tmp_path):
         next(stream)
     verify(speaker.store)
     assert [output.ledger_id for output in speaker.gate.outputs("nobody")] == [first.ledger_id]
+
+
+def test_a_long_text_is_one_grant_and_one_that_is_too_long_is_none(speaker):
+    text = f"{TEXT} " * 20
+    assert 1000 < len(text) < 4096
+    stream = speaker.stream(text, "nobody", seed=3)
+    first = next(stream)
+    stream.close()
+    [granted] = speaker.store.entries("granted", voice="nobody")
+    assert granted.id == first.ledger_id and granted.content["characters"] >= len(text.strip())
+    for long, why in (
+        ("Yes. " * 2001, "at most 10000 are said at once"),
+        ("Is it 777,777? " * 250, "at most 10000 are said at once"),
+        ("yes " * 300, "sentence of 1199 characters"),
+        ("! " * 600, "nothing that can be spoken"),
+    ):
+        with pytest.raises(InputError, match=why):
+            next(speaker.stream(long, "nobody"))
+    assert len(speaker.store.entries("granted", voice="nobody")) == 1
 
 
 def test_a_voice_revoked_between_chunks_is_silent(speaker, home):

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from ..errors import InputError
 from .normalization import MAX_CHARACTERS, Piece, pieces
 from .sentences import pack, sentences
 
@@ -45,11 +46,12 @@ def parts_of(text: str) -> list[Part]:
     return [part for part in found if re.search(r"\w", part.text)]
 
 
-def sentences_of(text: str, most: int) -> list[Piece]:
+def sentences_of(text: str, most: int | None = None) -> list[Piece]:
     """The sentences of a part, each of at most `most` characters, with the pauses behind them.
 
     Raises:
-        InputError: Letters or signs without a reading, or a sentence of over 1,000 characters.
+        InputError: Nothing speakable, letters or signs without a reading, or a sentence of over
+            1,000 characters.
     """
     found: list[Piece] = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
@@ -59,7 +61,13 @@ def sentences_of(text: str, most: int) -> list[Piece]:
         blocks = [paragraph]
         if len(paragraph) > MAX_CHARACTERS:
             blocks = pack(sentences(paragraph), MAX_CHARACTERS)
+            if (size := max(map(len, blocks))) > MAX_CHARACTERS:
+                raise InputError(
+                    f"sentence of {size} characters: at most {MAX_CHARACTERS}, end it earlier"
+                )
         said = [piece for block in blocks for piece in pieces(block, most)]
         pause = HEADING_SECONDS if heading else PARAGRAPH_SECONDS
         found += [*said[:-1], said[-1]._replace(pause=max(said[-1].pause or 0.0, pause))]
+    if not found:
+        raise InputError("text has nothing that can be spoken: write at least one word")
     return found
