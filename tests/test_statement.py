@@ -127,6 +127,43 @@ def test_capitals_hide_no_word_of_the_statement(name: str):
         check_terms(replace(TERMS, controller=name))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "mankind",
+            "Humanity",
+            "Somebody",
+            "whomever",
+            "Third Parties",
+            "strangers",
+            "other people",
+        ),
+        *("the Internet", "Worldwide", "Eve plus others", "You", "Them", "nil", "Zero"),
+    ],
+)
+def test_a_user_is_somebody_whom_the_speaker_knows(name: str):
+    with pytest.raises(InputError, match="user"):
+        check_terms(replace(TERMS, users=(name,)))
+    with pytest.raises(InputError, match="controller"):
+        check_terms(replace(TERMS, controller=name))
+
+
+@pytest.mark.parametrize(
+    "name", ["other purposes", "research etc", "various readings", "unrestricted speech"]
+)
+def test_a_purpose_is_one_that_can_be_told_from_others(name: str):
+    with pytest.raises(InputError, match="purpose"):
+        check_terms(replace(TERMS, purposes=(name,)))
+
+
+@pytest.mark.parametrize(
+    "name", ["He Jiankui", "You Li", "Mary Zero", "US Navy", "Human Rights Watch"]
+)
+def test_names_with_a_short_word_in_them_pass(name: str):
+    check_terms(replace(TERMS, users=(name,)))
+
+
 @pytest.mark.parametrize("word", sorted(fixed_words() | NEGATIONS))
 def test_no_name_has_a_word_of_the_statement(word: str):
     with pytest.raises(InputError, match="speaker"):

@@ -26,14 +26,24 @@ NEGATIONS = frozenset(
 )  # fmt: skip
 """Heard anywhere they refuse: no statement has one, no name, and no word of a session."""
 EVERYONE = frozenset(
-    ("all", "any", "anybody", "anyone", "anything", "each", "every", "everybody", "everyone",
-     "everything", "whatever", "whoever")
+    ("all", "any", "anybody", "anyone", "anything", "cetera", "each", "every", "everybody",
+     "everyone", "everything", "misc", "miscellaneous", "other", "something", "unlimited",
+     "unrestricted", "various", "whatever", "whichever", "whoever", "whomever")
 )  # fmt: skip
 """A consent is never for all users, nor for all purposes."""
-CROWDS = EVERYONE | {"everyman", "people", "public", "world"}
-"""No user is one of them either; a purpose may be: "public radio"."""
-TITLES = frozenset(["public", "world"])
-"""A user's name may have one before another capital: "BBC World Service"."""
+CROWDS = EVERYONE | frozenset(
+    ("citizen", "everyman", "folk", "human", "humanity", "humankind", "internet", "mankind",
+     "parties", "people", "person", "public", "somebody", "someone", "stranger", "whosoever",
+     "world", "worldwide")
+)  # fmt: skip
+"""No user and no controller is one of them either; a purpose may be: "public radio"."""
+NOBODY_KNOWS = frozenset(
+    ("he", "her", "him", "it", "me", "mine", "nada", "naught", "nil", "nought", "one", "she",
+     "them", "they", "this", "us", "we", "you", "zero")
+)  # fmt: skip
+"""No user and no controller alone: who heard "you may use it" does not know whom they allowed."""
+TITLES = frozenset(["human", "internet", "public", "world"])
+"""Their names may have one before another capital: "BBC World Service"."""
 PLAIN = frozenset(["the", "of", "in", "at"])
 """Words of the statement that a purpose may have as well, "readings at the museum", and those of a
 user or a controller inside: "University of Edinburgh"."""
@@ -141,9 +151,11 @@ def _check_name(role: str, name: str) -> None:
     # capitals may be read letter by letter, or as the word that they spell
     found = [token for token in said if token in own | NEGATIONS]
     found += [word for word in tokens(name.lower()) if word in NEGATIONS]
-    if role in ("user", "purpose"):
-        many = CROWDS if role == "user" else EVERYONE
+    if role != "speaker":
+        many = EVERYONE if role == "purpose" else CROWDS
         found += [token for token in said if many & {token, token.removesuffix("s")}]
+    if role in ("user", "controller") and name.lower() in NOBODY_KNOWS:
+        found.append(name)
     if found:
         raise InputError(
             f"The {role} {shown} has the word {found[0]!r}, which would change what the statement "
