@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sayso.model.errors import CorpusError
-
 from .layouts import DEVELOPMENT, Found, Transcript, files, lines_of, reader_of
 from .recordings import AUDIO_COLUMN, Recording
 
@@ -35,20 +33,18 @@ LIBRI_LIGHT = "download/librilight/"
 
 
 def reader_in(name: str, root: Path) -> Callable[[Path], Found]:
-    """What reads a listed corpus as it lies in `root`: cuts, Parquet, or as published.
+    """What reads a listed corpus as it lies in `root`: as cuts, else Parquet, else published.
 
     Raises:
-        CorpusError: It has no reader, or none of what lies there.
+        CorpusError: The corpus has no reader.
     """
-    cuts, tables = _cuts(root), _tables(root)
-    if not cuts and not tables and name != "libriheavy":
-        return reader_of(name)
     if name not in IDS:
-        raise CorpusError(
-            f"{name}: {[*cuts, *tables, root][0]} is read for {', '.join(IDS)} alone; give "
-            "the corpus as it was published"
-        )
-    return partial(_lhotse if cuts or not tables else _parquet, name)
+        return reader_of(name)
+    if _cuts(root):
+        return partial(_lhotse, name)
+    if _tables(root):
+        return partial(_parquet, name)
+    return partial(_lhotse, name) if name == "libriheavy" else reader_of(name)
 
 
 def _at_most_two_down(root: Path, pattern: str) -> list[Path]:
