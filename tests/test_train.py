@@ -258,6 +258,19 @@ def test_tensorboard_shows_everything(tmp_path):
     assert [event.step for event in events.Scalars("gradient_norm")] == list(range(1, 21))
 
 
+def test_weights_and_biases_gets_the_log_in_the_runs_folder_and_nowhere_else(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    more: dict[str, Any] = {"nar__train__steps": 4, "wandb": True}
+    train_nar(small_recipe(tmp_path / "run", tokens, **more), report=lambda line: None)
+    wandb.teardown()  # its own process writes the file
+    [kept] = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    said = kept.read_bytes()
+    names = ("gradient_norm", "text_gain", "validation/codebook 3", "loss/codebook 1")
+    assert not [name for name in names if name.encode() not in said]
+
+
 def test_one_nar_serves_every_group_size(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", rows(20))
     more: dict[str, Any] = {"ar__train__steps": 3, "nar__train__steps": 3}

@@ -1,10 +1,14 @@
-"""What a run writes down: a CSV with a line per step, and TensorBoard where it is installed."""
+"""What a run writes down: a CSV with a line per step, TensorBoard where it is installed, and
+Weights & Biases where the recipe asks for it."""
 
 import csv
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sayso.model.audio import read_audio
+from sayso.model.errors import InputError
 
 RATE = 24_000  # Hz of samples in TensorBoard
 COLUMNS = (
@@ -15,15 +19,23 @@ COLUMNS = (
 
 
 class Log:
-    """The log of one model of a run; lines after the step resumed from are dropped."""
+    """The log of one model of a run; lines after the step resumed from are dropped.
 
-    def __init__(self, run: Path, part: str, step: int):
+    Raises:
+        InputError: Weights & Biases is asked for and not installed.
+    """
+
+    def __init__(self, run: Path, part: str, step: int, wandb: bool = False):
+        self.open = ExitStack()
+        self.wandb = _wandb(run, part) if wandb else None
+        if self.wandb is not None:
+            self.open.enter_context(self.wandb.experiment)
         path = run / "logs" / f"{part}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if path.is_file():
             kept = [row for row in read_log(path) if int(row["step"]) <= step]
-        self.file = path.open("w", newline="")
+        self.file = self.open.enter_context(path.open("w", newline=""))
         self.writer = csv.DictWriter(self.file, COLUMNS)
         self.writer.writeheader()
         self.writer.writerows({key: row.get(key) for key in COLUMNS} for row in kept)
@@ -33,6 +45,7 @@ class Log:
         except ImportError:  # it is only one more view of the CSV
             return
         self.board = SummaryWriter(str(run / "tensorboard" / part), purge_step=step + 1)
+        self.open.callback(self.board.close)
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds a line; ``validation_per_codebook`` maps codebooks to losses."""
@@ -42,14 +55,18 @@ class Log:
             flat["validation_per_codebook"] = " ".join(f"{v:.4f}" for v in each.values())
         self.writer.writerow(flat)
         self.file.flush()
-        if self.board is None:
-            return
-        for key, value in row.items():
-            if isinstance(value, float | int) and key not in ("step", "loss", "level"):
+        values = {
+            key: value
+            for key, value in row.items()
+            if isinstance(value, float | int) and key not in ("step", "loss", "level")
+        }
+        values[f"loss/codebook {row['level']}"] = row["loss"]
+        values |= {f"validation/codebook {codebook}": value for codebook, value in each.items()}
+        if self.board is not None:
+            for key, value in values.items():
                 self.board.add_scalar(key, value, row["step"])
-        self.board.add_scalar(f"loss/codebook {row['level']}", row["loss"], row["step"])
-        for codebook, value in each.items():
-            self.board.add_scalar(f"validation/codebook {codebook}", value, row["step"])
+        if self.wandb is not None:
+            self.wandb.log_metrics(values, row["step"])
 
     def audio(self, name: str, path: Path, step: int) -> None:
         """Adds a sample, a marked WAV file."""
@@ -58,9 +75,21 @@ class Log:
 
     def close(self) -> None:
         """Writes everything out."""
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
+        self.open.close()
+
+
+def _wandb(run: Path, part: str) -> Any:
+    """Lightning's logger, into RUN/wandb; nothing is sent unless WANDB_MODE says online."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    offline = os.environ.get("WANDB_MODE", "offline") != "online"
+    try:
+        from lightning.pytorch.loggers import WandbLogger
+
+        name = run.resolve().name
+        logger = WandbLogger(f"{name} {part}", run, offline=offline, project="sayso", group=name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"wandb: true needs pip install 'sayso[wandb]' ({error})") from None
+    return logger
 
 
 def read_log(path: Path) -> list[dict[str, str]]:

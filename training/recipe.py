@@ -221,6 +221,8 @@ class Recipe:
     data: Data
     ar: ARRecipe = field(default_factory=ARRecipe)
     nar: NARRecipe = field(default_factory=NARRecipe)
+    wandb: bool = False
+    """Whether the log goes to Weights & Biases, too: RUN/wandb, or sent with WANDB_MODE=online."""
 
     @property
     def model_codec(self) -> Path:

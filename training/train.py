@@ -159,7 +159,7 @@ def _train(
             f"warning: {part}: no speaker is held out (data.held_out_speakers), so that no figure "
             "of this run says how it does with a voice that it never heard"
         )
-    log = Log(run, part, progress.step) if first else None
+    log = Log(run, part, progress.step, recipe.wandb) if first else None
     clock = Clock(progress.minutes, settings, fabric)
     steps = batches.steps(
         progress.step, settings.accumulation, fabric.global_rank, fabric.world_size
