@@ -54,7 +54,7 @@ def background() -> list[tuple[str, bytes | None]]:
     """Rows of other outputs, as a store has them: every sixth sentence of Kathleen's."""
     mark, used = Keyed(KEY), set(mixed_clips())
     paths = [path for path in real_clips()[251::6] if path not in used]
-    return [(path.stem, mark.fingerprint(load_clip(path), RATE)) for path in paths]
+    return [(path.stem, mark.fingerprint([load_clip(path)], RATE)) for path in paths]
 
 
 def robust(minutes: float) -> None:
@@ -70,7 +70,7 @@ def robust(minutes: float) -> None:
             continue
         audio = excerpt(path, SECONDS, np.random.default_rng(number))
         marked = marks.embed(audio, RATE, ROW)
-        keyed = Keyed(KEY, [*others, (ROW, marks.fingerprint(marked, RATE))])
+        keyed = Keyed(KEY, [*others, (ROW, marks.fingerprint([marked], RATE))])
         stranger = excerpt(clips[number - 1], SECONDS, np.random.default_rng(number)).numpy()
         attacks[SPLICED] = spliced(stranger)
         for name in missing:
@@ -101,7 +101,7 @@ def forge() -> None:
     clips, mark = mixed_clips()[:75], Keyed(KEY)
     plain = [excerpt(p, SECONDS, np.random.default_rng(n)) for n, p in enumerate(clips)]
     marked = [mark.embed(audio, RATE, f"row-{n}") for n, audio in enumerate(plain[:65])]
-    store = Keyed(KEY, [(f"row-{n}", mark.fingerprint(m, RATE)) for n, m in enumerate(marked)])
+    store = Keyed(KEY, [(f"row-{n}", mark.fingerprint([m], RATE)) for n, m in enumerate(marked)])
     learnt = [pattern_between(a, b) for a, b in zip(plain, marked, strict=False)]
     out: dict[str, Any] = {}
     for count in (1, 4, 16, 64):

@@ -140,9 +140,7 @@ def _say_part(
             _write_state(folder, state)
             tell(len(part.text) * done // len(spoken))
     card = speaker.bundle.card_hash
-    made = speaker.gate.end_stream(
-        grant, rate, out.name, card, speaker.marks, speaker.ca, manner.seed
-    )
+    made = speaker.gate.end_stream(grant, out.name, card, speaker.marks, speaker.ca, manner.seed)
     replace_file(sidecar_of(out), made.manifest, 0o644)
     replace_file(out.with_suffix(".srt"), _transcript(begun["stretches"], rate).encode(), 0o644)
     os.replace(draft, out)

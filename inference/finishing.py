@@ -4,8 +4,12 @@ Nothing of it touches a disk: what is not released yet can be found nowhere, and
 is what is released, byte for byte.
 """
 
+import hashlib
 import io
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,12 +17,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sayso.model.audio import decode_audio, encode_audio, wav_header
+from sayso.model.errors import InputError
 
 from .errors import MarkError
-from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio
+from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio, sign_stream
 from .watermark.ensemble import Marks
 from .watermark.perth import PERTH_RATE
 from .watermark.spread_spectrum import HOP
+
+BLOCK = 2**20
+"""Samples of a stream that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Marked:
     """A finished file in memory.
 
     Attributes:
-        audio: The file's bytes.
+        audio: The file's bytes; of a stream none, as they have left.
         manifest: Its C2PA manifest, which is also inside `audio` where the format has room.
         sound: Its fingerprint, by which the ledger finds it again.
         score: What the watermark detector says of it, 0 to 1.
@@ -56,7 +64,7 @@ def finish(
         InputError: The format does not have this rate.
     """
     marked = fit(marks.embed(fit(audio), sample_rate, grant_id))
-    sound = marks.fingerprint(marked, sample_rate)
+    sound = marks.fingerprint([marked], sample_rate)
     plain = encode_audio(marked, sample_rate, suffix)
     signed, manifest = sign_audio(plain, suffix, ca, grant_id, card_hash, title, sound)
     score = marks.demand(decode_audio(signed, PERTH_RATE, title)[0], PERTH_RATE, grant_id)
@@ -89,11 +97,51 @@ def finish_stretch(
     data = (marked.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().astype("<i2").tobytes()
     heard = unpacked(wav_header(sample_rate) + data, sample_rate)
     marks.demand(heard, sample_rate, grant_id)
-    return data, marks.fingerprint(heard, sample_rate)
+    return data, marks.fingerprint([heard], sample_rate)
+
+
+class Sent:
+    """What has left of a stream: `audio.wav_header` and samples, in a file that has no name.
+
+    Args:
+        folder: On whose disk; how much it is does not hang on the memory.
+        data: The header, and what had left already, where it is taken up.
+    """
+
+    def __init__(self, folder: Path, data: bytes):
+        self.sample_rate = int.from_bytes(data[24:28], "little")
+        self.size, self.hash = 0, hashlib.sha256()
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - as long as it is referred to
+        self.add(data)
+
+    @property
+    def samples(self) -> int:
+        """How many left."""
+        return (self.size - len(wav_header(self.sample_rate))) // 2
+
+    def add(self, data: bytes) -> None:
+        """Put more behind it; InputError where the disk is full."""
+        try:
+            self.file.seek(self.size)
+            self.file.write(data)
+            self.file.flush()
+        except OSError as error:
+            raise InputError(f"The store cannot be written ({error.strerror}).") from None
+        self.hash.update(data)
+        self.size += len(data)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Its samples, (samples,) at a time."""
+        self.file.seek(len(wav_header(self.sample_rate)))
+        left = self.samples
+        while left > 0:
+            samples = np.frombuffer(self.file.read(2 * min(left, BLOCK)), "<i2")
+            left -= len(samples)
+            yield torch.from_numpy(samples.astype(np.float32) / 32767)
 
 
 def finish_stream(
-    data: bytes, sample_rate: int, grant_id: str, title: str, card_hash: str, marks: Marks, ca: CA
+    sent: Sent, grant_id: str, title: str, card_hash: str, marks: Marks, ca: CA
 ) -> Marked:
     """A stream that has left, signed as one WAV (`audio.wav_header`): its manifest goes beside it.
 
@@ -102,12 +150,14 @@ def finish_stream(
     Raises:
         MarkError: It cannot be signed.
     """
-    sound = marks.fingerprint(unpacked(data, sample_rate), sample_rate)
-    signed, manifest = sign_audio(data, ".wav", ca, grant_id, card_hash, title, sound, beside=True)
-    stated = check_manifest(io.BytesIO(signed), ".wav", manifest, ca)
+    sound = marks.fingerprint(sent.blocks(), sent.sample_rate)
+    sent.file.seek(0)
+    manifest = sign_stream(sent.file, ca, grant_id, card_hash, title, sound)
+    sent.file.seek(0)
+    stated = check_manifest(sent.file, ".wav", manifest, ca)
     if stated.state != "trusted" or stated.ledger_id != grant_id:
         raise MarkError(f"The stream's manifest is {stated.state} {list(stated.reasons)}")
-    return Marked(grant_id, signed, manifest, sound, 1.0)
+    return Marked(grant_id, b"", manifest, sound, 1.0)
 
 
 def unpacked(data: bytes, sample_rate: int) -> Tensor:

@@ -21,7 +21,7 @@ from sayso.model.errors import InputError, SaysoError
 from .consent.other_voices import bundled_folders, install_bundled_voice
 from .consent.receipt import MAX_NAME, Receipt
 from .errors import RefusedError
-from .finishing import Marked, finish, finish_stream, finish_stretch, unpacked
+from .finishing import Marked, Sent, finish, finish_stream, finish_stretch
 from .permission import (
     Asked,
     Grant,
@@ -66,10 +66,10 @@ class Gate:
         Neither stops anybody: what fails is in `notes`, and a voice that is missing for it is
         refused when it is asked for.
         """
-        self.store = store
+        self.store, self._work = store, store.home / "work"
         self.notes = recover(store)
         self._marked: dict[str, str] = {}  # grant of this process -> what was marked under it
-        self._streams: dict[str, bytearray] = {}  # grant -> what has left under it, piece by piece
+        self._streams: dict[str, Sent] = {}  # grant -> what has left under it, piece by piece
         for folder in [] if store.read_only else bundled_folders():
             try:
                 install_bundled_voice(store, folder)
@@ -188,7 +188,8 @@ class Gate:
             if refused is not None:
                 self.store.log_refusal(named(grant) | {"code": refused.code, "grant": grant.id})
                 raise refused
-            details = _details(grant, made, str(destination), seed)
+            digest = hashlib.sha256(made.audio).hexdigest()
+            details = _details(grant, made, digest, str(destination), seed)
             try:
                 key = releases.begin(self.store, grant.id, made.audio, made.manifest)
                 with self.store.transaction():
@@ -220,8 +221,8 @@ class Gate:
         """
         if grant.id not in self._marked:
             raise RefusedError("grant-unknown", f"The grant {grant.id!r} is not this process's.")
-        before = self._streams.get(grant.id) or bytearray(wav_header(sample_rate))
-        start = (len(before) - len(wav_header(sample_rate))) // 2
+        sent = self._streams.get(grant.id) or Sent(self._work, wav_header(sample_rate))
+        start = sent.samples
         stretch, sound = finish_stretch(audio, sample_rate, grant.id, start, marks)
         with self.store.transaction():
             self.store.check()
@@ -232,13 +233,13 @@ class Gate:
         if refused is not None:
             self.store.log_refusal(named(grant) | {"code": refused.code, "grant": grant.id})
             raise refused
-        self._streams[grant.id] = before + stretch
+        sent.add(stretch)
+        self._streams[grant.id] = sent
         return stretch
 
     def end_stream(
         self,
         grant: Grant,
-        sample_rate: int,
         name: str,
         card_hash: str,
         marks: Marks,
@@ -253,25 +254,26 @@ class Gate:
             MarkError: It cannot be signed; the ledger then says that the stream was cut.
         """
         try:
-            data = bytes(self._streams[grant.id])
-            made = finish_stream(data, sample_rate, grant.id, name, card_hash, marks, ca)
+            sent = self._streams[grant.id]
+            made = finish_stream(sent, grant.id, name, card_hash, marks, ca)
             keep_manifest(self.store.home, grant.id, made.manifest)
             with self.store.transaction():
-                self.store.append("released", grant.id, _details(grant, made, name, seed))
+                details = _details(grant, made, sent.hash.hexdigest(), name, seed)
+                self.store.append("released", grant.id, details)
         except BaseException:
-            self.cut(grant, sample_rate, marks)
+            self.cut(grant, marks)
             raise
         self._marked.pop(grant.id)
         self._streams.pop(grant.id)
         return made
 
-    def cut(self, grant: Grant, sample_rate: int, marks: Marks) -> None:
+    def cut(self, grant: Grant, marks: Marks) -> None:
         """End a stream where it is: the ledger keeps the sound of what left. Else give it back."""
-        data = self._streams.pop(grant.id, None)
-        if data is None:
+        sent = self._streams.pop(grant.id, None)
+        if sent is None:
             return self.give_back(grant)
         self._marked.pop(grant.id, None)
-        sound = marks.fingerprint(unpacked(bytes(data), sample_rate), sample_rate)
+        sound = marks.fingerprint(sent.blocks(), sent.sample_rate)
         details = named(grant) | {"sound": base64.b64encode(sound).decode()}
         with self.store.transaction():
             self.store.append("stream-cut", grant.id, details)
@@ -280,7 +282,7 @@ class Gate:
         """Go on with a grant that the ledger says was given, and with what has left under it."""
         self._marked[grant_id] = ""
         if data:
-            self._streams[grant_id] = bytearray(data)
+            self._streams[grant_id] = Sent(self._work, data)
 
     def give_back(self, grant: Grant) -> None:
         """Give up a grant under which nothing was released: it counts to no quota any more."""
@@ -326,11 +328,11 @@ class Gate:
         return signed_receipt(self.store, found)
 
 
-def _details(grant: Grant, made: Marked, path: str, seed: int | None) -> dict:
+def _details(grant: Grant, made: Marked, digest: str, path: str, seed: int | None) -> dict:
     """What the ledger says of an output."""
     return named(grant) | {
         "path": path,
-        "sha256": hashlib.sha256(made.audio).hexdigest(),
+        "sha256": digest,
         "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
         "sound": base64.b64encode(made.sound).decode(),
         "seed": seed,

@@ -221,9 +221,9 @@ class Synthesizer:
             for _, said, pcm in self.stretches(grant, spoken, hurried, gone=gone):
                 yield Chunk(pcm, rate, said, start, grant.id, manner.seed)
                 start += len(pcm) / 2 / rate
-            made = self.gate.end_stream(grant, rate, name, card, self.marks, self.ca, manner.seed)
+            made = self.gate.end_stream(grant, name, card, self.marks, self.ca, manner.seed)
         except BaseException:  # GeneratorExit, too: whoever listened went away
-            self.gate.cut(grant, rate, self.marks)
+            self.gate.cut(grant, self.marks)
             raise
         yield Chunk(b"", rate, "", start, grant.id, manner.seed, made.manifest)
 

@@ -1,6 +1,7 @@
 """The keyed mark and all marks together, on real speech; the errors that keep speech back."""
 
 import json
+import math
 import shutil
 import stat
 import sys
@@ -53,7 +54,7 @@ def attacked(name: str, audio: torch.Tensor) -> torch.Tensor:
 def output(mark: Keyed, audio: torch.Tensor, row: str) -> tuple[torch.Tensor, tuple[str, bytes]]:
     """Marked (samples,) at `RATE`, and what the ledger keeps of it."""
     marked = mark.embed(audio, RATE, row)
-    return marked, (row, mark.fingerprint(marked, RATE))
+    return marked, (row, mark.fingerprint([marked], RATE))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_an_output_is_found_by_its_sound_and_its_mark_by_the_key(
     assert not nothing.present and not nothing.rows and not nothing.copied
     assert nothing.likeness < 0.5
     rows = [
-        (row, ours.fingerprint(each, RATE)) for row, each in zip(ours.rows, outputs, strict=True)
+        (row, ours.fingerprint([each], RATE)) for row, each in zip(ours.rows, outputs, strict=True)
     ]
     another = Keyed(bytes(32), rows).search(outputs[0], RATE)
     assert another.alike == ("row-0",) and not another.present and not another.rows
@@ -225,7 +226,7 @@ def test_nothing_passes_unmarked(clips: list[torch.Tensor], perth: Perth):
         with pytest.raises(MarkError, match="no key"):
             call(both, RATE, "row")
     with pytest.raises(MarkError, match="no key"):
-        unkeyed.fingerprint(both, RATE)
+        unkeyed.fingerprint([both], RATE)
     with pytest.raises(MarkError, match="does not hold"):
         marks.embed(1e-3 * torch.randn(2400), RATE, "row")  # a tenth of a second of noise
     with pytest.raises(MarkError, match="silent"):
@@ -238,7 +239,7 @@ def test_silence_and_nan(store: tuple[Keyed, list[torch.Tensor]]):
         assert not ours.search(torch.zeros(length), RATE).rows
         assert not ours.search(torch.full((length,), 0.1), RATE).rows
     with pytest.raises(MarkError, match="silent"):
-        ours.fingerprint(torch.zeros(RATE), RATE)
+        ours.fingerprint([torch.zeros(RATE)], RATE)
     spoiled = torch.full((RATE,), float("nan"))
     for call in (ours.search, lambda audio, rate: ours.embed(audio, rate, "row")):
         with pytest.raises(MarkError, match="not numbers"):
@@ -296,8 +297,21 @@ def test_patterns_need_the_key():
     assert THRESHOLD == 0.5
 
 
+def test_a_fingerprint_in_blocks_is_that_of_the_whole(clips: list[torch.Tensor]):
+    audio = torch.cat(clips[:3])
+    for size in (700, 5000, RATE):
+        assert Keyed(KEY).fingerprint(audio.split(size), RATE) == Keyed(KEY).fingerprint(
+            [audio], RATE
+        )
+    for other in (16_000, 44_100):
+        kept = Keyed(KEY).fingerprint(audio.split(5000), other)
+        assert kept == Keyed(KEY).fingerprint([audio], other)
+    with pytest.raises(MarkError):
+        Keyed(KEY).fingerprint([clips[0], torch.full((9,), math.nan)], RATE)
+
+
 def test_a_fingerprint_is_small_and_reads_back(clips: list[torch.Tensor]):
-    power = spread_spectrum.spectrum_of(clips[0])
-    kept = sound.fingerprint(power)
+    levels = spread_spectrum.loudness(spread_spectrum.spectrum_of(clips[0]), 1.0)
+    kept = sound.fingerprint(levels)
     assert len(kept) < 19 * len(clips[0]) / RATE
-    assert len(sound.signs_of(kept)) == -(-len(power) // sound.STEP)
+    assert len(sound.signs_of(kept)) == -(-len(levels) // sound.STEP)

@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     speech = read_audio(clips[11], 24_000)[0, : 8 * 24_000]
     marks = load_marks(home)
     marked = marks.embed(speech, 24_000, "row-7")
-    sound = marks.fingerprint(marked, 24_000)
+    sound = marks.fingerprint([marked], 24_000)
     write_audio(base / "draft.wav", marked, 24_000)
     ca = ensure_ca(home / "ca")
     manifest = sign(base / "draft.wav", files / "ours.wav", ca, "row-7", "0" * 64, "t", sound)

@@ -1,5 +1,7 @@
 """`Synthesizer.stream`: each chunk marked before it leaves, one row from the first on."""
 
+import base64
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from sayso.inference.synthesizer import Synthesizer
 from sayso.inference.watermark.spread_spectrum import HOP
 from sayso.model.audio import read_audio, wav_header
 from sayso.model.errors import InputError
+from sayso.model.files import file_hash
+from speech import reader_clips
 
 TEXT = "The cat sat on the mat. Good morning, everybody! The bus was late again today."
 RATE = 24_000
@@ -109,6 +113,28 @@ def test_a_long_text_is_one_grant_and_one_that_is_too_long_is_none(speaker):
         with pytest.raises(InputError, match=why):
             next(speaker.stream(long, "nobody"))
     assert len(speaker.store.entries("granted", voice="nobody")) == 1
+
+
+def test_what_has_left_is_not_held_in_memory(speaker, tmp_path):
+    audio = torch.cat([read_audio(path, RATE)[0] for path in reader_clips()[:8]])
+    grant, _ = speaker._ask(TEXT, "nobody", "research", "me", speaker.manner(3))
+    tracemalloc.start()
+    out = wav_header(RATE) + speaker.gate.let_out(grant, audio[: 3 * RATE], RATE, speaker.marks)
+    before = tracemalloc.get_traced_memory()[0]
+    file = tmp_path / "said.wav"
+    file.write_bytes(out)
+    for start in range(3 * RATE, 15 * RATE, 3 * RATE):
+        part = audio[start : start + 3 * RATE]
+        with file.open("ab") as more:
+            more.write(speaker.gate.let_out(grant, part, RATE, speaker.marks))
+    assert tracemalloc.get_traced_memory()[0] - before < file.stat().st_size / 4
+    tracemalloc.stop()
+    made = speaker.gate.end_stream(grant, "said.wav", "0" * 64, speaker.marks, speaker.ca)
+    (row,) = speaker.store.entries("released")
+    assert row.content["sha256"] == file_hash(file)
+    assert base64.b64decode(row.content["sound"]) == made.sound
+    file.with_name("said.wav.c2pa").write_bytes(made.manifest)
+    assert Detector(speaker.store.home).detect(file).manifest.state == "trusted"
 
 
 def test_a_voice_revoked_between_chunks_is_silent(speaker, home):

@@ -101,14 +101,12 @@ def sign_audio(
     card_hash: str,
     title: str,
     sound: bytes = b"",
-    beside: bool = False,
 ) -> tuple[bytes, bytes]:
     """Signs a file in memory; the audio data stay as they are, bit for bit.
 
     Args:
         suffix: Of the file's name, one of `SIGNED` or `BESIDE`.
         sound: Its fingerprint, stated in the manifest as its soft binding.
-        beside: Whether the manifest is to stay outside of a format that has room: a stream's.
     Returns:
         The file with our manifest in it, and the manifest itself (see `keep_manifest`). Ogg and
         Opus have no place for a manifest: the file is as it was, the manifest goes beside it.
@@ -119,18 +117,33 @@ def sign_audio(
     if suffix not in SIGNED + BESIDE:
         raise MarkError(f"Cannot sign {suffix} files; use {', '.join(SIGNED + BESIDE)}.")
     definition = manifest_definition(ledger_id, card_hash, title, TYPES[suffix], sound)
+    if suffix in BESIDE:
+        return audio, _signed(io.BytesIO(audio), io.BytesIO(), "", definition, ca)
     target = io.BytesIO()
+    manifest = _signed(io.BytesIO(audio), target, TYPES[suffix], definition, ca)
+    return target.getvalue(), manifest
+
+
+def sign_stream(
+    wav: BinaryIO, ca: CA, ledger_id: str, card_hash: str, title: str, sound: bytes
+) -> bytes:
+    """The manifest of a WAV of unknown length, to stand beside it; arguments as of `sign_audio`."""
+    definition = manifest_definition(ledger_id, card_hash, title, TYPES[".wav"], sound)
+    return _signed(wav, io.BytesIO(), "", definition, ca)
+
+
+def _signed(
+    source: BinaryIO, target: BinaryIO, kind: str, definition: dict[str, Any], ca: CA
+) -> bytes:
+    """The manifest, put into the target too where there is a kind that has room; else MarkError."""
     try:
         with _signer(ca) as signer, c2pa.Builder(json.dumps(definition)) as builder:
-            beside = beside or suffix in BESIDE
-            if beside:
+            if not kind:
                 builder.set_no_embed()
             # What has no known form is hashed as it is; C2PA would not have a WAV without a length.
-            kind = TYPES[".ogg" if beside else suffix]
-            manifest = builder.sign(signer, kind, io.BytesIO(audio), target)
+            return builder.sign(signer, kind or TYPES[".ogg"], source, target)
     except (c2pa.C2paError, OSError) as error:
-        raise MarkError(f"{title} could not be signed: {error}") from error
-    return audio if beside else target.getvalue(), manifest
+        raise MarkError(f"{definition['title']} could not be signed: {error}") from error
 
 
 def sign(

@@ -1,8 +1,11 @@
 """What every inaudible mark here has in common: its interface, and what a search for it returns."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
+import soxr
 import torch
 from torch import Tensor
 
@@ -82,6 +85,17 @@ def check_audio(audio: Tensor) -> None:
         raise MarkError(f"The mark needs audio of shape (samples,), not {tuple(audio.shape)}.")
     if not torch.isfinite(audio).all():
         raise MarkError("The audio holds samples that are not numbers; it cannot carry a mark.")
+
+
+def at_rate(blocks: Iterable[Tensor], from_rate: int, to_rate: int) -> Iterator[Tensor]:
+    """One sound in blocks (samples,), each looked at by `check_audio` and resampled."""
+    stream = soxr.ResampleStream(from_rate, to_rate, 1, "float32", "HQ")
+    for block in blocks:
+        check_audio(block)
+        same = from_rate == to_rate
+        yield block if same else torch.from_numpy(stream.resample_chunk(block.numpy()))
+    if from_rate != to_rate:
+        yield torch.from_numpy(stream.resample_chunk(np.zeros(0, np.float32), last=True))
 
 
 def to_rate(audio: Tensor, from_rate: int, to_rate: int, samples: int) -> Tensor:

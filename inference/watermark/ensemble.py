@@ -6,7 +6,7 @@ stronger until it is found with a margin, because a short or noisy sentence carr
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,11 +92,11 @@ class Marks:
         audio = self._embed_perth(audio, sample_rate)
         return self._embed_keyed(self.keyed, audio, sample_rate, ledger_id, start)
 
-    def fingerprint(self, audio: Tensor, sample_rate: int) -> bytes:
-        """What the ledger keeps of an output, to find it again; MarkError without a key."""
+    def fingerprint(self, blocks: Iterable[Tensor], sample_rate: int) -> bytes:
+        """What the ledger keeps of an output in blocks (samples,); MarkError without a key."""
         if self.keyed is None:
             raise MarkError("There is no key for the keyed mark: its outputs are not found again.")
-        return self.keyed.fingerprint(audio, sample_rate)
+        return self.keyed.fingerprint(blocks, sample_rate)
 
     def search(self, audio: Tensor, sample_rate: int) -> Found:
         """Looks for every mark in (samples,), in pieces where it is long."""

@@ -13,7 +13,7 @@ import hmac
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from sayso.model.files import MOST_JSON, create_file, read_bounded, unique
 
 from ..errors import MarkError
 from . import spread_spectrum as spread
-from .base import THRESHOLD, Stretch, Trace, check_audio, to_rate
+from .base import THRESHOLD, Stretch, Trace, at_rate, check_audio, to_rate
 from .fixed_pattern import FixedPattern, FixedTrace
 from .sound import STEP, Library, Place, fingerprint
 from .spread_spectrum import BANDS, CELL, HOP, RATE
@@ -155,12 +155,16 @@ class Keyed:
         power = self._power(audio, sample_rate)
         return FixedTrace(0.0) if power is None else self.fixed.search(power)
 
-    def fingerprint(self, audio: Tensor, sample_rate: int) -> bytes:
-        """What the ledger keeps of an output (samples,), to find it again; MarkError for NaN."""
-        power = self._power(audio, sample_rate)
-        if power is None:
+    def fingerprint(self, blocks: Iterable[Tensor], sample_rate: int) -> bytes:
+        """What the ledger keeps of an output, to find it again; it comes in blocks (samples,).
+
+        Raises:
+            MarkError: It is silent or holds NaN.
+        """
+        bands = spread.bands_of(at_rate(blocks, sample_rate, RATE))
+        if float(bands.max()) == 0:
             raise MarkError("A silent file has no fingerprint.")
-        return fingerprint(power)
+        return fingerprint(spread.levels_of(bands))
 
     def chips(self, ledger_id: str) -> Tensor:
         """A row's pattern, (CELLS, BANDS) of -1 and 1."""

@@ -51,9 +51,9 @@ class Place:
     window: tuple[int, int]
 
 
-def fingerprint(power: Tensor) -> bytes:
-    """Of (T, bins) power, see `spread_spectrum.spectrum_of`."""
-    signs = _moments(spread.loudness(power, 1.0))[::STEP] > 0
+def fingerprint(levels: Tensor) -> bytes:
+    """Of (T, BANDS) dB, see `spread_spectrum.loudness`."""
+    signs = _moments(levels)[::STEP] > 0
     return np.packbits(signs.numpy()).tobytes()
 
 

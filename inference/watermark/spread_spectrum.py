@@ -7,6 +7,7 @@ fine spectral lines or phases is lost. `keyed` says where a pattern comes from.
 """
 
 import math
+from collections.abc import Iterable
 from functools import cache
 
 import torch
@@ -39,9 +40,37 @@ def spectrum_of(audio: Tensor) -> Tensor:
     return torch.stft(audio, WINDOW, HOP, window=window, return_complex=True).abs().square().T
 
 
+def bands_of(blocks: Iterable[Tensor]) -> Tensor:
+    """Power of the bands, (T, BANDS), of one sound at `RATE` in blocks (samples,), as if in one."""
+    window, half, rest = torch.hann_window(WINDOW), WINDOW // 2, torch.zeros(0)
+    found = list[Tensor]()
+
+    def take(more: Tensor) -> None:
+        nonlocal rest
+        rest = torch.cat([rest, more])
+        if len(rest) < WINDOW:
+            return
+        if not found:  # both ends are mirrored, as in `spectrum_of`
+            rest = torch.cat([rest[1 : half + 1].flip(0), rest])
+        part = torch.stft(rest, WINDOW, HOP, window=window, center=False, return_complex=True)
+        found.append(part.abs().square().T @ _members(1.0))
+        rest = rest[HOP * part.shape[1] :]
+
+    for block in blocks:
+        take(block)
+    if not found:
+        return spectrum_of(rest) @ _members(1.0)
+    take(rest[-half - 1 : -1].flip(0))
+    return torch.cat(found)
+
+
 def loudness(power: Tensor, speed: float) -> Tensor:
     """Band levels in dB, (T, BANDS), the bands read where a change of pitch has moved them."""
-    bands = power @ _members(speed)
+    return levels_of(power @ _members(speed))
+
+
+def levels_of(bands: Tensor) -> Tensor:
+    """Power of bands (T, BANDS) in dB, not below what is heard beside the loudest."""
     return 10 * torch.log10(bands + FLOOR * bands.max() + 1e-20)
 
 
