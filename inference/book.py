@@ -1,4 +1,4 @@
-"""A long text into a folder: one marked WAV for each part, with its manifest and a transcript.
+"""A long text into a folder: one marked WAV for each part, with its manifest and transcripts.
 
 A part is a stream (`Gate.let_out`) into a file that is not finished: all that lies on the disk is
 marked, and in the ledger from its first sentence on. `book.json` in the folder says how far it is;
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from sayso.model.audio import wav_header
+from sayso.model.chapters import check_chapters
 from sayso.model.errors import InputError
 from sayso.model.files import MOST_JSON, check_outside, read_regular, replace_file
 from sayso.model.text.book import Part, parts_of, sentences_of
+from sayso.model.text.captions import Cue, read_srt, srt, vtt
 
 from .consent.session import login_name
 from .long_grants import begin, grant_part
@@ -28,6 +30,7 @@ from .permission import Asked
 from .provenance.c2pa import sidecar_of
 from .saying import Manner, check_emphasis, limit_seconds, most_characters, own_seed
 from .synthesizer import Synthesizer
+from .whole import Bound
 
 STATE = "book.json"
 Tell = Callable[[int, int], None]
@@ -44,22 +47,30 @@ def read_out(
     manner: Manner,
     resume: bool = False,
     tell: Tell = lambda said, all: None,
+    whole: str = "",
 ) -> list[Path]:
-    """Say a long text in an enrolled voice, into files `01-TITLE.wav`, `.wav.c2pa`, `.srt`.
+    """Say a long text in an enrolled voice, into files `01-TITLE.wav`, `.wav.c2pa`, `.srt`, `.vtt`.
 
-    The gate grants and counts the whole text once. Of the text no more than a part is in memory as
+    The gate grants and counts the whole text once. Of the text a few sentences are in memory as
     sound. Everything may be interrupted at any time.
 
     Args:
         voice, purpose, user: As of `Synthesizer.speak`.
         folder: A new or empty one; with `resume`, that of the interrupted call.
         manner: Of `Synthesizer.manner`.
+        whole: ".m4b" or ".ogg": one file of all chapters, too, `whole.m4b`; compressed, it is in
+            memory as it is made.
+
+    Returns:
+        The parts' WAVs and the whole.
 
     Raises:
         InputError: The text cannot be spoken, or the folder does not fit; before anything is said.
         RefusedError, UnfinishedError, MarkError, StoreError: As of `Synthesizer.speak`.
     """
     check_outside(speaker.store.home, folder / STATE)
+    if whole:
+        check_chapters(whole)
     parts = parts_of(text)
     if not parts:
         raise InputError("The text has nothing that can be spoken: write at least one word.")
@@ -94,14 +105,40 @@ def read_out(
         }
         state |= {"done": [], "part": None}
         _write_state(folder, state)
-    whole = sum(len(part.text) for part in parts)
+    length = sum(len(part.text) for part in parts)
     said = sum(len(part.text) for part in parts if part.number in state["done"])
     for part in parts:
         if part.number not in state["done"]:
             own = dataclasses.replace(manner, seed=own_seed(manner.seed, part.number, 0))
-            _say_part(speaker, part, asked, folder, own, state, lambda n: tell(said + n, whole))  # noqa: B023
+            _say_part(speaker, part, asked, folder, own, state, lambda n: tell(said + n, length))  # noqa: B023
             said += len(part.text)
-    return [folder / _name(part) for part in parts]
+    made = [folder / _name(part) for part in parts]
+    return [*made, _bind(speaker, parts, asked, folder, manner, state, whole)] if whole else made
+
+
+def _bind(
+    speaker: Synthesizer,
+    parts: list[Part],
+    asked: Asked,
+    folder: Path,
+    manner: Manner,
+    state: dict[str, Any],
+    suffix: str,
+) -> Path:
+    """All parts in one file: as part 0, which is all of the text, it has a grant of its own."""
+    out, gate, card = folder / f"whole{suffix}", speaker.gate, speaker.bundle.card_hash
+    cues, start = list[Cue](), 0
+    for part in parts:
+        own = folder / _name(part)
+        said = read_srt(read_regular(own.with_suffix(".srt"), MOST_JSON).decode())
+        cues += [Cue(start + cue.start, start + cue.stop, cue.text) for cue in said]
+        start = cues[-1].stop
+    bound = [Bound(part.number, folder / _name(part), part.title or "Beginning") for part in parts]
+    grant = grant_part(gate, state["grant"], asked, 0, asked.text)
+    made = gate.bind(grant, bound, out.name, card, speaker.marks, speaker.ca)
+    gate.release(grant, made, out, manner.seed)
+    _write_transcripts(out, cues)
+    return out
 
 
 def _say_part(
@@ -124,12 +161,13 @@ def _say_part(
     again = begun["grant"] if begun else ""
     grant = grant_part(speaker.gate, state["grant"], asked, part.number, part.text, again, data)
     state["part"] = begun = begun or {"grant": grant.id, "stretches": [], "tag": ""}
-    spoken = sentences_of(part.text, most_characters(speaker.bundle, grant))
+    spoken, size = sentences_of(part.text, most_characters(speaker.bundle, grant)), len(data)
+    del data
     first = begun["stretches"][-1]["sentences"] if begun["stretches"] else 0
-    with draft.open("r+b" if data else "wb") as file:
-        file.seek(len(data))
+    with draft.open("r+b" if size else "wb") as file:
+        file.seek(size)
         file.truncate()
-        if not data:
+        if not size:
             file.write(header)
         for done, text, pcm in speaker.stretches(grant, spoken, manner, first):
             file.write(pcm)
@@ -142,7 +180,7 @@ def _say_part(
     card = speaker.bundle.card_hash
     made = speaker.gate.end_stream(grant, out.name, card, speaker.marks, speaker.ca, manner.seed)
     replace_file(sidecar_of(out), made.manifest, 0o644)
-    replace_file(out.with_suffix(".srt"), _transcript(begun["stretches"], rate).encode(), 0o644)
+    _write_transcripts(out, _cues(begun["stretches"], rate))
     os.replace(draft, out)
     state |= {"done": [*state["done"], part.number], "part": None}
     _write_state(folder, state)
@@ -173,20 +211,20 @@ def _name(part: Part) -> str:
     return f"{part.number:02d}{'-' + title if title else ''}.wav"
 
 
-def _transcript(stretches: list[dict], sample_rate: int) -> str:
-    """What is said when, as SubRip."""
-    lines, start = [], 0
-    for number, each in enumerate(stretches, 1):
+def _cues(stretches: list[dict], sample_rate: int) -> list[Cue]:
+    """What is said when in a part."""
+    found, start = [], 0
+    for each in stretches:
         stop = start + each["bytes"] // 2
-        span = " --> ".join(_clock(place / sample_rate) for place in (start, stop))
-        lines.append(f"{number}\n{span}\n{each['text']}\n")
+        first, last = (round(place / sample_rate * 1000) for place in (start, stop))
+        found.append(Cue(first, last, each["text"]))
         start = stop
-    return "\n".join(lines)
+    return found
 
 
-def _clock(seconds: float) -> str:
-    whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{milliseconds:03d}"
+def _write_transcripts(out: Path, cues: list[Cue]) -> None:
+    for suffix, text in ((".srt", srt(cues)), (".vtt", vtt(cues))):
+        replace_file(out.with_suffix(suffix), text.encode(), 0o644)
 
 
 def _read_state(folder: Path, digest: str, asked: Asked) -> dict[str, Any]:

@@ -4,8 +4,10 @@ Nothing of it touches a disk: what is not released yet can be found nowhere, and
 is what is released, byte for byte.
 """
 
+import errno
 import hashlib
 import io
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -111,7 +113,7 @@ class Sent:
     def __init__(self, folder: Path, data: bytes):
         self.sample_rate = int.from_bytes(data[24:28], "little")
         self.size, self.hash = 0, hashlib.sha256()
-        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - as long as it is referred to
+        self.file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
         self.add(data)
 
     @property
@@ -123,8 +125,8 @@ class Sent:
         """Put more behind it; InputError where the disk is full."""
         try:
             self.file.seek(self.size)
-            self.file.write(data)
-            self.file.flush()
+            if self.file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise InputError(f"The store cannot be written ({error.strerror}).") from None
         self.hash.update(data)

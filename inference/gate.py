@@ -10,7 +10,7 @@ import base64
 import hashlib
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -22,6 +22,7 @@ from .consent.other_voices import bundled_folders, install_bundled_voice
 from .consent.receipt import MAX_NAME, Receipt
 from .errors import RefusedError
 from .finishing import Marked, Sent, finish, finish_stream, finish_stretch
+from .outputs import Output, outputs_of
 from .permission import (
     Asked,
     Grant,
@@ -39,18 +40,7 @@ from .store import ledger, releases
 from .store.recovery import recover, stuck
 from .store.store import Store
 from .watermark.ensemble import Marks
-
-
-@dataclass(frozen=True)
-class Output:
-    """One recording ever released in a voice."""
-
-    ledger_id: str
-    time: str
-    path: str
-    sha256: str
-    purpose: str
-    user: str
+from .whole import Bound, finish_whole
 
 
 class Gate:
@@ -147,12 +137,24 @@ class Gate:
             RefusedError: grant-unknown: this process was not given it.
             MarkError: A mark could not be made, or was not found in the result.
         """
-        if grant.id not in self._marked:
-            raise RefusedError("grant-unknown", f"The grant {grant.id!r} is not this process's.")
+        self._check_own(grant)
         suffix = Path(name).suffix
         made = finish(audio, sample_rate, grant.id, suffix, name, card_hash, marks, ca)
         self._marked[grant.id] = _digest(made)
         return made
+
+    def bind(
+        self, grant: Grant, parts: Sequence[Bound], name: str, card_hash: str, marks: Marks, ca: CA
+    ) -> Marked:
+        """As `mark`, of the parts of a long text that have left; see `whole.finish_whole`."""
+        self._check_own(grant)
+        made = finish_whole(self.store, grant, parts, name, card_hash, marks, ca)
+        self._marked[grant.id] = _digest(made)
+        return made
+
+    def _check_own(self, grant: Grant) -> None:
+        if grant.id not in self._marked:
+            raise RefusedError("grant-unknown", f"The grant {grant.id!r} is not this process's.")
 
     def release(
         self, grant: Grant, made: Marked, destination: Path, seed: int | None = None
@@ -219,8 +221,7 @@ class Gate:
             RefusedError: As of `release`; nothing of it leaves.
             MarkError: A mark could not be made, or was not found in it.
         """
-        if grant.id not in self._marked:
-            raise RefusedError("grant-unknown", f"The grant {grant.id!r} is not this process's.")
+        self._check_own(grant)
         sent = self._streams.get(grant.id) or Sent(self._work, wav_header(sample_rate))
         start = sent.samples
         stretch, sound = finish_stretch(audio, sample_rate, grant.id, start, marks)
@@ -308,16 +309,8 @@ class Gate:
         return self.outputs(voice)
 
     def outputs(self, voice: str) -> list[Output]:
-        """Every output that ever left in a voice, oldest first; a cut stream has no path."""
-        left = [*self.store.entries("streamed", voice=voice)]
-        left += self.store.entries("released", voice=voice)
-        last = {e.id: e for e in left}.values()  # of a stream that ended its second row
-        return [
-            Output(
-                e.id, e.time, *(e.content.get(k, "") for k in ("path", "sha256", "purpose", "user"))
-            )
-            for e in sorted(last, key=lambda entry: entry.seq)
-        ]
+        """Every output that ever left in a voice, see `outputs.outputs_of`."""
+        return outputs_of(self.store, voice)
 
     def receipt(self, voice: str) -> Receipt:
         """A voice's receipt, its signature checked; RefusedError if there is no good one."""

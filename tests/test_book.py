@@ -1,5 +1,8 @@
 """Long texts: parts, one grant, marked files, transcripts, and going on where it was stopped."""
 
+import json
+import shutil
+import subprocess
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +19,13 @@ from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio
+from sayso.model.chapters import Chapter, encode_chapters
 from sayso.model.errors import InputError
 from sayso.model.text.book import PART_CHARACTERS, parts_of, sentences_of
+from sayso.model.text.captions import Cue, read_srt, srt, vtt
 from sayso.model.text.epub import MOST_BYTES
 
+needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the ffmpeg program is absent")
 TEXT = """# The Cat
 
 The cat sat on the mat. It was a cold day.
@@ -78,6 +84,8 @@ def test_a_text_becomes_marked_files_with_transcripts_and_is_counted_once(speake
         seconds = read_audio(file, 24_000).shape[1] / 24_000
         last = file.with_suffix(".srt").read_text().split(" --> ")[-1][:12]
         assert float(last[6:].replace(",", ".")) == pytest.approx(seconds, abs=0.01)
+        cues = read_srt(file.with_suffix(".srt").read_text())
+        assert cues and file.with_suffix(".vtt").read_text() == vtt(cues)
     assert told == sorted(told) and told[-1][0] == told[-1][1]
     assert len(set(ids)) == 2
     (grant,) = speaker.store.entries("granted")
@@ -87,6 +95,74 @@ def test_a_text_becomes_marked_files_with_transcripts_and_is_counted_once(speake
     for folder, why in ((out, "not empty"), (files[0], "cannot be made")):
         with pytest.raises(InputError, match=why):
             read(speaker, folder)
+
+
+def test_captions_are_as_their_formats_have_them():
+    cues = [Cue(0, 1500, "One & <two>."), Cue(1500, 3_723_004, "Three.")]
+    assert read_srt(srt(cues)) == cues
+    assert srt(cues).startswith("1\n00:00:00,000 --> 00:00:01,500\nOne & <two>.\n\n2\n")
+    assert vtt(cues) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nOne &amp; &lt;two&gt;.\n\n"
+        "00:00:01.500 --> 01:02:03.004\nThree.\n"
+    )
+
+
+@needs_ffmpeg
+def test_the_whole_is_one_marked_file_with_chapters(speaker, tmp_path):
+    out = tmp_path / "out"
+    *files, ogg = read(speaker, out, whole=".ogg")
+    *_, m4b = read(speaker, out, resume=True, whole=".m4b")
+    detector = Detector(speaker.store.home)
+    parts = tuple(row.id for row in speaker.store.entries("part") if row.content["number"])
+    seconds = sum(read_audio(file, 24_000).shape[1] / 24_000 for file in files)
+    for whole in (ogg, m4b):
+        found = detector.detect(whole)
+        assert found.manifest.state == "trusted" and set(found.ledger_ids) <= {*parts}
+        assert found.ledger_ids and found.manifest.ledger_id not in parts
+        assert found.seconds == pytest.approx(seconds, abs=0.1)
+        asked = "ffprobe -v error -of json -show_chapters -i".split()
+        chapters = json.loads(subprocess.check_output([*asked, whole]))["chapters"]
+        assert [each["tags"]["title"] for each in chapters] == ["The Cat", "The Bus"]
+        second = read_audio(files[0], 24_000).shape[1] / 24_000
+        assert float(chapters[1]["start_time"]) == pytest.approx(second, abs=0.01)
+    cues = read_srt(m4b.with_suffix(".srt").read_text())
+    assert [cue.text for cue in cues][-1].startswith("The bus")
+    assert cues[-1].stop / 1000 == pytest.approx(seconds, abs=0.01)
+    assert {output.path for output in speaker.gate.outputs("nobody")} >= {str(ogg), str(m4b)}
+    verify(speaker.store)
+    data = bytearray(files[1].read_bytes())
+    data[-1] ^= 1
+    files[1].write_bytes(data)
+    with pytest.raises(RefusedError, match="audio-unmarked"):
+        read(speaker, out, resume=True, whole=".m4b")
+    speaker.gate.revoke("nobody")
+    with pytest.raises(RefusedError, match="voice-revoked"):
+        read(speaker, out, resume=True, whole=".m4b")
+
+
+def test_a_whole_that_cannot_be_made_is_refused_first(speaker, tmp_path, monkeypatch):
+    for suffix, why in ((".m4b", "ffmpeg program, which is not"), (".wav", "m4b or .ogg")):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(InputError, match=why):
+            read(speaker, tmp_path / "out", whole=suffix)
+        assert not (tmp_path / "out").exists() and not speaker.store.entries("granted")
+
+
+@needs_ffmpeg
+def test_titles_of_chapters_may_hold_any_sign(tmp_path):
+    titles = ["A = b; #1", "C:\\d", "Ä"]
+    for suffix in (".m4b", ".ogg"):
+        with (tmp_path / "samples").open("w+b") as file:
+            file.write(bytes(2 * 24_000 * 3))
+            file.seek(0)
+            spans = [(24_000 * n, 24_000 * (n + 1)) for n in range(3)]
+            chapters = [Chapter(title, *span) for title, span in zip(titles, spans, strict=True)]
+            whole, work = tmp_path / f"a{suffix}", tmp_path / suffix
+            work.mkdir()
+            whole.write_bytes(encode_chapters(file, 24_000, chapters, suffix, work))
+        asked = "ffprobe -v error -of json -show_chapters -i".split()
+        found = json.loads(subprocess.check_output([*asked, whole]))["chapters"]
+        assert [each["tags"]["title"] for each in found] == titles
 
 
 def test_an_interrupted_text_goes_on_at_the_next_sentence(speaker, tmp_path):

@@ -46,6 +46,7 @@ SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),
     *("--speed", "--pitch", "--formant", "--samples", "--model", "--device"),
     *("--file", "--resume"),  # a text out of a file, granted as a whole
+    "--whole",  # what has left under that, bound into one file by the gate
     "--stream",  # through the same gate, sentence by sentence
     "--lexicon",  # changes what is asked for, before it is asked
 }
@@ -57,6 +58,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "synthesizer.Synthesizer.stretches": "is given a grant, and asks again for each",
     "long_grants.grant_part": "asks for a part of what was granted",
     "finishing.unpacked": "bytes that were given, as samples",
+    "finishing.Sent.blocks": "of a stream, which has left",
     "saying.speech_of": "is given a grant",
     "speaking.speak": "asks for each",
     "studio.Visit.next": "of what was asked for under a grant",
@@ -75,6 +77,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "sealed.read_sealed": "a voice's data, to the store",
     "checks.Take.at": "a file of the caller's",
     "c2pa.sign": "a manifest",
+    "c2pa.sign_stream": "a manifest",
     "recording.unpack": "a fingerprint",
     "perth_filter.evidence": "a measure of sound given before",
     "fixed_pattern.group_of": "numbers of bands",
@@ -113,7 +116,10 @@ MAKERS = {  # call -> the only files that may make it
     "synthesise": {"benchmarks/attacks.py"},
     "authorise": {"inference/synthesizer.py", "inference/book.py"},
     "gate.mark": {"inference/synthesizer.py"},
-    "gate.release": {"inference/synthesizer.py"},
+    "gate.release": {"inference/synthesizer.py", "inference/book.py"},
+    "gate.bind": {"inference/book.py"},
+    "finish_whole": {"inference/gate.py"},
+    "encode_chapters": {"inference/whole.py"},
     "gate.take_up": {"inference/long_grants.py"},
     "grant_part": {"inference/book.py"},
     "gate.let_out": {"inference/synthesizer.py"},
@@ -194,6 +200,7 @@ def test_no_verb_speaks_without_a_grant(revoked: Path, voice: str):
         [*say, "a.wav", "--stream"],
         [*say, "-", "--stream"],
         ["speak", "--voice", voice, "--file", "a.md", "--out", "book"],
+        ["speak", "--voice", voice, "--file", "a.md", "--out", "book2", "--whole", "ogg"],
         [*say, "a.flac", "--pitch", "3", "--formant", "1.1"],
         [*say, "a.wav", "--user", "*", "--purpose", "*", "--seed", "1", "--top-p", "0.5"],
         ["demo"],

@@ -49,11 +49,12 @@ TYPES = {
     ".flac": "audio/flac",
     ".mp3": "audio/mpeg",
     ".m4a": "audio/mp4",
+    ".m4b": "audio/mp4",
     ".ogg": "audio/ogg",
     ".opus": "audio/ogg",
 }
 SIGNED = (".wav", ".flac", ".mp3")
-"""These carry the manifest inside them."""
+"""These carry the manifest inside them, as .m4b does, which only `Gate.bind` makes."""
 BESIDE = (".ogg", ".opus")
 """C2PA has no place in these; their manifest stands in a file beside them."""
 MOST_SIDECAR = 2**24
@@ -105,7 +106,7 @@ def sign_audio(
     """Signs a file in memory; the audio data stay as they are, bit for bit.
 
     Args:
-        suffix: Of the file's name, one of `SIGNED` or `BESIDE`.
+        suffix: Of the file's name, one of `TYPES`.
         sound: Its fingerprint, stated in the manifest as its soft binding.
     Returns:
         The file with our manifest in it, and the manifest itself (see `keep_manifest`). Ogg and
@@ -114,8 +115,8 @@ def sign_audio(
         MarkError: The file cannot be signed.
     """
     suffix = suffix.lower()
-    if suffix not in SIGNED + BESIDE:
-        raise MarkError(f"Cannot sign {suffix} files; use {', '.join(SIGNED + BESIDE)}.")
+    if suffix not in TYPES:
+        raise MarkError(f"Cannot sign {suffix} files; use {', '.join(TYPES)}.")
     definition = manifest_definition(ledger_id, card_hash, title, TYPES[suffix], sound)
     if suffix in BESIDE:
         return audio, _signed(io.BytesIO(audio), io.BytesIO(), "", definition, ca)

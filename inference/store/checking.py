@@ -15,6 +15,7 @@ from .book import check_saved_head
 from .chain import Chain
 from .database import FILE, RESTORE
 from .ledger import Head
+from .releases import was_given
 from .store import RELEASE_KEY, Store
 
 LEAF = "ca/leaf.pem"
@@ -104,7 +105,7 @@ def _check_journal(store: Store) -> set[tuple[str, str]]:
     for grant_id, destination in waiting:
         released = store.entries("released", grant_id)
         named = {entry.content["path"] for entry in released} or {destination}
-        if not store.entries("granted", grant_id) or named != {destination}:
+        if not was_given(store, grant_id) or named != {destination}:
             raise StoreError(
                 f"{store.home / FILE}: the journal of releases was changed ({grant_id[:40]!r}). "
                 f"{RESTORE}"

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from sayso.model.errors import SaysoError
 
 from . import keys, sealed
-from .releases import deliver, undo
+from .releases import deliver, undo, was_given
 from .store import Store
 
 
@@ -68,7 +68,7 @@ def _releases(store: Store) -> Iterator[str]:
     for grant_id, destination in store.journal():
         released = store.entries("released", grant_id)
         try:
-            if not store.entries("granted", grant_id):
+            if not was_given(store, grant_id):
                 yield f"The journal of releases names {grant_id[:40]!r}, which was never granted."
             elif not released:
                 undo(store, grant_id, Path(destination))

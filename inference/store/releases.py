@@ -117,6 +117,11 @@ def undo(store: Store, grant_id: str, destination: Path) -> None:
     _forget(store, grant_id)
 
 
+def was_given(store: Store, grant_id: str) -> bool:
+    """Whether the ledger knows a grant, of a text or of a part of it."""
+    return any(entry.event in ("granted", "part") for entry in store.entries(id=grant_id))
+
+
 def sealed_path(home: Path, grant_id: str) -> Path:
     """Where a file waits, sealed."""
     return home / "work" / f"{grant_id}.sealed"

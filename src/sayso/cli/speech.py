@@ -31,6 +31,9 @@ def speak(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --file where it was interrupted.")
     ] = False,
+    whole: Annotated[
+        str, typer.Option(help="m4b or ogg: with --file, one file of all chapters, too (ffmpeg).")
+    ] = "",
     purpose: Annotated[str, typer.Option(help="What for; the receipt must allow it.")] = "research",
     user: Annotated[str | None, typer.Option(help="Who asks; the login name by default.")] = None,
     seed: Annotated[
@@ -67,8 +70,10 @@ def speak(
     from sayso.model.errors import InputError
     from sayso.model.text.markup import read_lexicon, respell
 
-    if (text is None) == (file is None) or (resume and file is None) or (stream and file):
-        raise InputError("Give --text or --file; --resume goes with --file, --stream with --text.")
+    if (text is None) == (file is None) or ((resume or whole) and not file) or (stream and file):
+        raise InputError(
+            "Give --text or --file; --resume and --whole go with --file, --stream with --text."
+        )
     text = text if file is None else read_text(file)
     assert text is not None
     text = text if lexicon is None else respell(text, read_lexicon(lexicon))
@@ -88,9 +93,10 @@ def speak(
         manner = synthesizer.manner(seed, sampling, alteration, samples)
         with Bar() as bar:
             read = read_out(
-                synthesizer, text, voice, out, purpose, user, manner, resume, bar.report
+                *(synthesizer, text, voice, out, purpose, user, manner, resume, bar.report),
+                f".{whole.lstrip('.')}" if whole else "",
             )
-        return say(f"{out}: {len(read)} files, each marked, C2PA manifest and .srt beside it")
+        return say(f"{out}: {len(read)} files, each marked and signed, .srt and .vtt beside it")
     if stream:
         sent = synthesizer.stream(
             text, voice, purpose, user, seed, sampling, alteration, samples, out.name

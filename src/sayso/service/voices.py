@@ -12,7 +12,7 @@ from sayso.inference.consent.receipt import ANY, Check, Receipt
 from sayso.inference.consent.recording import RATE
 from sayso.inference.consent.session import VALID_SECONDS, Session, start_enrolment
 from sayso.inference.errors import RefusedError
-from sayso.inference.gate import Output
+from sayso.inference.outputs import Output
 from sayso.inference.store import ledger
 
 from .errors import ProblemError, problem_of

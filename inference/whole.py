@@ -1,0 +1,152 @@
+"""A long text as one file with chapters, made of the parts that have left: see `Gate.bind`.
+
+Each part has its marks; what is looked for in the finished file are those, and what is signed is
+the file.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sayso.model.audio import wav_header
+from sayso.model.chapters import Chapter, encode_chapters
+from sayso.model.decoding import first_that_reads
+from sayso.model.errors import InputError
+
+from .errors import MarkError, RefusedError
+from .finishing import BLOCK, Marked, Sent
+from .permission import Grant
+from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio
+from .store.store import Store
+from .watermark.ensemble import Marks
+
+PIECE = 60.0
+"""Seconds in which the marks are looked for at once."""
+
+
+class Bound(NamedTuple):
+    """A part that goes into the whole."""
+
+    number: int
+    """Of the part."""
+    path: Path
+    """Its WAV, as it left."""
+    title: str
+    """Of its chapter; parts of one title that follow each other are one chapter."""
+
+
+def finish_whole(
+    store: Store,
+    grant: Grant,
+    parts: Sequence[Bound],
+    name: str,
+    card_hash: str,
+    marks: Marks,
+    ca: CA,
+) -> Marked:
+    """All parts in one file, their marks found again, signed; in memory, as it is compressed.
+
+    Args:
+        grant: Of the text's part 0, `long_grants.grant_part`.
+        name: The file's: .m4b or .ogg.
+
+    Raises:
+        RefusedError: audio-unmarked: a file is not what left under this text's grant.
+        MarkError: A mark was not found in the result, or it cannot be signed.
+        InputError: A file cannot be read, or ffmpeg fails.
+    """
+    suffix, left = Path(name).suffix.lower(), _left(store, grant)
+    with store.workspace() as folder:
+        rate = int.from_bytes(_head(parts[0].path)[24:28], "little")
+        sent = Sent(folder, wav_header(rate))
+        chapters, marked = list[Chapter](), list[tuple[str, int]]()
+        for part in parts:
+            ledger_id, digest = left.get(part.number, ("", ""))
+            start = sent.samples
+            if _append(part.path, sent) != digest:
+                raise RefusedError(
+                    "audio-unmarked", f"{part.path} is not what left under this text's grant."
+                )
+            if chapters and chapters[-1].title == part.title:
+                start = chapters.pop().start
+            chapters.append(Chapter(part.title, start, sent.samples))
+            marked.append((ledger_id, sent.samples))
+        sent.file.seek(len(wav_header(rate)))
+        plain = encode_chapters(sent.file, rate, chapters, suffix, folder)
+        sound = marks.fingerprint(sent.blocks(), rate)
+        signed, manifest = sign_audio(plain, suffix, ca, grant.id, card_hash, name, sound)
+        score = _score(signed, folder / f"signed{suffix}", rate, marked, marks)
+    beside = manifest if suffix in BESIDE else None
+    stated = check_manifest(io.BytesIO(signed), suffix, beside, ca)
+    if stated.state != "trusted" or stated.ledger_id != grant.id:
+        raise MarkError(f"The whole's manifest is {stated.state} {list(stated.reasons)}")
+    return Marked(grant.id, signed, manifest, sound, score)
+
+
+def _left(store: Store, grant: Grant) -> dict[int, tuple[str, str]]:
+    """Ledger id and SHA-256 of each part that left under the text's grant, by number."""
+    rows = store.entries("part", voice=grant.voice)
+    (whole,) = {row.content["of"] for row in rows if row.id == grant.id}
+    return {
+        row.content["number"]: (row.id, gone.content["sha256"])
+        for row in rows
+        if row.content["of"] == whole
+        for gone in store.entries("released", row.id)
+    }
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(wav_header(0)))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _append(path: Path, sent: Sent) -> str:
+    """Put the samples of a WAV behind the others: its SHA-256."""
+    digest, header = hashlib.sha256(_head(path)), len(wav_header(sent.sample_rate))
+    with path.open("rb") as file:
+        file.seek(header)
+        while data := file.read(2 * BLOCK):
+            digest.update(data)
+            sent.add(data)
+    return digest.hexdigest()
+
+
+def _score(
+    signed: bytes, path: Path, rate: int, parts: Sequence[tuple[str, int]], marks: Marks
+) -> float:
+    """The lowest score of the marks in any minute of a file; MarkError where one is missing.
+
+    Args:
+        parts: Ledger id of each, and at which sample of the whole it ends.
+    """
+    path.write_bytes(signed)
+    cuts, start = list[tuple[str, int]](), 0
+    for ledger_id, stop in parts:
+        pieces = max(1, round((stop - start) / rate / PIECE))
+        cuts += [(ledger_id, start + (stop - start) * n // pieces) for n in range(1, pieces + 1)]
+        start = stop
+    decoded = first_that_reads(lambda sound: (sound.rate, sound.blocks()), path, 0.0, start / rate)
+    found = _cut(decoded[1], [stop * decoded[0] // rate for _, stop in cuts])
+    scores = [
+        marks.demand(audio, decoded[0], ledger_id)
+        for audio, (ledger_id, _) in zip(found, cuts, strict=True)
+    ]
+    return min(scores)
+
+
+def _cut(blocks: Iterator, stops: Sequence[int]) -> Iterator[Tensor]:
+    """A sound in blocks (samples, 1) as stretches (samples,) that end at `stops`, or with it."""
+    held, start = torch.zeros(0), 0
+    for stop in stops:
+        while len(held) < stop - start and (block := next(blocks, None)) is not None:
+            held = torch.cat([held, torch.from_numpy(block[:, 0].copy())])
+        yield held[: stop - start]
+        held, start = held[stop - start :], stop
