@@ -23,7 +23,7 @@ from .tokens import Tokens
 PASSED = "SAYSO_SERVE"
 """The settings, from the process that starts the others."""
 STOP_SECONDS = 60  # for what has begun, before it is broken off
-MALLOC = {-8: 2, -3: 2**20, -1: 2**25}
+MALLOC = {-8: 2, -3: 2**22, -1: 2**25}
 """glibc's M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, as `mallopt` numbers them."""
 
 

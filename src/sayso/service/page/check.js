@@ -35,7 +35,7 @@ function verdict(found) {
 
 async function report(found, file) {
   const marks = Object.entries(found.watermark.marks).filter(([, mark]) => mark.present);
-  const where = (mark) => mark.where.map(([from, to]) => `${from.toFixed(1)}–${to.toFixed(1)} s`).join(", ");
+  const where = (mark) => mark.where.map(([from, to]) => `${from.toFixed(1)}–${Math.min(to, found.seconds).toFixed(1)} s`).join(", ");
   $("verdict").textContent = verdict(found);
   $("checked").src = URL.createObjectURL(file);
   $("legend").replaceChildren(...marks.map(([name, mark]) => el("li", {}, el("i", { class: name }), `${NAMES[name]}: ${where(mark) || "spread thinly"}`)));
