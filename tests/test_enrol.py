@@ -545,6 +545,21 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch):
         load_ears()
 
 
+class Unwritable:
+    """What numba says of librosa where no folder can be written; root can write everywhere."""
+
+    def find_spec(self, name, *_):
+        if name == "resemblyzer":
+            raise RuntimeError("cannot cache function '__o_fold': no locator available")
+
+
+def test_no_place_for_numba_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "resemblyzer", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Unwritable(), *sys.meta_path])
+    with pytest.raises(CheckpointError, match="no locator available: set NUMBA_CACHE_DIR"):
+        load_ears()
+
+
 def test_time_counts_from_arrival_not_from_loading_models(store, clock, tmp_path, ears, marks):
     session = begin(store)
     clock.now += 119
