@@ -82,6 +82,11 @@ def test_a_log_of_a_bad_run_that_was_killed_is_shown_as_far_as_it_goes(tmp_path)
     page = write_page(tmp_path).read_text()
     assert "Skipped steps" in page and "highest: 152, at step 3" in page
     assert "Text gain" not in page and "nan" not in page and "inf" not in page
+    assert "Word error rate" not in page
+    lines[1] |= {"WER": "0.5", "SIM": "0.6"}
+    log_of(tmp_path / "judged", lines)
+    page = write_page(tmp_path / "judged").read_text()
+    assert "<h3>Word error rate</h3>" in page and "<h3>Similarity</h3>" in page
 
 
 def test_a_long_run_is_a_line_of_means(tmp_path):

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sayso.inference.detection.detector import detect
 from sayso.inference.store.store import Store
-from sayso.listen import listen, listener
+from sayso.listen import judger, listen, listener
 from sayso.model import corpora
 from sayso.model.codecs.load import load_codec
 from sayso.model.codecs.world import WorldConfig, analyse
@@ -123,6 +123,12 @@ def test_older_token_files_are_trained_on_and_not_spoken_from(recipe, tmp_path):
     assert corpora.get("libritts").prompts and not corpora.recordings("libritts")
 
 
+def test_without_both_models_there_are_no_figures(recipe, tmp_path, capsys):
+    alone = dataclasses.replace(recipe, run=str(tmp_path))
+    assert judger(alone, "ar")(1, tmp_path) == {}
+    assert "no figures at step 1" in capsys.readouterr().out
+
+
 def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, tmp_path, monkeypatch):
     """A model of two steps does not end by itself, so it is stopped every 240 groups."""
     monkeypatch.setenv("SAYSO_HOME", str(tmp_path / "home"))
@@ -135,17 +141,23 @@ def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, tmp_p
         return found
 
     end_every(240, monkeypatch)
-    train_nar(recipe, report=lambda line: None, hear=hear)
+    judge = judger(recipe, "nar")
+    train_nar(recipe, report=lambda line: None, hear=hear, judge=judge, judge_every=2)
     assert heard and heard[-1]
-    for path in heard[-1].values():
+    judged = sorted(Path(recipe.run, "judged").iterdir())
+    assert judged and {path.name.partition("-step-")[2] for path in judged} == {"00000002.wav"}
+    for path in (*heard[-1].values(), *judged):
         found = detect(path)
         assert found.found.perth.present
         assert found.manifest.state == "valid"  # not asked with its store's root
     with Store.open() as store:  # the user's own: it knows what was said, and nothing can be added
         assert {Path(row.content["path"]) for row in store.entries("released")} >= {
-            path.resolve() for path in heard[-1].values()
+            path.resolve() for path in (*heard[-1].values(), *judged)
         }
         assert {bool(each.revoked) for each in store.voices() if each.voice != "nobody"} == {True}
     events = EventAccumulator(f"{recipe.run}/tensorboard/nar", {"audio": 0})
     events.Reload()
+    [rate] = events.Scalars("WER")
+    assert rate.step == 2 and rate.value > 0.5  # such a model says no words
+    assert -1 <= events.Scalars("SIM")[0].value <= 1
     assert {tag for tag in events.Tags()["audio"]} == {f"sample/{name}" for name in heard[-1]}

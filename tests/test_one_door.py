@@ -61,6 +61,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "finishing.Sent.blocks": "of a stream, which has left",
     "saying.speech_of": "is given a grant",
     "speaking.speak": "asks for each",
+    "listen.say_held_out": "asks for each",
     "studio.Visit.next": "of what was asked for under a grant",
     "studio.Job.said": "of what was asked for under a grant",
     "permission.unpack_prompt": "of what a grant opened",

@@ -436,6 +436,42 @@ def test_the_weights_of_the_best_or_of_the_last_validation_are_exported(export, 
     ]
 
 
+def test_the_weights_judged_best_are_exported_and_a_resumed_run_knows_the_figures(tmp_path):
+    """Until there are figures the validation decides."""
+    tokens = write_tokens(tmp_path / "tokens", rows(40))
+    more: dict[str, Any] = {"ar__train__validate_every": 10, "ar__train__export": "judged"}
+    short, recipe = (
+        small_recipe(tmp_path / "run", tokens, **more, ar__train__steps=steps) for steps in (16, 30)
+    )
+    with pytest.raises(InputError, match="--evaluate-every"):
+        train_ar(recipe, report=lambda line: None)
+    figures = {4: {}, 8: {"WER": 0.5, "SIM": 0.6}, 12: {"WER": 0.5, "SIM": 0.7}}
+    figures |= {
+        16: {"WER": 0.6, "SIM": 0.9},
+        20: {"WER": 0.8},
+        24: {},
+        28: {"WER": 0.5, "SIM": 0.6},
+    }
+    kept: dict[int, dict] = {}
+
+    def judge(step: int, weights: Path) -> dict[str, float]:
+        kept[step] = load_ar(weights).state_dict()
+        return figures.get(step, {})
+
+    how: dict[str, Any] = {"judge": judge, "judge_every": 4, "report": lambda line: None}
+    train_ar(short, **how)
+    assert read_card(tmp_path / "run")["models"]["ar"]["step"] == 12
+    train_ar(recipe, **how)
+    assert read_card(tmp_path / "run")["models"]["ar"]["step"] == 12
+    assert list(kept) == [4, 8, 12, 16, 20, 24, 28, 30]
+    for name, value in load_ar(tmp_path / "run" / "ar").state_dict().items():
+        assert torch.equal(value, kept[12][name])
+        assert name not in kept[16] or value.ndim < 2 or not torch.equal(value, kept[16][name])
+    with (tmp_path / "run" / "logs" / "ar.csv").open() as file:
+        log = {int(row["step"]): (row["WER"], row["SIM"]) for row in csv.DictReader(file)}
+    assert log[8] == ("0.5", "0.6") and log[20] == ("0.8", "") and log[9] == log[24] == ("", "")
+
+
 CODECS = {"codec-mini.yaml", "decoder.yaml"}  # trained in test_neural_codec.py, test_decoder.py
 RECIPES = sorted(
     str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.name not in CODECS

@@ -24,6 +24,7 @@ class Progress:
     minutes: float = 0.0  # of training, over all resumptions
     frames: int = 0  # read so far, padding not included
     best: float | None = None  # lowest validation loss, nats per code
+    judged: list[float] | None = None  # lowest word error rate, and that step's likeness, negated
     skipped: int = 0  # non-finite steps in all
     skipped_in_a_row: int = 0
 

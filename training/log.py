@@ -15,6 +15,7 @@ COLUMNS = (
     *("step", "minutes", "loss", "level", "rate", "gradient_norm", "skipped"),
     *("frames_per_second", "loader_share", "matmul_share"),
     *("validation_loss", "text_gain", "validation_per_codebook"),
+    *("WER", "SIM"),
 )
 
 

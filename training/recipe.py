@@ -136,9 +136,10 @@ class Optimisation:
     """Steps between checkpoints."""
     keep: int = 3
     """Newest checkpoints that are kept."""
-    export: Literal["best", "last"] = "best"
-    """Which weights become the model: of the lowest validation loss, or the newest. A small model
-    on little data reads better still while its validation loss already rises (docs/log.md)."""
+    export: Literal["best", "last", "judged"] = "best"
+    """Which weights become the model: of the lowest validation loss, the newest, or of the lowest
+    word error rate (`--evaluate-every`; of the lowest loss until there is one). A small model on
+    little data reads better still while its validation loss already rises (docs/log.md)."""
     patience: int = 20
     """Non-finite steps in a row, each skipped and counted, before the run stops."""
 

@@ -14,11 +14,9 @@ from lightning.fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sayso.model.checkpoint import save_module
 from sayso.model.corpora import verify
 from sayso.model.errors import InputError, SaysoError
 
-from .card import write_card
 from .checkpoints import (
     Progress,
     collect,
@@ -33,12 +31,12 @@ from .checkpoints import (
 from .clock import Clock
 from .data import Batch, Batches, ahead
 from .distributed import start_fabric
+from .exporting import Judge, ask, export
 from .finetune import Part, begin
 from .log import Log
 from .recipe import Optimisation, Recipe
 from .stopping import Stop
-from .tasks import ARTask, NARTask
-from .tokens import VALIDATION, Tokens, open_tokens
+from .tokens import VALIDATION, open_tokens
 from .validation import validate
 
 Report = Callable[[str], None]
@@ -51,7 +49,12 @@ class DivergedError(SaysoError):
 
 
 def train_ar(
-    recipe: Recipe, resume: bool = True, report: Report = print, hear: Hear | None = None
+    recipe: Recipe,
+    resume: bool = True,
+    report: Report = print,
+    hear: Hear | None = None,
+    judge: Judge | None = None,
+    judge_every: int = 1,
 ) -> Path:
     """Trains the AR model of a recipe and exports its weights to ``RUN/ar``.
 
@@ -60,6 +63,7 @@ def train_ar(
         resume: Continue from the newest checkpoint of the run if there is one.
         report: Takes the lines of the log.
         hear: Called whenever better weights were exported; its samples go to TensorBoard.
+        judge: Called every `judge_every` steps and at the end; its figures go to the log.
 
     Raises:
         InputError: Token files are missing, or the run has checkpoints of another recipe.
@@ -67,17 +71,22 @@ def train_ar(
         CheckpointError: The last checkpoint cannot be written.
         DivergedError: The loss stayed non-finite.
     """
-    return _train(recipe, "ar", recipe.ar.train, resume, report, hear)
+    return _train(recipe, "ar", recipe.ar.train, resume, report, hear, judge, judge_every)
 
 
 def train_nar(
-    recipe: Recipe, resume: bool = True, report: Report = print, hear: Hear | None = None
+    recipe: Recipe,
+    resume: bool = True,
+    report: Report = print,
+    hear: Hear | None = None,
+    judge: Judge | None = None,
+    judge_every: int = 1,
 ) -> Path:
     """Trains the NAR model of a recipe and exports its weights to ``RUN/nar``.
 
     Arguments and errors as :func:`train_ar`.
     """
-    return _train(recipe, "nar", recipe.nar.train, resume, report, hear)
+    return _train(recipe, "nar", recipe.nar.train, resume, report, hear, judge, judge_every)
 
 
 def _train(
@@ -87,9 +96,13 @@ def _train(
     resume: bool,
     report: Report,
     hear: Hear | None,
+    judge: Judge | None,
+    judge_every: int,
 ) -> Path:
     """The loop; see :func:`train_ar`."""
     data = recipe.data
+    if settings.export == "judged" and judge is None:
+        raise InputError("export: judged needs figures: give --evaluate-every N, or export: best")
     tokens = open_tokens([Path(each) for each in data.tokens], data.corpora, data.held_out)
     task = begin(recipe, part, tokens)
     run, config = Path(recipe.run), task.pure.config
@@ -203,20 +216,37 @@ def _train(
             row["level"] = 0 if part == "ar" else taken[0].level
             row.update(rate=optimizer.param_groups[0]["lr"], gradient_norm=norm)
             row["skipped"] = progress.skipped
-            better = False
+            better = fewer = looked = False
             due = over or stopping or progress.step % settings.save_every == 0
             if over or (progress.step % settings.validate_every == 0 and not stopping):
                 row.update(clock.figures())
                 row.update(validate(fabric, model, task, batches, average))
                 report(_line(part, row))
                 better = _better(row.get("validation_loss"), progress.best)
+                looked = True
                 if better:
                     progress.best = row["validation_loss"]
-                if better or (settings.export == "last" and math.isfinite(loss)):
-                    _export(fabric, run, part, recipe, tokens, task, average, row)
-                    if log is not None and hear is not None:
-                        for name, path in hear(progress.step).items():
-                            log.audio(name, path, progress.step)
+            asked = over or (progress.step % judge_every == 0 and not stopping)
+            if judge is not None and asked:
+                found = ask(fabric, task, average, judge, progress.step)
+                row.update(found)
+                if found:
+                    said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+                    report(f"{part} step {progress.step}: {said}")
+                    key = [found["WER"], -found.get("SIM", 0.0)]
+                    fewer = progress.judged is None or key < progress.judged
+                    progress.judged = key if fewer else progress.judged
+            wanted = {
+                "best": better,
+                "last": better or (looked and math.isfinite(loss)),
+                "judged": fewer or (better and progress.judged is None),
+            }
+            if wanted[settings.export]:
+                export(fabric, run, part, recipe, tokens, task, average, row)
+                if log is not None and hear is not None:
+                    for name, path in hear(progress.step).items():
+                        log.audio(name, path, progress.step)
+            if looked or (judge is not None and asked):
                 clock.restart()
             if log is not None:
                 log.write(row)
@@ -263,35 +293,6 @@ def _step(
     norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
     sums = cast(Tensor, fabric.all_reduce(sums, reduce_op="sum"))
     return float(sums[0] / sums[1]), float(full(torch.as_tensor(norm))), bool(sums[2])
-
-
-def _export(
-    fabric: Fabric,
-    run: Path,
-    part: str,
-    recipe: Recipe,
-    tokens: Tokens,
-    task: ARTask | NARTask,
-    average: dict[str, Tensor],
-    row: dict[str, Any],
-) -> None:
-    """Writes the weights (averaged, if they are) and the card."""
-    weights = {n: full(average.get(n, p)) for n, p in task.named_parameters()}
-    if not fabric.is_global_zero:
-        return
-    config = task.model.config
-    plain = type(task.model)(config)  # type: ignore[arg-type]
-    plain.load_state_dict({n.removeprefix("model."): p for n, p in weights.items()})
-    save_module(run / part, plain, config)
-    figures = {key: row[key] for key in ("step", "minutes")}
-    figures |= {key: row.get(key) for key in ("validation_loss", "text_gain")}
-    figures["new_voices"] = tokens.new_voices  # held out: speakers of whom nothing was trained on
-    figures["alignment"] = task.pure is not task.model  # not in VALL-E 2
-    if part == "nar":
-        figures["expected"] = recipe.nar.expected  # how it is asked; not in VALL-E 2
-    figures["validation_per_codebook"] = list(row.get("validation_per_codebook", {}).values())
-    start = recipe.ar.start_from if part == "ar" else recipe.nar.start_from
-    write_card(run, recipe.name, part, tokens, figures, None if start is None else Path(start))
 
 
 def _better(loss: float | None, best: float | None) -> bool:

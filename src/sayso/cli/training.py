@@ -24,6 +24,10 @@ Resume = Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")]
 Listen = Annotated[
     bool, typer.Option("--listen", help="Marked samples of held-out prompts to TensorBoard.")
 ]
+EvaluateEvery = Annotated[
+    int | None,
+    typer.Option(help="Steps between figures (WER, SIM) of 20 held-out sentences, spoken."),
+]
 Changes = Annotated[
     str, typer.Option("--set", help="Other settings for this run: '{ar.train.steps: 1000}'.")
 ]
@@ -209,13 +213,16 @@ def train_text(
     say(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
 
 
-def _read(recipe: Path, changes: str, listen: bool):
-    """A recipe with its changes, and what makes samples while it trains, if asked for."""
-    from sayso.listen import listener
+def _read(recipe: Path, changes: str, listen: bool, every: int | None, part: str):
+    """A recipe with its changes, and what speaks while it trains, if asked for."""
+    from sayso.listen import judger, listener
     from sayso.training.recipe import parse_overrides, read_recipe
 
+    if every is not None and every < 1:
+        raise InputError(f"--evaluate-every {every}: give at least 1 step")
     settings = read_recipe(recipe, parse_overrides(changes))
-    return settings, listener(settings) if listen else None
+    judge = judger(settings, part) if every is not None else None
+    return settings, listener(settings) if listen else None, judge
 
 
 @train.command("ar")
@@ -223,13 +230,14 @@ def train_ar(
     recipe: RecipeFile,
     resume: Resume = True,
     listen: Listen = False,
+    evaluate_every: EvaluateEvery = None,
     changes: Changes = "{}",
 ) -> None:
     """Train the AR model of a recipe."""
     from sayso.training.train import train_ar
 
-    settings, hear = _read(recipe, changes, listen)
-    train_ar(settings, resume, hear=hear)
+    settings, hear, judge = _read(recipe, changes, listen, evaluate_every, "ar")
+    train_ar(settings, resume, hear=hear, judge=judge, judge_every=evaluate_every or 1)
 
 
 @train.command("nar")
@@ -237,13 +245,14 @@ def train_nar(
     recipe: RecipeFile,
     resume: Resume = True,
     listen: Listen = False,
+    evaluate_every: EvaluateEvery = None,
     changes: Changes = "{}",
 ) -> None:
     """Train the NAR model of a recipe."""
     from sayso.training.train import train_nar
 
-    settings, hear = _read(recipe, changes, listen)
-    train_nar(settings, resume, hear=hear)
+    settings, hear, judge = _read(recipe, changes, listen, evaluate_every, "nar")
+    train_nar(settings, resume, hear=hear, judge=judge, judge_every=evaluate_every or 1)
 
 
 @train.command("doctor")

@@ -99,6 +99,9 @@ def plots(part: str, rows: list[Row]) -> str:
     if len(trained) > 1:
         parts.append(curve("Training loss by codebook", _named(trained), "nats per code"))
         parts.append(curve("Validation loss by codebook", _named(validated), "nats per code"))
+    errors, likeness = points(rows, "WER"), points(rows, "SIM")
+    parts.append(curve("Word error rate", {"WER": errors}, "of held-out sentences", zero=True))
+    parts.append(curve("Similarity", {"SIM": likeness}, "to the prompt through the codec"))
     gain, rate = points(rows, "text_gain"), points(rows, "rate")
     parts.append(curve("Text gain", {"text gain": gain}, "nats per code", zero=True))
     parts.append(curve("Learning rate", {"rate": rate}, "", zero=True))

@@ -39,7 +39,7 @@ from sayso.model.valle2 import ABLATIONS
 from .metrics import Panel, Prompt, Sample, Values
 from .protocols import Trial, check_files, list_hash, to_tsv
 from .sound import Audio
-from .speaking import Asked, Row, Said, speak
+from .speaking import Asked, Row, Said, folder_of, speak
 from .summary import eq23, mark_nearest, oracle, summarise
 from .voices import Voices, read_prompt, split_at, through, wave_of
 
@@ -159,8 +159,8 @@ class Run:
                 except InputError as error:
                     write_json(self._place(trial), {"rows": {}, "time": {}, "left out": str(error)})
                     yield f"{trial.id}: {error}"
-            how = self.out, self.plan.purpose, self.plan.seed
-            said = [speak(asked, row, *how) for row in self.rows]
+            how = self.plan.purpose, self.plan.seed
+            said = [speak(asked, r, folder_of(self.out, r.name), *how) for r in self.rows]
             for index, each in enumerate(asked):
                 own = {row.name: of[index] for row, of in zip(self.rows, said, strict=True)}
                 done = self._judged(each, own)

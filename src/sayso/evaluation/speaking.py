@@ -56,8 +56,8 @@ class Said(NamedTuple):
     """Seconds of work: an equal part of what all that were spoken together took."""
 
 
-def speak(asked: Sequence[Asked], row: Row, out: Path, purpose: str, seed: int) -> list[Said]:
-    """Let a row say these trials, each as often as the row has takes, into OUT/speech.
+def speak(asked: Sequence[Asked], row: Row, folder: Path, purpose: str, seed: int) -> list[Said]:
+    """Let a row say these trials, each as often as the row has takes, into a folder.
 
     What is said hangs on trial, take and seed, not on who is asked beside it, but for how sums of
     another batch are rounded (see `engine`).
@@ -66,11 +66,11 @@ def speak(asked: Sequence[Asked], row: Row, out: Path, purpose: str, seed: int) 
         RefusedError: A receipt does not allow it.
     """
     speaker = row.voices.speaker
-    said_in(out, row.name, "").parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
 
     def say(wish: tuple[Asked, str, int]) -> Path | str:
         each, voice, take = wish
-        path, own = said_in(out, row.name, each.trial.id, take), seed + take * SEEDS_APART
+        path, own = folder / _name(each.trial.id, take), seed + take * SEEDS_APART
         how = {"purpose": purpose, "seed": own, "sampling": row.sampling}
         with Store.open(speaker.store.home) as store:  # each thread has its own
             try:
@@ -94,7 +94,15 @@ def speak(asked: Sequence[Asked], row: Row, out: Path, purpose: str, seed: int) 
     return [Said(own, coded, cost) for own, (_, coded) in zip(takes, voices, strict=True)]
 
 
-def said_in(out: Path, row: str, id: str, take: int = 0) -> Path:
-    """Where a run in OUT keeps what a row said of a trial."""
-    folder = out / "speech" / re.sub(r"[^\w.-]+", "-", row)
-    return folder / (f"{id}-take-{take}.wav" if take else f"{id}.wav")
+def folder_of(out: Path, row: str) -> Path:
+    """Where a run in OUT keeps what a row said."""
+    return out / "speech" / re.sub(r"[^\w.-]+", "-", row)
+
+
+def said_in(out: Path, row: str, id: str) -> Path:
+    """Where a run in OUT keeps the first take of a trial."""
+    return folder_of(out, row) / _name(id, 0)
+
+
+def _name(id: str, take: int) -> str:
+    return f"{id}-take-{take}.wav" if take else f"{id}.wav"

@@ -6,7 +6,7 @@ is withdrawn when it is said.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,13 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sayso.inference.consent.other_voices import issue_corpus_voice
-from sayso.inference.nobody import INVENTED, NOBODY, own_nobody
+from sayso.inference.nobody import INVENTED, NOBODY
 from sayso.inference.recognisers import RATE
-from sayso.inference.saying import limit_seconds
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio, read_samples, resample
 from sayso.model.codecs.base import Codec
-from sayso.model.errors import InputError, UnfinishedError
+from sayso.model.errors import InputError
 from sayso.model.files import unique
 from sayso.model.text.forced_alignment import Aligner
 from sayso.model.text.normalization import normalise
@@ -56,9 +55,6 @@ class Voices:
         None where that may not be heard: of an enrolled person.
         """
         if prompt is None:
-            if trial.speaker == NOBODY:  # made up now, not by each of many who ask at once
-                with suppress(UnfinishedError):
-                    own_nobody(self.speaker.gate, self.speaker.bundle, limit_seconds(INVENTED))
             yield trial.speaker, self._nobodys() if trial.speaker == NOBODY else None
             return
         codes, heard = self._codes(trial.prompt, prompt.text, trial.seconds)
@@ -84,16 +80,20 @@ class Voices:
         audio = read_audio(self.root / path, codec.sample_rate)
         if seconds:
             audio = audio[:, : int(seconds * codec.sample_rate)]
-        codes = codec.encode(audio)
-        heard = codec.decode(codes)[0].numpy()
-        return codes[0], Prompt(resample(heard, codec.sample_rate, RATE), text)
+        codes = codec.encode(audio)[0]
+        return codes, coded_prompt(codec, codes, text)
 
     def _read_nobodys(self) -> Prompt | None:
         if not self._shipped.is_file():
             return None
-        codec = self.speaker.bundle.codec
-        heard = codec.decode(load_file(self._shipped)["codes"].long()[None])[0].numpy()
-        return Prompt(resample(heard, codec.sample_rate, RATE), INVENTED)
+        codes = load_file(self._shipped)["codes"].long()
+        return coded_prompt(self.speaker.bundle.codec, codes, INVENTED)
+
+
+def coded_prompt(codec: Codec, codes: Tensor, text: str) -> Prompt:
+    """What is heard of a prompt's codes (K, T)."""
+    heard = codec.decode(codes[None])[0].numpy()
+    return Prompt(resample(heard, codec.sample_rate, RATE), text)
 
 
 def read_prompt(path: Path, text: str, seconds: float) -> Prompt:
