@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from sayso.model.bundle import Bundle
-from sayso.model.codecs.base import Said
+from sayso.model.codecs.base import NOTHING, Said
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.engine import ROWS, Engine, Request, Speech
 
@@ -80,10 +81,12 @@ class Job:
         """What the codec is to make a sound of; only once the speech is there."""
         assert self.speech is not None
         codes, _, where = self.speech
-        stressed = None
-        if self.stressed is not None and where is not None:
-            stressed = self.stressed[where.cpu()]
-        return Said(codes, self.prompt, self.alteration, stressed)
+        stressed = symbols = None
+        if where is not None:
+            where = where.cpu()
+            symbols = torch.tensor([NOTHING, *self.request.text])[where]
+            stressed = None if self.stressed is None else self.stressed[where]
+        return Said(codes, self.prompt, self.alteration, stressed, symbols)
 
 
 class Shift(Generic[T]):

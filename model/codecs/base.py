@@ -18,6 +18,9 @@ from ..checkpoint import load_module, save_module
 from ..errors import InputError
 from .voice_edit import Alteration
 
+NOTHING = -1
+"""In the place of a text id: it is not known what a frame says."""
+
 
 class Said(NamedTuple):
     """What the model said to a prompt: the arguments of `Codec.speak`."""
@@ -26,6 +29,7 @@ class Said(NamedTuple):
     prompt: Tensor
     edit: Alteration | None = None
     stressed: Tensor | None = None
+    symbols: Tensor | None = None
 
 
 class Codec(nn.Module):
@@ -97,6 +101,7 @@ class Codec(nn.Module):
         prompt: Tensor,
         edit: Alteration | None = None,
         stressed: Tensor | None = None,
+        symbols: Tensor | None = None,
     ) -> Tensor:
         """What the model said to a prompt, heard in the prompt's voice.
 
@@ -104,6 +109,8 @@ class Codec(nn.Module):
             codes: (K, T), the model's.
             prompt: (K', T'), the codes that were read; T' of 0 is nobody in particular.
             stressed: (T,) bool, which frames are of emphasised words.
+            symbols: (T,) int64, the text id that each frame says, NOTHING where it is not known; a
+                codec that does not ask for it sounds the same without.
 
         Returns:
             Audio (samples,) float32.

@@ -1,8 +1,9 @@
 """A decoder that is learnt: what the codes say, 50 times a second, in FARGAN's terms, 100 times.
 
-Codes keep the outline of speech; a vocoder needs the detail. Convolutions after ConvNeXt (Liu et
-al., arXiv:2201.03545), as Vocos has them (arXiv:2306.00814), fitted with an adversary by
-`training.fitting.decoder`. F features of a frame of codes, T such frames, D width.
+Codes keep the outline of speech; a vocoder needs the detail. Where the model knows which phoneme
+each frame says, the decoder may be told, too: outlines of two may be too alike. Convolutions after
+ConvNeXt (Liu et al., arXiv:2201.03545), as Vocos has them (arXiv:2306.00814), fitted with an
+adversary by `training.fitting.decoder`. F features of a frame of codes, T such frames, D width.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import soxr
 import torch
 from torch import Tensor, nn
 
-from .base import Stored, fingerprint
+from .base import NOTHING, Stored, fingerprint
 from .fargan import FEATURES, HOP, SAMPLE_RATE, FarganVocoder
 from .fargan_weights import SHA256
 
@@ -35,9 +36,12 @@ class DecoderConfig:
     blocks: int = 6
     kernel: int = 7
     """Frames that one block looks at; odd."""
+    symbols: int | None = None
+    """Text ids there are, where it is told which of them each frame says; None where it is not."""
 
     def __post_init__(self):
-        if min(self.features, self.width, self.blocks, self.kernel) < 1 or self.kernel % 2 == 0:
+        sizes = self.features, self.width, self.blocks, self.kernel, self.symbols or 1
+        if min(sizes) < 1 or self.kernel % 2 == 0:
             raise ValueError(f"sizes must be at least 1 and the kernel odd: {self}")
 
 
@@ -81,6 +85,10 @@ class Decoder(Stored):
         self.blocks = nn.ModuleList(
             ConvNextBlock(D, config.kernel, scale) for _ in range(config.blocks)
         )
+        self.symbol: nn.Embedding | None = None
+        if config.symbols is not None:
+            self.symbol = nn.Embedding(config.symbols + 1, D)  # the first for NOTHING
+            nn.init.normal_(self.symbol.weight, std=0.05)
         self.norm = nn.LayerNorm(D)
         self.last = nn.Linear(D, PER_FRAME * FEATURES)
         self.vocoder = FarganVocoder()
@@ -88,12 +96,17 @@ class Decoder(Stored):
     @property
     def identity(self) -> str:
         """sha256 (hex) over config, every tensor and the vocoder's weights."""
-        return fingerprint(dataclasses.asdict(self.config) | {"vocoder": SHA256}, self)
+        config = dataclasses.asdict(self.config) | {"vocoder": SHA256}
+        return fingerprint({k: v for k, v in config.items() if v is not None}, self)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, T, F) to (B, 2 T, 20)."""
+    def forward(self, features: Tensor, symbols: Tensor | None = None) -> Tensor:
+        """(B, T, F), and the text ids (B, T) that they say or NOTHING, to (B, 2 T, 20)."""
         x = self.scaled_input(features)
         x = self.first_norm(self.first(x.transpose(1, 2)).transpose(1, 2))
+        if self.symbol is not None:
+            if symbols is None:
+                symbols = torch.full(x.shape[:2], NOTHING, device=x.device)
+            x = x + self.symbol(symbols - NOTHING)
         for block in self.blocks:
             x = block(x)
         y = self.last(self.norm(x)).unflatten(2, (PER_FRAME, FEATURES)).flatten(1, 2)
@@ -108,17 +121,29 @@ class Decoder(Stored):
         return (features - self.mean_out) / self.std_out
 
     @torch.inference_mode()
-    def speak(self, utterances: Sequence[Tensor], sample_rate: int) -> list[Tensor]:
+    def speak(
+        self,
+        utterances: Sequence[Tensor],
+        sample_rate: int,
+        symbols: Sequence[Tensor | None] | None = None,
+    ) -> list[Tensor]:
         """Features (T, F) of each utterance -> its audio (samples,) in [-1, 1], 20 ms for a frame.
 
         FARGAN makes all of them in one batch, in which the last frame of a shorter one goes on, as
         it does at the end of one alone. What is heard of one hangs on the others by no more than
         the order of floating-point sums.
 
+        Args:
+            symbols: (T,) int64 text ids of each, NOTHING where it is not known what a frame says.
+
         Raises:
             InputError: A feature is not finite.
         """
-        told = [self(rows[None].to(self.mean_in))[0] for rows in utterances]
+        here = self.mean_in.device
+        told = [
+            self(rows[None].to(self.mean_in), None if ids is None else ids[None].to(here))[0]
+            for rows, ids in zip(utterances, symbols or [None] * len(utterances), strict=True)
+        ]
         most = max(map(len, told))
         whole = torch.stack([torch.cat([t, t[-1:].expand(most - len(t), -1)]) for t in told])
         made = []

@@ -151,7 +151,9 @@ class SpeechModel(Stored):
             own = own + self._classes(own, kind) @ (new.shift - old.shift)[kind]
             envelope[frames] = own * new.spread[kind] + new.level[kind]
         log_f0 = (bridge(features.f0) - old.pitch[0]) / old.pitch[1] * new.pitch[1] + new.pitch[0]
-        return Features(envelope, np.where(voiced, np.exp(log_f0), 0.0), features.aperiodicity)
+        return Features(
+            envelope, np.where(voiced, np.exp(log_f0), 0.0), features.aperiodicity, features.symbols
+        )
 
     def _classes(self, own: np.ndarray, kind: int) -> np.ndarray:
         """How likely each of the frames (N, E), in spreads, is of each class: (N, C)."""

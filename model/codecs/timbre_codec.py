@@ -119,9 +119,10 @@ class TimbreCodec(Codec):
         prompt: Tensor,
         edit: Alteration | None = None,
         stressed: Tensor | None = None,
+        symbols: Tensor | None = None,
     ) -> Tensor:
         """The model's codes (K, T) in a prompt's timbre: audio (samples,); raises InputError."""
-        return self.speak_all([Said(codes, prompt, edit, stressed)])[0]
+        return self.speak_all([Said(codes, prompt, edit, stressed, symbols)])[0]
 
     def speak_all(self, said: Sequence[Said]) -> list[Tensor]:
         """As of `Codec`: the decoder makes all of them in one batch; raises InputError."""
@@ -134,7 +135,8 @@ class TimbreCodec(Codec):
             if one.edit is not None and not one.edit.neutral:
                 told[place] = alter(told[place], self.prompts.config, one.edit)
         rows = [torch.from_numpy(to_rows(each)) for each in told]
-        made = self.decoder.speak(rows, self.sample_rate)
+        symbols = [None if e.symbols is None else torch.from_numpy(e.symbols) for e in told]
+        made = self.decoder.speak(rows, self.sample_rate, symbols)
         own = map(loudness, made[len(said) :])
         return [
             self._as_loud(audio, one.prompt, None if one.stressed is None else next(own))
@@ -144,6 +146,8 @@ class TimbreCodec(Codec):
     def _told(self, one: Said) -> Features:
         """What was said, in the prompt's timbre, with its emphasis."""
         said = self.voiced(one.codes, one.prompt)
+        if one.symbols is not None:
+            said = said._replace(symbols=one.symbols.cpu().numpy())
         if one.stressed is None:
             return said
         return emphasise(said, one.stressed.numpy(), self.prompts.config)

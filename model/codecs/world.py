@@ -91,11 +91,14 @@ class Features(NamedTuple):
     """(T,) Hz, 0 where unvoiced."""
     aperiodicity: np.ndarray
     """(T, bands) dB, 0 where all noise."""
+    symbols: np.ndarray | None = None
+    """(T,) int64, the text id that a frame says, -1 where none is known, if a model spoke."""
 
 
 def concatenate(utterances: Iterable[Features]) -> Features:
     """Utterances, of which there must be one, one after the other."""
-    return Features(*map(np.concatenate, zip(*utterances, strict=True)))
+    rows = zip(*(features[:3] for features in utterances), strict=True)
+    return Features(*map(np.concatenate, rows))
 
 
 def analyse(audio: np.ndarray, config: WorldConfig) -> Features:
@@ -174,11 +177,11 @@ def from_rows(rows: np.ndarray, config: WorldConfig) -> Features:
 
 def alter(features: Features, config: WorldConfig, by: Alteration) -> Features:
     """The same words, otherwise said: T frames become round(T / speed)."""
-    envelope, f0, aperiodicity = features
+    envelope, f0, aperiodicity, symbols = features
     if by.formant != 1.0:
         envelope = warp(envelope, config, by.formant)
     f0 = np.where(f0 > 0, (f0 * 2 ** (by.pitch / 12)).clip(LOWEST_F0, HIGHEST_F0), 0.0)
-    altered = Features(envelope, f0, aperiodicity)
+    altered = Features(envelope, f0, aperiodicity, symbols)
     if by.speed != 1.0:
         altered = _at(altered, np.arange(max(1, round(len(f0) / by.speed))) * by.speed)
     return altered
@@ -196,6 +199,7 @@ def emphasise(features: Features, stressed: np.ndarray, config: WorldConfig) -> 
         features.envelope + share[:, None] * (high - low),
         np.where(f0 > 0, f0.clip(LOWEST_F0, HIGHEST_F0), 0.0),
         features.aperiodicity,
+        features.symbols,
     )
     length = np.where(stressed, STRESS_LENGTH, 1.0)
     begins = np.cumsum(length) - length
@@ -210,6 +214,7 @@ def _at(features: Features, position: np.ndarray) -> Features:
         interpolate(features.envelope, position),
         np.where(features.f0[nearest] > 0, f0, 0.0),
         interpolate(features.aperiodicity, position),
+        None if features.symbols is None else features.symbols[nearest],
     )
 
 
@@ -272,12 +277,13 @@ class WorldCodec(ResidualQuantizer):
         prompt: Tensor,
         edit: Alteration | None = None,
         stressed: Tensor | None = None,
+        symbols: Tensor | None = None,
     ) -> Tensor:
-        """As of `Codec`: the prompt is not needed; raises InputError."""
-        said = self.features(codes)
+        """As of `Codec`: neither prompt nor symbols are needed; raises InputError."""
+        features = self.features(codes)
         if stressed is not None:
-            said = emphasise(said, stressed.numpy(), self.config)
-        return self.render(said, edit)
+            features = emphasise(features, stressed.numpy(), self.config)
+        return self.render(features, edit)
 
     def render(self, features: Features, edit: Alteration | None = None) -> Tensor:
         """Features, edited -> audio (samples,) float32."""
