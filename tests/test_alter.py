@@ -93,7 +93,7 @@ def test_speed_divides_the_length(speed, frames):
     after = alter(vowel(frames=frames), CONFIG, Alteration(speed=speed))
     assert len(after.f0) == max(1, round(frames / speed))
     assert len(after.envelope) == len(after.aperiodicity) == len(after.f0)
-    assert all(np.isfinite(part).all() for part in after)
+    assert all(np.isfinite(part).all() for part in after[:3])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The learnt decoder: shapes, its place in a codec and on a card, and how it is fitted."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -15,18 +16,14 @@ from sayso.model.codecs.base import Said
 from sayso.model.codecs.decoder import HIGHEST, Decoder, DecoderConfig, as_loud, loudness
 from sayso.model.codecs.timbre_codec import TimbreCodec
 from sayso.model.codecs.voice_edit import Alteration
-from sayso.model.codecs.world import to_rows
+from sayso.model.codecs.world import Features, WorldConfig, alter, emphasise, to_rows
 from sayso.model.errors import CheckpointError, CorpusError, InputError
-from sayso.training.fitting.decoder import (
-    DecoderRecipe,
-    Run,
-    batch,
-    fit_decoder,
-    read_decoder_recipe,
-    set_scales,
-)
-from sayso.training.fitting.decoder import Discriminator as Judge
+from sayso.training.fitting.decoder import fit_decoder
 from sayso.training.fitting.decoder_examples import Example, gather, in_turn, read_example
+from sayso.training.fitting.decoder_recipe import DecoderRecipe, read_decoder_recipe
+from sayso.training.fitting.decoder_run import Discriminator as Judge
+from sayso.training.fitting.decoder_run import Run, batch, joined, set_scales
+from sayso.training.fitting.listener import fit_listener
 from sayso.training.held_out import HeldOut
 from sayso.training.readers import Utterance
 from sayso.training.recordings import Recording
@@ -34,7 +31,16 @@ from speech import KATHLEEN, READERS
 from training_fixtures import CONFIGS
 
 SMALL = DecoderConfig(width=8, blocks=2, kernel=3)
-QUICK = DecoderRecipe(SMALL, 4, batch=2, frames=20, adversarial_from=3, channels=4)
+QUICK = DecoderRecipe(
+    *(SMALL, 4),
+    batch=2,
+    frames=20,
+    adversarial_from=3,
+    channels=4,
+    listener_steps=3,
+    clear_steps=2,
+    joined_steps=2,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +53,11 @@ def made_up(count: int = 8, frames: int = 50) -> list[Example]:
     random = torch.Generator().manual_seed(0)
     way = torch.randn(37, 20, generator=random) / 6
     said = [torch.randn(frames, 37, generator=random).cumsum(0) / 3 for _ in range(count)]
-    return [Example([x, x + 0.1], (x @ way).repeat_interleave(2, 0)) for x in said]
+    ids = [torch.randint(-1, 5, (frames,), generator=random) for _ in range(count)]
+    return [
+        Example([x, x + 0.1, x + 0.2], (x @ way).repeat_interleave(2, 0), symbols)
+        for x, symbols in zip(said, ids, strict=True)
+    ]
 
 
 def test_two_frames_of_20_for_each_of_37():
@@ -93,6 +103,34 @@ def test_it_survives_saving_and_says_who_it_is(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="does not fit"):
         Decoder.load(tmp_path)
+
+
+def test_what_it_is_told_is_heard_where_it_is_said():
+    decoder = Decoder(dataclasses.replace(SMALL, symbols=5)).eval()
+    features = torch.randn(1, 40, 37)
+    said = torch.randint(5, (1, 40))
+    other = said.clone()
+    other[:, 20] = (other[:, 20] + 1) % 5
+    differ = (decoder(features, said) != decoder(features, other)).any(2)[0].nonzero()[:, 0] // 2
+    assert differ.min() == 20 - 2 and differ.max() == 20 + 2  # behind the first convolution
+    untold = decoder(features, torch.full((1, 40), -1))
+    assert torch.equal(decoder(features), untold) and not torch.equal(
+        decoder(features, said), untold
+    )
+    plain = Decoder(SMALL)
+    assert torch.equal(plain(features, said), plain(features))
+    assert decoder.identity != plain.identity
+
+
+def test_what_is_said_keeps_its_place_when_speech_is_slowed_or_emphasised():
+    said = np.repeat(np.arange(4), 10)
+    features = Features(np.zeros((40, 32)), np.full(40, 100.0), np.zeros((40, 3)), said)
+    config = WorldConfig()
+    slower = alter(features, config, Alteration(speed=0.5)).symbols
+    assert slower is not None and (abs(np.bincount(slower) - 20) <= 1).all()
+    longer = emphasise(features, said == 2, config).symbols
+    assert longer is not None and len(longer) > 40
+    assert list(np.unique(longer)) == [0, 1, 2, 3] and np.argmax(np.bincount(longer)) == 2
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +223,7 @@ def test_it_learns_what_is_said_and_the_adversary_learns_to_tell():
         assert rows.mean(0).abs().max() < 1e-3 and (rows.std(0) - 1).abs().max() < 0.05
     run = Run(recipe, decoder, Judge(37, 4))
     before = run.validate(examples)
-    figures = [run.step(*batch(examples, recipe, n), n) for n in range(recipe.steps)]
+    figures = [run.step(*batch(examples, recipe, n), n, recipe.steps) for n in range(recipe.steps)]
     assert run.validate(examples) < 0.5 * before
     assert "discriminator" not in figures[99] and "discriminator" in figures[100]
     assert figures[-1]["discriminator"] < figures[100]["discriminator"]
@@ -194,17 +232,50 @@ def test_it_learns_what_is_said_and_the_adversary_learns_to_tell():
 def test_pieces_are_of_one_place_in_both():
     examples = made_up(3, 30)
     recipe = dataclasses.replace(QUICK, frames=40, batch=5)  # longer than they are: they go round
-    said, recorded = batch(examples, recipe, 7)
+    said, symbols, recorded = batch(examples, recipe, 7)
     assert said.shape == (5, 40, 37) and recorded.shape == (5, 80, 20)
     assert torch.equal(said[:, 30:], said[:, :10])
-    whole = [(rows, each.recorded) for each in examples for rows in each.said]
-    for x, y in zip(said, recorded, strict=True):
+    whole = [(rows, each) for each in examples for rows in each.said]
+    for x, ids, y in zip(said, symbols, recorded, strict=True):
         at = [(r, t, int(n)) for r, t in whole for n in (r == x[0]).all(1).nonzero()[:, 0]]
-        ((rows, target, place),) = at
+        ((rows, each, place),) = at
+        assert each.symbols is not None
         assert torch.equal(x[:30], rows.roll(-place, 0))
-        assert torch.equal(y[:60], target.roll(-2 * place, 0))
+        assert torch.equal(y[:60], each.recorded.roll(-2 * place, 0))
+        assert (ids == -1).all() or torch.equal(ids[:30], each.symbols.roll(-place, 0))
+    never = dataclasses.replace(recipe, untold=1.0)
+    assert (batch(examples, never, 7)[1] == -1).all()
     again = batch(examples, recipe, 7)
     assert torch.equal(said, again[0]) and not torch.equal(said, batch(examples, recipe, 8)[0])
+
+
+def test_a_listener_makes_it_clear_and_the_mean_of_two_is_learnt():
+    torch.manual_seed(0)
+    examples = made_up(4, 60)
+    for each in examples:  # what is said is in what was recorded, and not in the features
+        assert each.symbols is not None
+        each.recorded[:, 3] = each.symbols.repeat_interleave(2) * 2.0
+    listener = fit_listener(examples, [], 5, 150, 0, lambda line: None)
+    symbols = examples[0].symbols
+    assert symbols is not None
+    exact = listener.unclear(examples[0].recorded[None], symbols[None])
+    assert exact < listener.unclear(examples[0].recorded[None].flip(1), symbols[None])
+    steps = 120
+    recipe = dataclasses.replace(
+        QUICK, steps=steps, rate=5e-3, ema=0.9, clear_weight=1.0, joined_steps=steps, untold=0.0
+    )
+    natural = Decoder(dataclasses.replace(SMALL, symbols=5))
+    set_scales(natural, examples)
+    run = Run(recipe, copy.deepcopy(natural), Judge(37, 4), listener)
+    told = [run.step(*batch(examples, recipe, n), n, steps)["unclear"] for n in range(steps)]
+    assert np.mean(told[-20:]) < np.mean(told[:20]) - 0.2
+    clear = run.averaged()
+    mean = joined(recipe, natural, clear, examples, lambda line: None)
+    said = examples[0].said[0][None]
+    with torch.no_grad():
+        a, b, made = (each(said, symbols[None]) for each in (natural, clear, mean))
+    aim = torch.lerp(a, b, recipe.clear_share)
+    assert (made - aim).abs().mean() < 0.5 * min(float((x - aim).abs().mean()) for x in (a, b))
 
 
 def test_every_speaker_has_a_turn():
@@ -235,11 +306,15 @@ def test_examples_are_what_codes_say_and_what_was_recorded(fitted: Path, bundled
         frames = len(each.said[0])
         assert all(said.shape == (frames, 37) for said in each.said)
         assert each.recorded.shape == (2 * frames, 20)
-    assert sum(len(each.said) == 2 for each in examples) >= 4  # with the NAR's
-    for each in [each for each in examples if len(each.said) == 2]:
-        own, said = each.said
-        assert not torch.equal(own, said)  # but the same words at the same time
-        assert np.corrcoef(own[:, 0], said[:, 0])[0, 1] > 0.8
+    assert sum(len(each.said) == 3 for each in examples) >= 4  # with NAR's, and AR's and NAR's
+    for each in [each for each in examples if len(each.said) == 3]:
+        own, by_nar, by_both = each.said
+        assert not torch.equal(own, by_nar)  # but the same words at the same time
+        assert not torch.equal(by_nar, by_both)
+        assert np.corrcoef(own[:, 0], by_nar[:, 0])[0, 1] > 0.8
+        assert np.corrcoef(own[:, 0], by_both[:, 0])[0, 1] > 0.6
+        assert each.symbols is not None and len(each.symbols) == len(own)
+        assert -1 <= each.symbols.min() and len(each.symbols.unique()) > 8
     loud = [np.corrcoef(each.said[0][:, 0], each.recorded[::2, 0])[0, 1] for each in examples]
     assert np.median(loud) > 0.7  # both follow loudness
 
@@ -253,6 +328,7 @@ def test_it_says_what_it_was_fitted_on_and_goes_on_where_it_was(fitted: Path, tm
     killed = tmp_path / "killed"
     shutil.copytree(fitted, killed)
     (killed / "checkpoints" / "step-00000008.safetensors").unlink()
+    (killed / "checkpoints" / "clear" / "step-00000002.safetensors").unlink()
     (killed / "model.safetensors").unlink()
     said: list[str] = []
     made = fit_decoder(recipe, BUNDLED, roots, killed, RULE, said.append)
@@ -273,7 +349,7 @@ def test_what_cannot_be_fitted_is_refused(tmp_path: Path):
         gather(tmp_path, {"kathleen": KATHLEEN}, tmp_path / "e", RULE, 1)
     broken = [Example([each.said[0] * math.nan], each.recorded) for each in made_up(2)]
     run = Run(QUICK, Decoder(SMALL), Judge(37, 4))
-    assert math.isnan(run.step(*batch(broken, QUICK, 0), 0)["distance"])
+    assert math.isnan(run.step(*batch(broken, QUICK, 0), 0, 4)["distance"])
 
 
 def test_the_recipe_says_what_the_defaults_are(tmp_path: Path):

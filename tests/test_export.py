@@ -68,7 +68,8 @@ def recipe(tmp_path_factory) -> Recipe:
         (folder / f"{clip.id}.normalized.txt").write_text(clip.text[:60] + "\n")
     config = WorldConfig(codebooks=2, codebook_size=64)
     heard = [
-        read_speech(u.path, config.sample_rate, Filters()) for u in read_corpus("libritts", root)
+        read_speech(u.recording, config.sample_rate, Filters())
+        for u in read_corpus("libritts", root)
     ]
     codec = fit_world([analyse(each[0].numpy(), config) for each in heard[:3]], config, 1)
     run = base / "run"

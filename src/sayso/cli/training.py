@@ -187,7 +187,8 @@ def train_decoder(
     held_out_speakers: HeldOutSpeakers = None,
 ) -> None:
     """Learn to make sound of a model's codes (FARGAN), for a model that has a timbre."""
-    from sayso.training.fitting.decoder import fit_decoder, read_decoder_recipe
+    from sayso.training.fitting.decoder import fit_decoder
+    from sayso.training.fitting.decoder_recipe import read_decoder_recipe
 
     roots = parse_roots(root)
     rule = parse_rule(roots, held_out or [], held_out_speakers or [])
