@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -182,10 +183,23 @@ def test_nobody_is_registered_once_by_two_first_callers(model, tmp_path, monkeyp
         assert len(store.entries("enrolled", voice=name)) == 1
 
 
-def test_the_model_speaks_in_the_voice_of_a_held_out_reader(recipe, monkeypatch):
+def test_the_model_speaks_in_the_voice_of_a_held_out_reader(recipe, monkeypatch, tmp_path):
     """A model of four steps ends anywhere, so it is stopped every 200 groups."""
     end_every(200, monkeypatch)
+    with pytest.raises(InputError, match="recordings are listed"):  # nobody listed these
+        listen(recipe, 4)
+    rows = [
+        row
+        for folder in recipe.data.tokens
+        for shard in Path(folder).glob("*.parquet")
+        for row in pq.read_table(shard).to_pylist()
+    ]
+    listed = tmp_path / "libritts.sha256"
+    listed.write_text("".join(f"{row['sha256']}  {row['id']}\n" for row in rows))
+    monkeypatch.setattr(corpora, "RECORDINGS", tmp_path)
+    corpora.recordings.cache_clear()
     made = listen(recipe, 4)
+    corpora.recordings.cache_clear()
     assert made and all(path.is_file() for path in made.values())
 
 
