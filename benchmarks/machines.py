@@ -35,6 +35,7 @@ from sayso.inference.synthesizer import Synthesizer
 from sayso.model.printable import printable
 
 SAID = "He said so."
+LOG = "step,minutes,loss,level,rate,gradient_norm,skipped\n1,0.1,2.5,0,0.001,1.5,0\n"
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
 
@@ -50,7 +51,7 @@ def verbs(place: Place) -> dict[str, list[str]]:
     """Name to arguments; each verb that is quick, with the output names that people choose."""
     speak = ["speak", "--voice", "nobody", "--text", SAID, "--seed", "1", "--out"]
     asked = ["--controller", "Lab", "--purpose", "research"]
-    out, given = place.out, place.given
+    out, given, pem = place.out, place.given, str(place.given / "pem")
     return {
         "voices": ["voices"],
         "speak": [*speak, str(out / "a.wav")],
@@ -66,13 +67,7 @@ def verbs(place: Place) -> dict[str, list[str]]:
         "enrol start": ["enrol", "start", "--speaker", "Zoë Müller", *asked],
         "enrol finish": ["enrol", "finish", "--session", "s-0", "--consent", str(given / "key")],
         "receipt export": ["receipt", "export", "nobody", str(out / "receipt")],
-        "receipt verify": [
-            "receipt",
-            "verify",
-            str(given / "receipt"),
-            "--key",
-            str(given / "pem"),
-        ],
+        "receipt verify": ["receipt", "verify", str(given / "receipt"), "--key", pem],
         "receipt key": ["receipt", "key"],
         "ledger verify": ["ledger", "verify"],
         "ledger head": ["ledger", "head"],
@@ -83,7 +78,7 @@ def verbs(place: Place) -> dict[str, list[str]]:
         "corpora list": ["corpora", "list"],
         "train text": ["train", "text", "--out", str(out / "text")],
         "train codec": ["train", "codec", "--root", "kathleen=.", "--out", str(out / "codec")],
-        "train report": ["train", "report", str(given)],
+        "train report": ["train", "report", str(out / "run")],
         "export": ["export", str(given), str(out / "model")],
         "enrol record": ["enrol", "record", str(out / "said.wav"), "--seconds", "0.1"],
         "demo": ["demo", "--out", str(out / "demo")],
@@ -171,7 +166,7 @@ def out_unwritable(place: Place) -> None:
 
 def out_missing(place: Place) -> None:
     """There is no folder for output."""
-    place.out.rmdir()
+    shutil.rmtree(place.out)
 
 
 def store_unwritable(place: Place) -> None:
@@ -312,7 +307,8 @@ def case(base: Path, fault: Callable[[Place], None], name: str) -> str:
         folder = Path(made)
         place = Place(folder / "home", folder / "out", base / "given")
         shutil.copytree(base / "home", place.home)
-        place.out.mkdir()
+        (place.out / "run" / "logs").mkdir(parents=True)
+        (place.out / "run" / "logs" / "ar.csv").write_text(LOG)
         found = run(verbs(place)[name], place, fault)
         wrong = faulty(fault.__name__, name, found, place)
         line = (found[2].strip() or found[1].strip()).splitlines()[-1:] or [""]
