@@ -133,7 +133,9 @@ def _score(
         pieces = max(1, round((stop - start) / rate / PIECE))
         cuts += [(ledger_id, start + (stop - start) * n // pieces) for n in range(1, pieces + 1)]
         start = stop
-    decoded = first_that_reads(lambda sound: (sound.rate, sound.blocks()), path, 0.0, start / rate)
+    decoded = first_that_reads(
+        lambda sound: (sound.rate, sound.blocks()), path, 0.0, start / rate + 1
+    )
     found = _cut(decoded[1], [stop * decoded[0] // rate for _, stop in cuts])
     scores = [
         marks.demand(audio, decoded[0], ledger_id)

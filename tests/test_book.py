@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from sayso.cli.speech import read_text
 from sayso.inference.book import read_out
@@ -18,12 +19,14 @@ from sayso.inference.permission import Asked
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
-from sayso.model.audio import read_audio
+from sayso.inference.whole import Bound
+from sayso.model.audio import read_audio, wav_header
 from sayso.model.chapters import Chapter, encode_chapters
 from sayso.model.errors import InputError
 from sayso.model.text.book import PART_CHARACTERS, parts_of, sentences_of
 from sayso.model.text.captions import Cue, read_srt, srt, vtt
 from sayso.model.text.epub import MOST_BYTES
+from speech import reader_clips
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the ffmpeg program is absent")
 TEXT = """# The Cat
@@ -138,6 +141,25 @@ def test_the_whole_is_one_marked_file_with_chapters(speaker, tmp_path):
     speaker.gate.revoke("nobody")
     with pytest.raises(RefusedError, match="voice-revoked"):
         read(speaker, out, resume=True, whole=".m4b")
+
+
+@needs_ffmpeg
+def test_a_length_that_is_rounded_up_in_the_file_is_no_fault(speaker, tmp_path):
+    """5.0027 s of speech: MP4 says 5.003."""
+    gate, codec, rate = speaker.gate, speaker.bundle.codec.identity, 24_000
+    asked = Asked("nobody", "research", "me", TEXT, codec=codec)
+    grant = gate.authorise("nobody", "research", "me", TEXT, codec=codec)
+    begin(gate, grant)
+    part = grant_part(gate, grant.id, asked, 1, "The cat sat on the mat.")
+    audio = torch.cat([read_audio(path, rate)[0] for path in reader_clips()[:3]])
+    file = tmp_path / "1.wav"
+    pcm = gate.let_out(part, audio[: 5 * rate], rate, speaker.marks)
+    file.write_bytes(wav_header(rate) + pcm)
+    gate.end_stream(part, file.name, "0" * 64, speaker.marks, speaker.ca)
+    whole = grant_part(gate, grant.id, asked, 0, TEXT)
+    bound = [Bound(1, file, "Cat")]
+    made = gate.bind(whole, bound, "a.m4b", "0" * 64, speaker.marks, speaker.ca)
+    assert made.score > 0.5
 
 
 def test_a_whole_that_cannot_be_made_is_refused_first(speaker, tmp_path, monkeypatch):
