@@ -69,4 +69,4 @@ def test_the_first_commands_run(home: Path):
 
 def test_the_python_example_runs(home: Path):
     (example,) = blocks("python")
-    assert "marked: True" in call(home, ["-c", example])
+    assert "verdict: marked" in call(home, ["-c", example])
