@@ -210,6 +210,13 @@ def test_a_hedge_that_may_have_been_said_refuses():
     assert [each.denied for each in found.differences] == ["might"] and not found.good
 
 
+def test_a_verb_may_hide_before_to():
+    """ "take it back hate to at any time" was heard without "hate", 3.8 nats."""
+    assert Difference("amount", "", "to", 2.4).good
+    assert not Difference("revocable", "", "to", 3.1).good
+    assert Difference("amount", "", "the", 19.0).good
+
+
 def test_a_long_word_that_nothing_stands_for_was_said():
     """ "objectant" was heard, 3.8 nats, where "object and" was read in between."""
     assert Difference("allows", "", "are", 4.4).good
@@ -312,7 +319,7 @@ def test_statements_read_aloud_wrongly_are_refused_and_right_ones_taken():
     assert sum(found["wrong"] for found in figures.values()) >= 200
     assert sum(found["wrong, accepted"] for found in figures.values()) == 0
     fresh = [every[name] for name in every.keys() - figures.keys()]  # by other voices, not tuned to
-    assert sum(found["wrong"] for found in fresh) >= 170
+    assert sum(found["wrong"] for found in fresh) >= 270
     assert sum(found["wrong, accepted"] for found in fresh) == 0
     assert figures["Kathleen"]["right"] == 57
     assert figures["Kathleen"]["right, accepted"] >= 55

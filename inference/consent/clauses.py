@@ -34,6 +34,7 @@ MAX_UNLIKE = 0.6  # of their sounds; genuine readings reach 0.56, "as if" put in
 MAX_FOREIGN = 4.5  # of words heard where none are, but for those that change nothing
 MOST_FOREIGN = 3  # sounds of them: what is longer was said, whatever the recogniser doubts
 MAX_LIGHT = 20.0  # of these
+MAX_TO = 3.0  # of "to": all that is heard of "hate to"; one genuine reading reaches 2.4
 NEVER = -1000.0  # a doubt that nothing has
 LIGHT = frozenset(["a", "an", "and", "at", "for", "in", "is", "it", "of", "or", "so", "the", "to"])
 HEDGES = ("might", "would", "won't")
@@ -79,7 +80,7 @@ class Difference:
         if not self.shown:
             heard = _said(self.heard.split())
             if LIGHT.issuperset(heard):
-                return MAX_LIGHT
+                return MAX_TO if "to" in heard else MAX_LIGHT
             # a word of another script has no sounds here, and was said
             long = sum(len(sounds(word)) or 1 + MOST_FOREIGN for word in heard) > MOST_FOREIGN
             return NEVER if long else MAX_FOREIGN
