@@ -189,7 +189,7 @@ def test_loudness_is_brought_up_or_down_without_clipping():
     assert loudness(quiet) < 1.3 * loudness(as_loud(speech, loudness(speech)))
     assert loudness(quiet) > 0.7 * loudness(speech)
     assert torch.equal(as_loud(torch.zeros(100), 0.1), torch.zeros(100))
-    assert loudness(torch.full((7,), 0.5)) == pytest.approx(0.5 * math.sqrt(7 / 480))
+    assert loudness(torch.full((7,), 0.5)) == pytest.approx(0.5 * math.sqrt(7 / 720))
 
 
 @pytest.mark.parametrize("damage", ["missing", "not in the card", "another"])

@@ -21,9 +21,9 @@ from .fargan_weights import SHA256
 PER_FRAME = 2
 """FARGAN's frames to one of codes: 10 ms to 20."""
 
-LOUD = 0.1
-"""Share of the frames of speech, the loudest, whose power is its loudness."""
-FRAME = 480  # samples
+LOUD = 0.95
+"""Share of the frames of speech that are no louder than its loudness."""
+FRAME = 720  # samples
 HIGHEST = 0.9
 """Of the samples, after a change of loudness: marks need some room."""
 
@@ -156,10 +156,10 @@ class Decoder(Stored):
 
 
 def loudness(audio: Tensor) -> float:
-    """Root mean square of the loudest frames of speech (samples,)."""
+    """Root mean square of a loud frame of speech (samples,)."""
     frames = nn.functional.pad(audio, (0, -len(audio) % FRAME)).view(-1, FRAME)
     power = frames.double().square().mean(1)
-    return float(power.topk(max(1, round(LOUD * len(power)))).values.mean().sqrt())
+    return float(power.quantile(LOUD).sqrt())
 
 
 def as_loud(audio: Tensor, wanted: float, own: float | None = None) -> Tensor:
