@@ -54,13 +54,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, Store.open(Path(place) / "home") as store:
         speaker, ears, out = Synthesizer(store=store), load_ears(), Path(place) / "said.wav"
         codec, config, plain = speaker.bundle.codec, WorldConfig(), EnglishTextNormalizer()
-        rate, say, frames = codec.sample_rate, codec.speak, list[np.ndarray]()
+        rate, say, frames = codec.sample_rate, codec.speak_all, list[np.ndarray]()
 
-        def heard(codes, prompt, edit=None, stressed=None):  # as it is, but for a look
-            frames[:] = [] if stressed is None else [stressed.numpy()]
-            return say(codes, prompt, edit, stressed)
+        def heard(said):  # as it is, but for a look
+            frames[:] = [one.stressed.numpy() for one in said if one.stressed is not None]
+            return say(said)
 
-        codec.speak = heard
+        codec.speak_all = heard
         for seed, text in enumerate(SENTENCES.read_text().splitlines()[:count]):
             word = max(re.findall(r"[A-Za-z]{3,}(?![\w'])", text), key=len)
             pair, errors = [], []
