@@ -118,14 +118,18 @@ class Codec(nn.Module):
         Raises:
             InputError: Codes of the wrong shape, type or range, or the codec cannot edit.
         """
-        if stressed is not None:
-            raise InputError(f"{type(self).__name__} cannot emphasise words: WORLD can")
-        return self.hear(codes, edit)
+        return self.speak_all([Said(codes, prompt, edit, stressed, symbols)])[0]
 
     def speak_all(self, said: Sequence[Said]) -> list[Tensor]:
         """`speak` of several, which may be less work together; what each sounds like hangs on the
         others by no more than the order of floating-point sums. Raises as `speak` does."""
-        return [self.speak(*one) for one in said]
+        return [self.say(one) for one in said]
+
+    def say(self, one: Said) -> Tensor:
+        """`speak` of one, for codecs that do not speak several together; raises InputError."""
+        if one.stressed is not None:
+            raise InputError(f"{type(self).__name__} cannot emphasise words: WORLD can")
+        return self.hear(one.codes, one.edit)
 
     def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
         """A prompt (K', T) itself, edited: audio (samples,). Raises as `speak` does."""

@@ -113,19 +113,9 @@ class TimbreCodec(Codec):
         said = self.timbre.change(heard.features, heard.timbre, self.timbre.pivot)
         return self.neutral.quantize(said)
 
-    def speak(
-        self,
-        codes: Tensor,
-        prompt: Tensor,
-        edit: Alteration | None = None,
-        stressed: Tensor | None = None,
-        symbols: Tensor | None = None,
-    ) -> Tensor:
-        """The model's codes (K, T) in a prompt's timbre: audio (samples,); raises InputError."""
-        return self.speak_all([Said(codes, prompt, edit, stressed, symbols)])[0]
-
     def speak_all(self, said: Sequence[Said]) -> list[Tensor]:
-        """As of `Codec`: the decoder makes all of them in one batch; raises InputError."""
+        """As of `Codec`, each in its prompt's timbre: the decoder makes all of them in one batch;
+        raises InputError."""
         if self.decoder is None:
             return [self.prompts.render(self._told(one), one.edit) for one in said]
         # around a louder word the rest stays as loud as it is without it

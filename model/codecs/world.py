@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import check_audio, check_codes
+from .base import Said, check_audio, check_codes
 from .residual import ResidualQuantizer
 from .voice_edit import Alteration
 
@@ -271,19 +271,12 @@ class WorldCodec(ResidualQuantizer):
         """Codes (k, T) -> audio (samples,), edited; raises InputError."""
         return self.render(self.features(prompt), edit)
 
-    def speak(
-        self,
-        codes: Tensor,
-        prompt: Tensor,
-        edit: Alteration | None = None,
-        stressed: Tensor | None = None,
-        symbols: Tensor | None = None,
-    ) -> Tensor:
+    def say(self, one: Said) -> Tensor:
         """As of `Codec`: neither prompt nor symbols are needed; raises InputError."""
-        features = self.features(codes)
-        if stressed is not None:
-            features = emphasise(features, stressed.numpy(), self.config)
-        return self.render(features, edit)
+        features = self.features(one.codes)
+        if one.stressed is not None:
+            features = emphasise(features, one.stressed.numpy(), self.config)
+        return self.render(features, one.edit)
 
     def render(self, features: Features, edit: Alteration | None = None) -> Tensor:
         """Features, edited -> audio (samples,) float32."""
