@@ -130,7 +130,10 @@ def _bind(
     cues, start = list[Cue](), 0
     for part in parts:
         own = folder / _name(part)
-        said = read_srt(read_regular(own.with_suffix(".srt"), MOST_JSON).decode())
+        transcript = own.with_suffix(".srt")
+        said = read_srt(read_regular(transcript, MOST_JSON).decode(errors="replace"))
+        if not said:
+            raise InputError(f"{transcript} has no line of what is said: it was changed.")
         cues += [Cue(start + cue.start, start + cue.stop, cue.text) for cue in said]
         start = cues[-1].stop
     bound = [Bound(part.number, folder / _name(part), part.title or "Beginning") for part in parts]

@@ -148,7 +148,11 @@ class Gate:
     ) -> Marked:
         """As `mark`, of the parts of a long text that have left; see `whole.finish_whole`."""
         self._check_own(grant)
-        made = finish_whole(self.store, grant, parts, name, card_hash, marks, ca)
+        try:
+            made = finish_whole(self.store, grant, parts, name, card_hash, marks, ca)
+        except RefusedError as refusal:
+            self.store.log_refusal(named(grant) | {"code": refusal.code, "grant": grant.id})
+            raise
         self._marked[grant.id] = _digest(made)
         return made
 

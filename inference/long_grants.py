@@ -6,6 +6,8 @@ which receipt and revocation are looked up again. It may be taken up where anoth
 
 import secrets
 
+from sayso.model.text.book import parts_of
+
 from .errors import RefusedError
 from .gate import Gate, Grant
 from .permission import Asked, allowed, clean, named, unpack_prompt, unusable
@@ -14,6 +16,7 @@ from .store import ledger
 LONG_SECONDS = 7 * 86_400.0
 """From the grant of a long text to its last part."""
 MOST_TRIES = 20  # of one part
+NAMED = ("voice", "purpose", "user")
 
 
 def begin(gate: Gate, grant: Grant) -> None:
@@ -39,8 +42,8 @@ def grant_part(
     Args:
         whole: Id of its grant, see `begin`.
         asked: What was asked for then, with the whole text.
-        number: Of the part.
-        text: Its own, which stands in the whole.
+        number: Of the part, from 1, as `parts_of` the whole has it; 0 is all of the text.
+        text: Its own, by that number.
         again: Id of this part's grant, if it was begun before.
         data: What has left under that: `audio.wav_header` and samples.
 
@@ -49,6 +52,7 @@ def grant_part(
             grant-expired.
     """
     store, salt = gate.store, secrets.token_hex(32)
+    own = {0: asked.text} | {part.number: part.text for part in parts_of(asked.text)}
     grant_id = again or f"g-{secrets.token_hex(16)}"
     try:
         with store.transaction():
@@ -58,7 +62,8 @@ def grant_part(
             if [row.event for row in rows] != ["granted", "long"] or not _same(rows[0], asked.text):
                 raise RefusedError("grant-unknown", f"{whole[:40]!r} is no grant of this text.")
             given = rows[0].content
-            if any(given[name] != getattr(asked, name) for name in ("voice", "purpose", "user")):
+            changed = any(given[name] != getattr(asked, name) for name in NAMED)
+            if changed or (asked.altered and not given["altered"]):
                 raise RefusedError("grant-unknown", f"{whole[:40]!r} was given for something else.")
             if store.now() >= ledger.seconds(rows[0].time) + LONG_SECONDS:
                 raise RefusedError("grant-expired", f"The grant {whole!r} is older than a week.")
@@ -68,13 +73,13 @@ def grant_part(
                 if (row.content["of"], row.content["number"]) == (whole, number)
             ]
             mine = next((row for row in before if row.id == again), None)
-            if text not in asked.text or (again and (mine is None or not _same(mine, text))):
+            if text != own.get(number) or (again and (mine is None or not _same(mine, text))):
                 raise RefusedError("grant-unknown", f"Part {number} is not one of this text.")
             if not again and len(before) >= MOST_TRIES:
                 raise RefusedError("grant-used", f"Part {number} was begun {MOST_TRIES} times.")
             details = {"of": whole, "number": number, "text_salt": salt}
             details |= {"text_commitment": ledger.commit_to(salt, clean(text))}
-            details |= {name: given[name] for name in ("voice", "purpose", "user", "receipt_id")}
+            details |= {name: given[name] for name in (*NAMED, "receipt_id")}
             event = "resumed" if again else "part"
             codes = unpack_prompt(store.grant(found, grant_id, details, event), receipt)
     except RefusedError as refusal:

@@ -7,8 +7,9 @@ the file.
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +18,12 @@ from sayso.model.audio import wav_header
 from sayso.model.chapters import Chapter, encode_chapters
 from sayso.model.decoding import first_that_reads
 from sayso.model.errors import InputError
+from sayso.model.files import open_regular
+from sayso.model.text.book import parts_of
 
 from .errors import MarkError, RefusedError
 from .finishing import BLOCK, Marked, Sent
-from .permission import Grant
+from .permission import Grant, unusable
 from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio
 from .store.store import Store
 from .watermark.ensemble import Marks
@@ -56,13 +59,21 @@ def finish_whole(
         name: The file's: .m4b or .ogg.
 
     Raises:
-        RefusedError: audio-unmarked: a file is not what left under this text's grant.
+        RefusedError: grant-unknown, grant-used, grant-expired, voice-revoked, receipt-expired.
+            audio-unmarked: a file is not what left under this text's grant, or the files are not
+            all of its parts in their order.
         MarkError: A mark was not found in the result, or it cannot be signed.
         InputError: A file cannot be read, or ffmpeg fails.
     """
     suffix, left = Path(name).suffix.lower(), _left(store, grant)
+    if not parts or [part.number for part in parts] != [
+        each.number for each in parts_of(grant.text)
+    ]:
+        raise RefusedError(
+            "audio-unmarked", "These are not the parts of this text, all and in order."
+        )
     with store.workspace() as folder:
-        rate = int.from_bytes(_head(parts[0].path)[24:28], "little")
+        rate = _rate(parts[0].path)
         sent = Sent(folder, wav_header(rate))
         chapters, marked = list[Chapter](), list[tuple[str, int]]()
         for part in parts:
@@ -90,8 +101,16 @@ def finish_whole(
 
 def _left(store: Store, grant: Grant) -> dict[int, tuple[str, str]]:
     """Ledger id and SHA-256 of each part that left under the text's grant, by number."""
+    with store.transaction():
+        store.check()
+        refused = unusable(store, grant)
+    if refused is not None:
+        raise refused
     rows = store.entries("part", voice=grant.voice)
-    (whole,) = {row.content["of"] for row in rows if row.id == grant.id}
+    own = [row.content for row in rows if row.id == grant.id and row.content["number"] == 0]
+    if not own:
+        raise RefusedError("grant-unknown", f"The grant {grant.id!r} is not one of a whole text.")
+    whole = own[0]["of"]
     return {
         row.content["number"]: (row.id, gone.content["sha256"])
         for row in rows
@@ -100,19 +119,27 @@ def _left(store: Store, grant: Grant) -> dict[int, tuple[str, str]]:
     }
 
 
-def _head(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with path.open("rb") as file:
-            return file.read(len(wav_header(0)))
+        with open_regular(path) as file:
+            yield file
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
+
+
+def _rate(path: Path) -> int:
+    with _opened(path) as file:
+        return int.from_bytes(file.read(len(wav_header(0)))[24:28], "little")
 
 
 def _append(path: Path, sent: Sent) -> str:
-    """Put the samples of a WAV behind the others: its SHA-256."""
-    digest, header = hashlib.sha256(_head(path)), len(wav_header(sent.sample_rate))
-    with path.open("rb") as file:
-        file.seek(header)
+    """Put the samples of a WAV behind the others: its SHA-256, as if it had their rate."""
+    header = wav_header(sent.sample_rate)
+    digest = hashlib.sha256(header)
+    with _opened(path) as file:
+        if file.read(len(header)) != header:
+            return ""
         while data := file.read(2 * BLOCK):
             digest.update(data)
             sent.add(data)

@@ -1,6 +1,7 @@
 """Long texts: parts, one grant, marked files, transcripts, and going on where it was stopped."""
 
 import json
+import os
 import shutil
 import subprocess
 import zipfile
@@ -147,19 +148,59 @@ def test_the_whole_is_one_marked_file_with_chapters(speaker, tmp_path):
 def test_a_length_that_is_rounded_up_in_the_file_is_no_fault(speaker, tmp_path):
     """5.0027 s of speech: MP4 says 5.003."""
     gate, codec, rate = speaker.gate, speaker.bundle.codec.identity, 24_000
-    asked = Asked("nobody", "research", "me", TEXT, codec=codec)
-    grant = gate.authorise("nobody", "research", "me", TEXT, codec=codec)
+    text = "The cat sat on the mat."
+    asked = Asked("nobody", "research", "me", text, codec=codec)
+    grant = gate.authorise("nobody", "research", "me", text, codec=codec)
     begin(gate, grant)
-    part = grant_part(gate, grant.id, asked, 1, "The cat sat on the mat.")
+    part = grant_part(gate, grant.id, asked, 1, text)
     audio = torch.cat([read_audio(path, rate)[0] for path in reader_clips()[:3]])
     file = tmp_path / "1.wav"
     pcm = gate.let_out(part, audio[: 5 * rate], rate, speaker.marks)
     file.write_bytes(wav_header(rate) + pcm)
     gate.end_stream(part, file.name, "0" * 64, speaker.marks, speaker.ca)
-    whole = grant_part(gate, grant.id, asked, 0, TEXT)
+    whole = grant_part(gate, grant.id, asked, 0, text)
     bound = [Bound(1, file, "Cat")]
     made = gate.bind(whole, bound, "a.m4b", "0" * 64, speaker.marks, speaker.ca)
     assert made.score > 0.5
+
+
+def test_a_whole_is_all_parts_in_order_under_its_own_grant(speaker, tmp_path):
+    """What is not is refused, and the ledger says so."""
+    out, gate = tmp_path / "out", speaker.gate
+    first, second = [Bound(n, file, "") for n, file in enumerate(read(speaker, out), 1)]
+    (text,) = speaker.store.entries("granted")
+    asked = Asked("nobody", "research", "me", TEXT, codec=speaker.bundle.codec.identity)
+    part = grant_part(gate, text.id, asked, 1, parts_of(TEXT)[0].text)
+    other = gate.authorise("nobody", "research", "me", TEXT)
+    whole = grant_part(gate, text.id, asked, 0, TEXT)
+    before = len(speaker.store.entries("refused"))
+    swapped = [first._replace(path=second.path), second._replace(path=first.path)]
+    tried = [
+        *((whole, bound) for bound in ([], [first], [second, first], [first] * 2, swapped)),
+        *((grant, [first, second]) for grant in (part, other, replace(whole, text="Other."))),
+    ]
+    for grant, bound in tried:
+        with pytest.raises(RefusedError, match=r"audio-unmarked|grant-unknown"):
+            gate.bind(grant, bound, "a.ogg", "0" * 64, speaker.marks, speaker.ca)
+    assert len(speaker.store.entries("refused")) == before + len(tried)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path / "none", out):
+        with pytest.raises(InputError, match="cannot be read"):
+            bound = [first._replace(path=path), second]
+            gate.bind(whole, bound, "a.ogg", "0" * 64, speaker.marks, speaker.ca)
+    gate.revoke("nobody")
+    with pytest.raises(RefusedError, match="voice-revoked"):
+        gate.bind(whole, [first, second], "a.ogg", "0" * 64, speaker.marks, speaker.ca)
+    verify(speaker.store)
+
+
+@needs_ffmpeg
+def test_a_transcript_that_was_emptied_is_an_error_of_one_line(speaker, tmp_path):
+    files = read(speaker, tmp_path / "out")
+    for data in (b"", b"\xff"):
+        files[0].with_suffix(".srt").write_bytes(data)
+        with pytest.raises(InputError, match="no line of what is said"):
+            read(speaker, tmp_path / "out", resume=True, whole=".ogg")
 
 
 def test_a_whole_that_cannot_be_made_is_refused_first(speaker, tmp_path, monkeypatch):
@@ -239,24 +280,29 @@ def test_what_was_changed_or_revoked_meanwhile_does_not_go_on(speaker, tmp_path)
 
 
 def test_a_part_is_only_of_what_was_granted(speaker):
-    codec = speaker.bundle.codec.identity
+    codec, (one, two) = speaker.bundle.codec.identity, [part.text for part in parts_of(TEXT)]
     asked = Asked("nobody", "research", "me", TEXT, codec=codec)
     grant = speaker.gate.authorise("nobody", "research", "me", TEXT, codec=codec)
     with pytest.raises(RefusedError, match="grant-unknown"):  # not begun as a long one
-        grant_part(speaker.gate, grant.id, asked, 1, "The cat sat on the mat.")
+        grant_part(speaker.gate, grant.id, asked, 1, one)
     begin(speaker.gate, grant)
     speaker.gate.give_back(grant)
     assert not speaker.store.entries("given-back")
-    for wrong, text in (
-        (asked, "The dog sat on the mat."),
-        (replace(asked, text="Another text."), "Another text."),
-        (replace(asked, purpose="advertising"), "The cat sat on the mat."),
+    for wrong, number, text in (
+        (asked, 1, "The dog sat on the mat."),
+        (asked, 1, "The cat sat"),  # words that stand in it are no part of it
+        (asked, 1, two),
+        (asked, 3, one),  # nor does another number say it once more
+        (asked, 0, one),
+        (replace(asked, text="Another text."), 1, "Another text."),
+        (replace(asked, purpose="advertising"), 1, one),
+        (replace(asked, altered=True), 1, one),
     ):
         with pytest.raises(RefusedError):
-            grant_part(speaker.gate, grant.id, wrong, 1, text)
-    part = grant_part(speaker.gate, grant.id, asked, 1, "The cat sat on the mat.")
+            grant_part(speaker.gate, grant.id, wrong, number, text)
+    part = grant_part(speaker.gate, grant.id, asked, 1, one)
     with pytest.raises(RefusedError, match="grant-unknown"):
-        grant_part(speaker.gate, grant.id, asked, 2, "The cat sat on the mat.", again=part.id)
+        grant_part(speaker.gate, grant.id, asked, 2, two, again=part.id)
 
 
 CONTAINER = (
