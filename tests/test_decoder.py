@@ -4,7 +4,10 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +21,11 @@ from sayso.model.codecs.timbre_codec import TimbreCodec
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.codecs.world import Features, WorldConfig, alter, emphasise, to_rows
 from sayso.model.errors import CheckpointError, CorpusError, InputError
-from sayso.training.fitting.decoder import fit_decoder
+from sayso.training.fitting.decoder import fit_decoder, fit_examples
 from sayso.training.fitting.decoder_examples import Example, gather, in_turn, read_example
 from sayso.training.fitting.decoder_recipe import DecoderRecipe, read_decoder_recipe
 from sayso.training.fitting.decoder_run import Discriminator as Judge
-from sayso.training.fitting.decoder_run import Run, batch, joined, set_scales
+from sayso.training.fitting.decoder_run import Run, StoppedError, batch, joined, set_scales
 from sayso.training.fitting.listener import fit_listener
 from sayso.training.held_out import HeldOut
 from sayso.training.readers import Utterance
@@ -336,6 +339,24 @@ def test_it_says_what_it_was_fitted_on_and_goes_on_where_it_was(fitted: Path, tm
     assert next(line for line in said if "step" in line).startswith("decoder step 8:")
     with pytest.raises(InputError, match="other settings"):
         fit_decoder(dataclasses.replace(recipe, rate=1.0), BUNDLED, roots, killed, RULE)
+
+
+def test_a_run_that_is_asked_to_end_saves_and_goes_on(tmp_path: Path):
+    recipe = dataclasses.replace(QUICK, steps=6, save_every=2, held_out_every=2)
+    examples = {f"kathleen~u{n}": each for n, each in enumerate(made_up())}
+
+    def asking(line: str) -> None:
+        if line.startswith("decoder step 2"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def fit(out: Path, report: Callable[[str], None]) -> Decoder:
+        return fit_examples(recipe, examples, 5, ["kathleen"], out, RULE, report)
+
+    with pytest.raises(StoppedError, match="after step 2"):
+        fit(tmp_path / "stopped", asking)
+    assert (tmp_path / "stopped" / "checkpoints" / "step-00000002.safetensors").is_file()
+    whole = fit(tmp_path / "whole", lambda line: None)
+    assert fit(tmp_path / "stopped", lambda line: None).identity == whole.identity
 
 
 def test_what_cannot_be_fitted_is_refused(tmp_path: Path):

@@ -6,7 +6,6 @@ The pronunciations are ours (`Dictionary`), so that the phones found are those t
 from typing import NamedTuple
 
 import numpy as np
-import pocketsphinx
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -30,6 +29,8 @@ class Aligner:
     """A loaded acoustic model (about 0.3 s, 30 MB)."""
 
     def __init__(self):
+        import pocketsphinx  # 39 MB, which none needs who trains on what is aligned
+
         self.decoder = pocketsphinx.Decoder(samprate=RATE, loglevel="FATAL", lm=None)
 
     def align(self, audio: NDArray[np.float32], words: list[list[str]]) -> list[Phone]:

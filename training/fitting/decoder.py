@@ -21,7 +21,7 @@ from sayso.model.errors import InputError
 from sayso.model.files import write_json
 
 from ..held_out import HeldOut, held_out
-from .decoder_examples import gather, read_example
+from .decoder_examples import Example, gather, read_example
 from .decoder_recipe import DecoderRecipe
 from .decoder_run import Discriminator, Run, joined, set_scales
 from .listener import fit_listener
@@ -47,27 +47,57 @@ def fit_decoder(
     Raises:
         CorpusError: A corpus is not listed, or not where it should be.
         CheckpointError: The model, an example or a checkpoint is damaged.
-        InputError: There is no GPU, no timbre or too little speech, nothing says what is said, or
-            the run is another one's.
+        InputError: There is no timbre; and as of `fit_examples`.
         SaysoError: The loss is not finite.
+        StoppedError: It was asked to end.
     """
-    if recipe.accelerator == "cuda" and not torch.cuda.is_available():
-        raise InputError("accelerator is cuda, and PyTorch finds no GPU here: set it to cpu")
-    entries = [corpora.get(name).to_json() for name in roots]
+    check_device(recipe.accelerator)
+    for name in roots:
+        corpora.get(name)
     paths = gather(model, roots, out / "examples", rule, recipe.most, report)
-    kept = [held_out(path.stem, recipe.held_out_every) for path in paths]
-    heard = [read_example(path) for path, out_ in zip(paths, kept, strict=True) if not out_]
-    unheard = [read_example(path) for path, out_ in zip(paths, kept, strict=True) if out_]
+    symbols = load_bundle(model, "cpu").tokenizer.size
+    examples = {path.stem: read_example(path) for path in paths}
+    return fit_examples(recipe, examples, symbols, list(roots), out, rule, report)
+
+
+def fit_examples(
+    recipe: DecoderRecipe,
+    examples: dict[str, Example],
+    symbols: int,
+    names: list[str],
+    out: Path,
+    rule: HeldOut,
+    report: Callable[[str], None] = print,
+) -> Decoder:
+    """Fit a decoder to examples by name, as `gather` made them, and save it in `out`.
+
+    Args:
+        symbols: Text ids there are.
+        names: The corpora that the examples are of.
+        rule: What of these is not among the examples.
+
+    Raises:
+        CorpusError: A corpus is not listed.
+        CheckpointError: A checkpoint is damaged.
+        InputError: There is no GPU or too little speech, nothing says what is said, or the run is
+            another one's.
+        SaysoError: The loss is not finite.
+        StoppedError: It was asked to end.
+    """
+    check_device(recipe.accelerator)
+    entries = [corpora.get(name).to_json() for name in names]
+    heard, unheard = [], []
+    for name, each in examples.items():
+        (unheard if held_out(name, recipe.held_out_every) else heard).append(each)
     if not heard or not unheard:
-        raise InputError(f"{len(paths)} recordings are too few to learn from and to check with")
+        raise InputError(f"{len(examples)} recordings are too few to learn from and to check with")
     if recipe.told and all(each.symbols is None for each in heard):
-        raise InputError(f"no text of {', '.join(roots)} can be aligned: set told to false")
+        raise InputError(f"no text of {', '.join(names)} can be aligned: set told to false")
     hours = sum(len(each.recorded) for each in heard) / 360_000
     report(f"{len(heard)} recordings, {hours:.2f} h; {len(unheard)} held out")
     torch.manual_seed(recipe.seed)
     device = torch.device(recipe.accelerator)
-    symbols = load_bundle(model, "cpu").tokenizer.size if recipe.told else None
-    config = dataclasses.replace(recipe.decoder, symbols=symbols)
+    config = dataclasses.replace(recipe.decoder, symbols=symbols if recipe.told else None)
     decoder = Decoder(config).to(device)
     set_scales(decoder, heard)
     judge = Discriminator(config.features, recipe.channels).to(device)
@@ -76,7 +106,7 @@ def fit_decoder(
     run = Run(recipe, decoder, judge)
     run.train(recipe.steps, heard, unheard, out / "checkpoints", made_from, report)
     made = run.averaged()
-    if symbols is not None and recipe.clear_steps:
+    if recipe.told and recipe.clear_steps:
         listener = fit_listener(
             heard, unheard, symbols, recipe.listener_steps, recipe.seed, report
         ).to(device)
@@ -91,3 +121,9 @@ def fit_decoder(
     steps = {"steps": recipe.steps, "clear_steps": recipe.clear_steps}
     write_json(out / FITTED_ON, settings | steps)
     return made
+
+
+def check_device(accelerator: str) -> None:
+    """Raises InputError where a GPU is asked for and there is none."""
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise InputError("accelerator is cuda, and PyTorch finds no GPU here: set it to cpu")

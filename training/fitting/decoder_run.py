@@ -18,6 +18,7 @@ from sayso.model.codecs.fargan import CEPSTRA, FEATURES
 from sayso.model.errors import InputError, SaysoError
 
 from ..checkpoints import collect, newest, prune, read_state, restore, save_state
+from ..stopping import Stop
 from .decoder_examples import Example
 from .decoder_recipe import DecoderRecipe
 from .listener import Listener
@@ -27,6 +28,10 @@ WARM_UP = 100  # steps
 FINAL_RATE = 0.02  # share of the peak
 WORTH = {0: 1.5, CEPSTRA: 1.5, CEPSTRA + 1: 1.2}
 """What columns weigh in the regression, beside 1: loudness, pitch, correlation."""
+
+
+class StoppedError(SaysoError):
+    """The run was asked to end, and saved: the same command goes on."""
 
 
 class Discriminator(nn.Module):
@@ -88,6 +93,7 @@ class Run:
             CheckpointError: The checkpoint is damaged.
             InputError: It is of a run that was made from something else.
             SaysoError: The loss is not finite.
+            StoppedError: A signal asked it to end; it was saved after its last step.
         """
         step = 0
         if last := newest(checkpoints):
@@ -98,18 +104,23 @@ class Run:
                 )
             self.restore(tensors)
             step = head["step"]
-        for number in range(step, steps):
-            figures = self.step(*batch(heard, self.recipe, number), number, steps)
-            if not all(map(math.isfinite, figures.values())):
-                raise SaysoError(f"step {number} is not finite ({figures}): lower the rate")
-            if (number + 1) % self.recipe.save_every == 0 or number + 1 == steps:
-                figures["held out"] = self.validate(unheard)
-                text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-                report(f"decoder step {number + 1}: {text}")
-                head = {"step": number + 1, "made_from": made_from}
-                path = checkpoints / f"step-{number + 1:08d}.safetensors"
-                save_state(path, self.tensors(), head)
-                prune(checkpoints, 2)
+        with Stop() as stop:
+            for number in range(step, steps):
+                figures = self.step(*batch(heard, self.recipe, number), number, steps)
+                if not all(map(math.isfinite, figures.values())):
+                    raise SaysoError(f"step {number} is not finite ({figures}): lower the rate")
+                due = (number + 1) % self.recipe.save_every == 0 or number + 1 == steps
+                if due:
+                    figures["held out"] = self.validate(unheard)
+                    text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+                    report(f"decoder step {number + 1}: {text}")
+                if due or stop.asked:
+                    head = {"step": number + 1, "made_from": made_from}
+                    path = checkpoints / f"step-{number + 1:08d}.safetensors"
+                    save_state(path, self.tensors(), head)
+                    prune(checkpoints, 2)
+                if stop.asked:
+                    raise StoppedError(f"asked to end; saved after step {number + 1}")
 
     def step(
         self, said: Tensor, symbols: Tensor, recorded: Tensor, number: int, steps: int

@@ -1,0 +1,1 @@
+"""A kit for a GPU machine that is lent for half an hour: README.md has the plan."""
