@@ -374,6 +374,7 @@ def test_what_cannot_be_fitted_is_refused(tmp_path: Path):
 
 
 def test_the_recipe_says_what_the_defaults_are(tmp_path: Path):
+    assert read_decoder_recipe(CONFIGS / "mini" / "gpu-decoder.yaml").accelerator == "cuda"
     recipe = read_decoder_recipe(CONFIGS / "mini" / "decoder.yaml")
     assert recipe.decoder == DecoderConfig()
     text = (CONFIGS / "mini" / "decoder.yaml").read_text()

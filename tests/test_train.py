@@ -472,7 +472,8 @@ def test_the_weights_judged_best_are_exported_and_a_resumed_run_knows_the_figure
     assert log[8] == ("0.5", "0.6") and log[20] == ("0.8", "") and log[9] == log[24] == ("", "")
 
 
-CODECS = {"codec-mini.yaml", "decoder.yaml"}  # trained in test_neural_codec.py, test_decoder.py
+# Trained in test_neural_codec.py, test_decoder.py and test_gpu_kit.py.
+CODECS = {"codec-mini.yaml", "decoder.yaml", "gpu-decoder.yaml"}
 RECIPES = sorted(
     str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.name not in CODECS
 )
