@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from sayso.model import corpora
-from sayso.model.bundle import load_bundle
 from sayso.model.codecs.decoder import Decoder
 from sayso.model.errors import InputError
 from sayso.model.files import write_json
+from sayso.model.text.tokenizers import load_tokenizer
 
 from ..held_out import HeldOut, held_out
 from .decoder_examples import Example, gather, read_example
@@ -55,7 +55,7 @@ def fit_decoder(
     for name in roots:
         corpora.get(name)
     paths = gather(model, roots, out / "examples", rule, recipe.most, report)
-    symbols = load_bundle(model, "cpu").tokenizer.size
+    symbols = load_tokenizer(model / "text").size
     examples = {path.stem: read_example(path) for path in paths}
     return fit_examples(recipe, examples, symbols, list(roots), out, rule, report)
 

@@ -198,7 +198,7 @@ def drawn_codes(
         true: (T,) codes; what is left over of a group at the start stays.
         place: (T,) where in the text each frame is, from 1.
     """
-    model, told = bundle.model, None
+    model, told, untold = bundle.model, None, None
     ar = pure_ar(model.ar)
     G = ar.config.group_size
     over = len(true) % G
@@ -208,12 +208,12 @@ def drawn_codes(
         steps = np.concatenate([np.full(first, NONE), place[over:][G - 1 :: G], [text.shape[1]]])
         pointer = torch.from_numpy(steps)[None]
         told = model.ar.told(text, size, pointer, ages(pointer))
+        untold = model.ar.pointer.none.expand_as(told) if model.extras.guidance else None
     length = torch.tensor([codes.shape[1]])
-    logits = ar(text, size, codes, length, told)[:, first:last]
-    if isinstance(model.ar, AlignedAR) and told is not None and model.extras.guidance:
-        unaware = ar(text, size, codes, length, model.ar.pointer.none.expand_as(told))
-        logits = guided(logits, unaware[:, first:last], model.extras.guidance)
-    logits = logits[0, ..., : ar.eos_id].flatten(0, 1)
+    logits = ar(text, size, codes, length, told)
+    if untold is not None:
+        logits = guided(logits, ar(text, size, codes, length, untold), model.extras.guidance)
+    logits = logits[0, first:last, :, : ar.eos_id].flatten(0, 1)
     p = nucleus(probabilities(logits, bundle.sampling.temperature), bundle.sampling.top_p)
     return torch.cat([true[:over], draw(p, generator)])
 

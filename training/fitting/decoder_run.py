@@ -149,7 +149,7 @@ class Run:
         if number >= recipe.adversarial_from or self.listener is not None:
             real, fake = self.judge(wanted, known)[0], self.judge(made.detach(), known)[0]
             verdict = (1 - real).square().mean() + fake.square().mean()
-            self._update(self.judges, self.judge, verdict, 5.0)
+            descend(self.judges, self.judge, verdict, 5.0)
             fake, outputs = self.judge(made, known)
             with torch.no_grad():
                 aims = self.judge(wanted, known)[1]
@@ -157,20 +157,12 @@ class Run:
             loss = loss + recipe.adversarial_weight * (1 - fake).square().mean()
             loss = loss + recipe.feature_weight * torch.stack(apart).mean()
             figures["discriminator"] = float(verdict.detach())
-        self._update(self.optimizer, self.decoder, loss, 1.0)
+        descend(self.optimizer, self.decoder, loss, 1.0)
         decay = min(recipe.ema, (number + 1) / (number + 10))
         with torch.no_grad():
             for name, parameter in self.decoder.named_parameters():
                 self.average[name].lerp_(parameter, 1 - decay)
         return figures
-
-    def _update(
-        self, optimizer: torch.optim.AdamW, module: nn.Module, loss: Tensor, most: float
-    ) -> None:
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), most)
-        optimizer.step()
 
     def averaged(self) -> Decoder:
         """The decoder with averaged weights."""
@@ -227,13 +219,18 @@ def joined(
         loss = ((made(said, symbols) - aim) / made.std_out).abs().mean()
         share_now = share_of_rate(number, recipe.joined_steps)
         optimizer.param_groups[0]["lr"] = recipe.rate / 2 * share_now
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(made.parameters(), 1.0)
-        optimizer.step()
+        descend(optimizer, made, loss, 1.0)
         if (number + 1) % recipe.save_every == 0:
             report(f"joined step {number + 1}: {float(loss.detach()):.4f} from the mean of both")
     return made
+
+
+def descend(optimizer: torch.optim.AdamW, module: nn.Module, loss: Tensor, most: float) -> None:
+    """One step down a loss, the gradient's norm cut to `most`."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), most)
+    optimizer.step()
 
 
 def share_of_rate(number: int, steps: int) -> float:
