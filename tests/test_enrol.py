@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from conftest import Clock
 from sayso.inference import recognisers
 from sayso.inference.consent import (

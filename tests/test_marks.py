@@ -4,13 +4,13 @@ import json
 import math
 import shutil
 import stat
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.attacks import ATTACKS, RATE, speed
 from sayso.inference.errors import MarkError, StoreError
 from sayso.inference.store.released import released
 from sayso.inference.store.store import Store
@@ -29,9 +29,6 @@ from sayso.inference.watermark.keyed import Keyed, load_keyed
 from sayso.inference.watermark.perth import Perth, PerthTrace, load_watermarker
 from sayso.model.audio import read_audio
 from speech import reader_clips
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
-from benchmarks.attacks import ATTACKS, RATE, speed
 
 KEY = bytes(range(32))
 

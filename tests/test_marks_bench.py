@@ -1,14 +1,11 @@
 """The robustness benchmark: attacks that do what they say, exact intervals, the table."""
 
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 from benchmarks.attacks import ATTACKS, PROMISED, RATE, codec_name, spliced
 from benchmarks.marks import pattern_between
 from benchmarks.marks_page import forged_table, robust_table

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from speech import reader_clips
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 from sayso.inference.detection import classifier as synthetic_module
 from sayso.inference.detection import report
 from sayso.inference.detection.classifier import (
@@ -33,6 +29,7 @@ from sayso.model.audio import read_audio, resample
 from sayso.model.bundle import BUNDLED
 from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError
+from speech import reader_clips
 
 
 @pytest.fixture(scope="module")

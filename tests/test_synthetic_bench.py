@@ -1,6 +1,5 @@
 """The figures of docs/detector.md: equal error rates, their intervals, the page."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 
 pytest.importorskip("jiwer", reason="the bench extra is absent")
 pytest.importorskip("whisper_normalizer", reason="the bench extra is absent")
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 from sayso.inference.detection.classifier import KINDS
 from tools import classifier_page as synthetic_page
 from tools.classifier_clips import voice_of

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 from benchmarks.training import libritts_lengths, padding
 from sayso.cli import app
 from sayso.model import corpora
