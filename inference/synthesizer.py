@@ -81,15 +81,22 @@ class Chunk:
 class Synthesizer:
     """A model and a store, ready to speak for whoever the store's receipts allow."""
 
-    def __init__(self, model: Path = BUNDLED, store: Store | None = None, device: str = "auto"):
+    def __init__(
+        self,
+        model: Path = BUNDLED,
+        store: Store | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+    ):
         """Open a model folder and a store (the default one if none is given).
 
         Args:
             device: Of the language model: cpu, cuda, mps or auto, the fastest there is.
+            precision: Of its linear layers: fp32, bf16 or int8.
 
         Raises:
             CheckpointError: The model folder is incomplete or damaged.
-            InputError: There is no such device here.
+            InputError: There is no such device here, or not in this precision.
             MarkError: The watermark or the signing authority cannot be used.
             StoreError: The store is unreadable.
         """
@@ -99,7 +106,7 @@ class Synthesizer:
         self.ca = ensure_ca(self.store.home / "ca")
         vouch(self.store)
         self.gate = Gate(self.store)
-        self.bundle: Bundle = load_bundle(model, device)
+        self.bundle: Bundle = load_bundle(model, device, precision)
         self.studio = Studio(self.bundle)
 
     def beside(self, store: Store) -> Self:
@@ -141,7 +148,8 @@ class Synthesizer:
                 own when it is first asked for.
             purpose: What the speech is for; the voice's receipt must allow it.
             user: Who asks; the login name if None.
-            seed: Of the random draws; seed, text, voice and device make the codes. A fresh one if
+            seed: Of the random draws; seed, text, voice, device and
+                precision make the codes. A fresh one if
                 None: with a known one anybody can say it again without a mark.
             sampling: As the model's card says if None; the paper's where it says nothing.
             alteration: Speed, pitch and formants; pitch and formants (and `*emphasis*` in the

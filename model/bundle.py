@@ -11,9 +11,10 @@ from .codecs.base import Codec
 from .codecs.load import load_codec
 from .errors import CheckpointError, InputError
 from .files import ASSETS, MOST_JSON, read_regular
+from .precision import check_precision, convert
 from .sampling import Sampling
 from .text.tokenizers import Tokenizer, load_tokenizer
-from .valle2 import Extras, Valle2, pure_ar, pure_nar
+from .valle2 import Extras, Valle2, find_device, pure_ar, pure_nar
 
 PARTS = ("codec", "timbre", "decoder")
 """On the card, with the identity of what makes the codes and the sound of them."""
@@ -36,16 +37,18 @@ class Bundle:
     """How this model speaks best, by its card; the paper's if that says nothing."""
 
 
-def load_bundle(folder: Path = BUNDLED, device: str = "auto") -> Bundle:
-    """Open a model folder.
+def load_bundle(folder: Path = BUNDLED, device: str = "auto", precision: str = "fp32") -> Bundle:
+    """Open a model folder, to speak with: its models cannot be trained or saved.
 
     Args:
         device: Of the language model, as of `valle2.find_device`; codecs stay on the CPU.
+        precision: Of its linear layers: fp32, bf16 or int8, as of `precision.convert`.
 
     Raises:
         CheckpointError: A part is missing or damaged, or the parts do not belong together.
-        InputError: There is no such device here.
+        InputError: There is no such device here, or not in this precision.
     """
+    check_precision(precision, find_device(device))
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder: give one with text/ codec/ ar/ nar/")
@@ -76,6 +79,8 @@ def load_bundle(folder: Path = BUNDLED, device: str = "auto") -> Bundle:
                 f"{folder}: {name} is {got}, text and codec beside it need {wanted}: "
                 "these parts are not of one training"
             )
+    for part in (model.ar, model.nar):
+        convert(part, precision)
     digest = hashlib.sha256(raw).hexdigest()
     return Bundle(folder, tokenizer, codec, model, card, digest, sampling)
 

@@ -306,12 +306,12 @@ class Decoder:
         """Make the cache large enough, without losing what it holds."""
         old, size = self.cache, self.model.config.size
         if old is not None:
-            rows, capacity = max(rows, old.keys.shape[1]), max(capacity, old.keys.shape[3])
-        if old is None or (rows, capacity) != (old.keys.shape[1], old.keys.shape[3]):
+            rows, capacity = max(rows, len(old.lengths)), max(capacity, old.capacity)
+        if old is None or (rows, capacity) != (len(old.lengths), old.capacity):
             self.cache = Cache(size, rows, capacity, self.model.bos)
             used, live = max(self.held, default=0), len(self.tags) * readings
             if old is not None and live:
-                self.cache.keys[:, :live, :, :used] = old.keys[:, :live, :, :used]
+                self.cache.keys[:, :live, ..., :used] = old.keys[:, :live, ..., :used]
                 self.cache.values[:, :live, :, :used] = old.values[:, :live, :, :used]
                 self.cache.lengths[:live] = old.lengths[:live]
 

@@ -51,15 +51,26 @@ class Size:
 
 
 class Cache:
-    """Keys and values of the tokens seen so far; every row of the batch has its own length."""
+    """Keys and values of the tokens seen so far; every row of the batch has its own length.
+
+    Keys lie with one token beside the other, so that a query reads them as a product of two
+    matrices along memory: fused attention takes twice as long for the one query of a step.
+    """
 
     def __init__(self, size: Size, batch: int, capacity: int, like: Tensor):
-        shape = (size.layers, batch, size.heads, capacity, size.width // size.heads)
-        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.zeros_like(self.keys)
+        heads, each = size.heads, size.width // size.heads
+        shape, place = (size.layers, batch, heads), {"dtype": like.dtype, "device": like.device}
+        self.keys = torch.zeros(*shape, each, capacity, **place)
+        self.values = torch.zeros(*shape, capacity, each, **place)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=like.device)  # (B,)
         self.used = 0  # slots looked at: no row has more, and no device is asked how many it has
         self.even = False  # whether all rows are known to have as many
+        self.mask: Tensor | None = None  # (B, 1, 1, used), True where a row may look
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of a row that it can hold."""
+        return self.values.shape[3]
 
     def rows(self, start: int, stop: int, used: int = 0, even: bool = False) -> "Cache":
         """These rows of it, in the same memory, of which none holds more than `used` tokens."""
@@ -70,37 +81,45 @@ class Cache:
 
     def copy_row(self, source: int, target: int, used: int) -> None:
         """Let a row be like another, which holds at most `used` tokens."""
-        for held in (self.keys, self.values):
-            held[:, target, :, :used] = held[:, source, :, :used]
+        self.keys[:, target, ..., :used] = self.keys[:, source, ..., :used]
+        self.values[:, target, :, :used] = self.values[:, source, :, :used]
         self.lengths[target] = self.lengths[source]
 
-    def reserve(self, new: int) -> tuple[Tensor | None, Tensor | None]:
-        """Place `new` tokens behind each row: their slots, and which slots each may look at.
+    def reserve(self, new: int) -> None:
+        """Place `new` tokens: one behind each row, or all of its first.
 
-        Both None where one token comes behind rows that are even: it goes last and sees all.
-        ValueError where the capacity is too small.
+        ValueError where the capacity is too small, or where there is more than one and the cache
+        is not empty.
         """
+        if new > 1 and self.used:
+            raise ValueError(f"{new} tokens at once behind {self.used}: only the first may be many")
         self.used += new
-        if self.used > self.keys.shape[3]:
-            raise ValueError(f"cache holds {self.keys.shape[3]} tokens, {self.used} needed")
-        if self.even and new == 1:
-            return None, None
-        slots = self.lengths[:, None] + torch.arange(new, device=self.lengths.device)
-        every = torch.arange(self.used, device=slots.device)
-        return slots, (every <= slots[..., None])[:, None]  # (B, new), (B, 1, new, used)
+        if self.used > self.capacity:
+            raise ValueError(f"cache holds {self.capacity} tokens, {self.used} needed")
+        self.mask = None  # where all rows are even, or at their first, each sees what is there
+        if new == 1 and not self.even:
+            every = torch.arange(self.used, device=self.lengths.device)
+            self.mask = (every <= self.lengths[:, None])[:, None, None]
 
-    def write(
-        self, layer: int, slots: Tensor | None, key: Tensor, value: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Store (B, H, new, D/H) and return all of the layer's keys and values so far."""
-        if slots is None:
-            self.keys[layer, :, :, self.used - 1 : self.used] = key
-            self.values[layer, :, :, self.used - 1 : self.used] = value
+    def write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Store what was reserved for, (B, H, new, D/H)."""
+        keys, values = self.keys[layer], self.values[layer]
+        if self.mask is None:
+            place = slice(self.used - key.shape[2], self.used)
+            keys[..., place], values[:, :, place] = key.transpose(2, 3), value
         else:
-            row = torch.arange(len(slots), device=slots.device)[:, None]
-            self.keys[layer, row, :, slots] = key.transpose(1, 2)
-            self.values[layer, row, :, slots] = value.transpose(1, 2)
-        return self.keys[layer, :, :, : self.used], self.values[layer, :, :, : self.used]
+            row = torch.arange(len(key), device=key.device)
+            keys[row, :, :, self.lengths], values[row, :, self.lengths] = (
+                key[:, :, 0],
+                value[:, :, 0],
+            )
+
+    def look(self, layer: int, query: Tensor) -> Tensor:
+        """What one query (B, H, 1, D/H) of each row finds in all it holds: as large."""
+        scores = query * query.shape[3] ** -0.5 @ self.keys[layer, ..., : self.used]
+        if self.mask is not None:
+            scores = scores.masked_fill_(~self.mask, -torch.inf)
+        return scores.softmax(-1) @ self.values[layer, :, :, : self.used]
 
     def advance(self, lengths: Tensor) -> None:
         """Count `lengths` (B,) of the tokens just written; later ones (padding) get overwritten."""
@@ -132,14 +151,16 @@ class Block(nn.Module):
         mask: Tensor | None,  # broadcasts to (B, H, L, keys), True where a query may look
         cache: Cache | None = None,
         layer: int = 0,
-        slots: Tensor | None = None,  # (B, L), where the cache keeps these tokens
     ) -> Tensor:
         B, L, D = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(B, L, 3, self.heads, D // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D/H)
         if cache is not None:
-            key, value = cache.write(layer, slots, key, value)
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+            cache.write(layer, key, value)
+        if cache is not None and L == 1:
+            y = cache.look(layer, query)
+        else:
+            y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         y = self.attention_out(y.transpose(1, 2).reshape(B, L, D))
         x = x + F.dropout(y, self.dropout, self.training)
         y = self.feed_forward_out(F.gelu(self.feed_forward_in(self.feed_forward_norm(x))))
@@ -158,22 +179,21 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, L, D) to (B, L, D); rows are right-padded beyond `lengths` (B,).
 
-        With a cache, `x` holds the tokens that follow those in it (causal models only, others
-        raise ValueError).
+        With a cache, `x` holds the token that follows those in it, or all of the first (causal
+        models only, others raise ValueError).
         """
         x = F.dropout(x, self.size.dropout, self.training)
-        mask, slots = None, None
+        mask = None
         if cache is not None:
             if not self.causal:
                 raise ValueError("only a causal Transformer can use a cache")
-            slots, mask = cache.reserve(x.shape[1])
+            cache.reserve(x.shape[1])
         elif not self.causal:
             mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
             mask = mask[:, None, None]  # (B, 1, 1, L)
-        causal = self.causal and cache is None
         # Right padding needs no mask under causal attention: no real token looks behind itself.
         for layer, block in enumerate(self.blocks):
-            x = block(x, causal, mask, cache, layer, slots)
+            x = block(x, self.causal, mask, cache, layer)
         if cache is not None:
             cache.advance(lengths)
         return self.norm(x)

@@ -62,6 +62,9 @@ def run(
     ] = None,
     shard: Annotated[str, typer.Option(help="i/n: this process's part; torchrun's is known.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the model's layers: fp32, bf16 or int8 (fewer bytes a step).")
+    ] = "fp32",
 ) -> None:
     """Speak a protocol through the gate, judge it, and write the figures into a folder."""
     if context.invoked_subcommand is not None:
@@ -97,6 +100,7 @@ def run(
         ablations=ablations,
         bar=ENOUGH if speakers is None else 0.3,
         device=device,
+        precision=precision,
     )
     with Store.open() as store:
         panel = Panel(usual_metrics(load_ears(), whisper, speakers), out / "cache")

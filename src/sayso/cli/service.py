@@ -25,6 +25,9 @@ def serve(
     workers: Annotated[int, typer.Option(help="Processes, each with its own model.")] = 1,
     model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the model's layers: fp32, bf16 or int8 (fewer bytes a step).")
+    ] = "fp32",
     controller: Annotated[str | None, typer.Option(help="Who is responsible, in consents.")] = None,
     admin: Annotated[
         str | None,
@@ -46,6 +49,7 @@ def serve(
     settings = Settings(
         model=model or BUNDLED,
         device=device,
+        precision=precision,
         controller=controller,
         body=most_body,
         json=most_json,

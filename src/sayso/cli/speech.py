@@ -56,6 +56,9 @@ def speak(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the model's layers: fp32, bf16 or int8 (fewer bytes a step).")
+    ] = "fp32",
     stream: Annotated[
         bool,
         typer.Option("--stream", help="Write each sentence when it is said; --out .wav or -."),
@@ -78,7 +81,7 @@ def speak(
     assert text is not None
     text = text if lexicon is None else respell(text, read_lexicon(lexicon))
     alteration = Alteration(speed, pitch, formant)
-    synthesizer = Synthesizer(model or BUNDLED, device=device)
+    synthesizer = Synthesizer(model or BUNDLED, device=device, precision=precision)
     for note in synthesizer.gate.notes:
         say(note, error=True)
     sampling = synthesizer.bundle.sampling

@@ -78,6 +78,7 @@ class Plan:
     bar: float = 0.65
     sampling: Sampling | None = None
     device: str = "auto"
+    precision: str = "fp32"
 
 
 def shard_of(text: str = "", environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -123,7 +124,8 @@ class Run:
                 raise InputError("these prompts are recordings: give --corpus, or enrolled voices")
             published(plan.corpus)
         self.speakers = {
-            name: Synthesizer(path, store, plan.device) for name, path in plan.models.items()
+            name: Synthesizer(path, store, plan.device, plan.precision)
+            for name, path in plan.models.items()
         }
         self.rows: list[Row] = []
         for name, speaker in self.speakers.items():

@@ -47,6 +47,7 @@ class Settings:
     model: Path = BUNDLED
     home: Path | None = None
     device: str = "auto"
+    precision: str = "fp32"
     controller: str | None = None
     body: int = 32 * 2**20
     json: int = 2**18
@@ -145,7 +146,8 @@ class House:
         with self._opening:
             if self._speaker is not None:
                 return self._speaker.beside(store)
-            self._speaker = Synthesizer(settings.model, store, settings.device)
+            given = settings.model, store, settings.device, settings.precision
+            self._speaker = Synthesizer(*given)
             return self._speaker
 
     @property
@@ -187,7 +189,7 @@ def prepare(settings: Settings) -> None:
         SaysoError: As `Synthesizer` says.
     """
     with Store.open(settings.home) as store:
-        Synthesizer(settings.model, store, settings.device)
+        Synthesizer(settings.model, store, settings.device, settings.precision)
     shutil.rmtree(settings.folder / "spool", ignore_errors=True)
 
 
