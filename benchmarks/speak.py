@@ -3,7 +3,7 @@
     python -m benchmarks.speak kathleen nobody readers --corpora ../shared/corpora
     python -m benchmarks.speak kathleen nobody readers --most 20  # 20 utterances each
     python -m benchmarks.speak kathleen --model runs/mini/release --sampling greedy --most 20
-    python -m benchmarks.speak kathleen --top-p 0 .2 .4 .6 .8 --threshold .1  # as in Fig. 4
+    python -m benchmarks.speak kathleen --top-p 0 .2 .4 .6 .8 --threshold .1 0  # as in Fig. 4
 
 Every sentence goes through the gate in a store of its own, seed 0, as `sayso evaluate` does it, and
 Whisper tiny.en writes down what it hears. `kathleen` and `nobody` say Kathleen's kept-out sentences
@@ -202,7 +202,9 @@ def main() -> None:
     parser.add_argument(
         "--top-p", type=float, nargs="+", help="one or more; the model's own by default"
     )
-    parser.add_argument("--threshold", type=float, help="t_r; 0: one hit fires")
+    parser.add_argument(
+        "--threshold", type=float, nargs="+", help="t_r; 0: one hit fires; one or more"
+    )
     parser.add_argument("--samples", type=int, default=1, help="of which Eq. 23 keeps one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--name", default="", help="before the voice's, for the file")
@@ -210,23 +212,20 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     ears = load_ears()
-    sampling = load_bundle(given.model).sampling
-    sampling = replace(
-        sampling,
-        method=given.sampling or sampling.method,
-        threshold=sampling.threshold if given.threshold is None else given.threshold,
-    )
-    values = given.top_p or [sampling.top_p]
+    own = load_bundle(given.model).sampling
+    masses, thresholds = given.top_p or [own.top_p], given.threshold or [own.threshold]
+    swept = len(masses) * len(thresholds) > 1
     file = RESULTS / "speak.json"
-    for what, top_p in itertools.product(given.what, values):
-        name = f"{given.name} {what}".strip() + (f", v {top_p:g}" if len(values) > 1 else "")
+    for what, threshold, top_p in itertools.product(given.what, thresholds, masses):
+        asked = replace(own, method=given.sampling or own.method, top_p=top_p, threshold=threshold)
+        name = f"{given.name} {what}".strip()
+        name += f", v {top_p:g}, t_r {threshold:g}" if swept else ""
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "home") as store:
             root = Path(folder) / "prompts"
             root.mkdir()
             corpus, trials = trials_of(what, given.corpora, given.most, root)
             out = Path(folder) / "out" if given.out is None else given.out / name
             plan = Plan("kept-out", trials, root, {MODEL: given.model}, corpus=corpus)
-            asked = replace(sampling, top_p=top_p)
             panel = Panel(usual_metrics(ears), out / "cache")
             run = Run(replace(plan, sampling=asked, takes=given.samples), out, panel, store)
             for line in run.work():
