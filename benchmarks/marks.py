@@ -35,7 +35,7 @@ from benchmarks.marks_page import FIELDS, KEY, ROBUST, ROW, SPLICED, UNDONE, wri
 from benchmarks.results import RESULTS, read, write
 from sayso.inference.watermark import perth_filter, spread_spectrum
 from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Marks
-from sayso.inference.watermark.keyed import CELLS, Keyed, KeyedTrace
+from sayso.inference.watermark.keyed import CELLS, Keyed, KeyedTrace, Row
 from sayso.inference.watermark.perth import load_watermarker
 from sayso.inference.watermark.perth_net import SCALE
 from sayso.model.audio import read_audio, resample
@@ -50,11 +50,11 @@ def load() -> Marks:
     return Marks(load_watermarker(), Keyed(KEY))
 
 
-def background() -> list[tuple[str, bytes | None]]:
+def background() -> list[Row]:
     """Rows of other outputs, as a store has them: every sixth sentence of Kathleen's."""
     mark, used = Keyed(KEY), set(mixed_clips())
     paths = [path for path in real_clips()[251::6] if path not in used]
-    return [(path.stem, mark.fingerprint([load_clip(path)], RATE)) for path in paths]
+    return [(path.stem, mark.fingerprint([load_clip(path)], RATE), path.stem) for path in paths]
 
 
 def robust(minutes: float) -> None:
@@ -70,7 +70,7 @@ def robust(minutes: float) -> None:
             continue
         audio = excerpt(path, SECONDS, np.random.default_rng(number))
         marked = marks.embed(audio, RATE, ROW)
-        keyed = Keyed(KEY, [*others, (ROW, marks.fingerprint([marked], RATE))])
+        keyed = Keyed(KEY, [*others, (ROW, marks.fingerprint([marked], RATE), ROW)])
         stranger = excerpt(clips[number - 1], SECONDS, np.random.default_rng(number)).numpy()
         attacks[SPLICED] = spliced(stranger)
         for name in missing:
@@ -101,7 +101,9 @@ def forge() -> None:
     clips, mark = mixed_clips()[:75], Keyed(KEY)
     plain = [excerpt(p, SECONDS, np.random.default_rng(n)) for n, p in enumerate(clips)]
     marked = [mark.embed(audio, RATE, f"row-{n}") for n, audio in enumerate(plain[:65])]
-    store = Keyed(KEY, [(f"row-{n}", mark.fingerprint([m], RATE)) for n, m in enumerate(marked)])
+    names = [f"row-{n}" for n in range(len(marked))]
+    sounds = [mark.fingerprint([each], RATE) for each in marked]
+    store = Keyed(KEY, list(zip(names, sounds, names, strict=True)))
     learnt = [pattern_between(a, b) for a, b in zip(plain, marked, strict=False)]
     out: dict[str, Any] = {}
     for count in (1, 4, 16, 64):

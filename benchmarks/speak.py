@@ -3,7 +3,7 @@
     python -m benchmarks.speak kathleen nobody readers --corpora ../shared/corpora
     python -m benchmarks.speak kathleen nobody readers --most 20  # 20 utterances each
     python -m benchmarks.speak kathleen --model runs/mini/release --sampling greedy --most 20
-    python -m benchmarks.speak kathleen --top-p 0 .2 .4 .6 .8 --threshold .1 0  # as in Fig. 4
+    python -m benchmarks.speak kathleen --top-p 0 .2 .4 .6 .8 --threshold .1 0 --words  # Fig. 4
 
 Every sentence goes through the gate in a store of its own, seed 0, as `sayso evaluate` does it, and
 Whisper tiny.en writes down what it hears. `kathleen` and `nobody` say Kathleen's kept-out sentences
@@ -28,7 +28,7 @@ import soundfile
 import torch
 
 from benchmarks.results import RESULTS, write
-from sayso.evaluation.metrics import Panel, usual_metrics
+from sayso.evaluation.metrics import Panel, Sound, usual_metrics, whisper
 from sayso.evaluation.protocols import Trial
 from sayso.evaluation.report import write_report
 from sayso.evaluation.run import Plan, Run
@@ -163,7 +163,8 @@ def figures(found: dict[str, Any], run: Run, samples: int) -> dict[str, Any]:
     levels = [each["level"] for each in said if "level" in each]
     bundle = run.speakers[MODEL].bundle
     asked = found["run"]["rows"][MODEL]["sampling"] | asdict(bundle.model.extras)
-    likeness = row.get("SIM-o") or row.get("SIM-r") or {"value": None}
+    nothing = {"value": None}
+    likeness = row.get("SIM-o") or row.get("SIM-r") or nothing
     figures = {
         "sentences": len(said),
         "unfinished": sum(each["unfinished"] for each in said),
@@ -172,8 +173,8 @@ def figures(found: dict[str, Any], run: Run, samples: int) -> dict[str, Any]:
         "seconds of work per second": found["time"][MODEL] * samples,
         "likeness to the prompt, mean": likeness["value"],
         "pitch within 15 % of the prompt's": row["same pitch"]["value"],
-        "DistillMOS": row["DistillMOS"]["value"],
-        "DNSMOS OVRL": row["OVRL"]["value"],
+        "DistillMOS": row.get("DistillMOS", nothing)["value"],
+        "DNSMOS OVRL": row.get("OVRL", nothing)["value"],
         "clicks": sum(each.get("clicks", 0) for each in said),
         "clipped samples": sum(each.get("clipped", 0) for each in said),
         "level over the prompt's in dB, mean and most": [
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument(
         "--threshold", type=float, nargs="+", help="t_r; 0: one hit fires; one or more"
     )
+    parser.add_argument("--words", action="store_true", help="word errors alone: half of the time")
     parser.add_argument("--samples", type=int, default=1, help="of which Eq. 23 keeps one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--name", default="", help="before the voice's, for the file")
@@ -226,14 +228,15 @@ def main() -> None:
             corpus, trials = trials_of(what, given.corpora, given.most, root)
             out = Path(folder) / "out" if given.out is None else given.out / name
             plan = Plan("kept-out", trials, root, {MODEL: given.model}, corpus=corpus)
-            panel = Panel(usual_metrics(ears), out / "cache")
+            metrics = [whisper("tiny.en", ears), Sound()] if given.words else usual_metrics(ears)
+            panel = Panel(metrics, out / "cache")
             run = Run(replace(plan, sampling=asked, takes=given.samples), out, panel, store)
             for line in run.work():
                 print(line, flush=True)
             found = run.results()
             assert found is not None
             row = figures(found, run, given.samples)
-            if what == "nobody":
+            if what == "nobody" and not given.words:
                 row |= nearest_person(run, ears, given.corpora)
             if given.out is not None:
                 write_report(found, out, root)

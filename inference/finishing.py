@@ -40,6 +40,7 @@ class Marked:
         manifest: Its C2PA manifest, which is also inside `audio` where the format has room.
         sound: Its fingerprint, by which the ledger finds it again.
         score: What the watermark detector says of it, 0 to 1.
+        pattern: The name of its keyed mark's pattern, where that is not its ledger id.
     """
 
     grant_id: str
@@ -47,6 +48,7 @@ class Marked:
     manifest: bytes
     sound: bytes
     score: float
+    pattern: str = ""
 
 
 def finish(
@@ -58,18 +60,24 @@ def finish(
     card_hash: str,
     marks: Marks,
     ca: CA,
+    again: bool = False,
 ) -> Marked:
     """Put both marks on speech (samples,) and find them again in the finished file.
+
+    Args:
+        again: Whether the same samples are to have the same mark whenever they are made.
 
     Raises:
         MarkError: A mark could not be made, or was not found in the result.
         InputError: The format does not have this rate.
     """
-    marked = fit(marks.embed(fit(audio), sample_rate, grant_id))
+    audio = fit(audio)
+    pattern = marks.again(audio, sample_rate) if again else grant_id
+    marked = fit(marks.embed(audio, sample_rate, pattern))
     sound = marks.fingerprint([marked], sample_rate)
     plain = encode_audio(marked, sample_rate, suffix)
     signed, manifest = sign_audio(plain, suffix, ca, grant_id, card_hash, title, sound)
-    score = marks.demand(decode_audio(signed, PERTH_RATE, title)[0], PERTH_RATE, grant_id)
+    score = marks.demand(decode_audio(signed, PERTH_RATE, title)[0], PERTH_RATE, pattern)
     beside = manifest if suffix.lower() in BESIDE else None
     stated = check_manifest(io.BytesIO(signed), suffix.lower(), beside, ca)
     if stated.state != "trusted" or stated.ledger_id != grant_id:
@@ -77,7 +85,7 @@ def finish(
             f"The result's C2PA manifest is {stated.state} {list(stated.reasons)}; nothing was "
             "written"
         )
-    return Marked(grant_id, signed, manifest, sound, score)
+    return Marked(grant_id, signed, manifest, sound, score, pattern if again else "")
 
 
 def finish_stretch(

@@ -127,19 +127,21 @@ class Gate:
         card_hash: str,
         marks: Marks,
         ca: CA,
+        again: bool = False,
     ) -> Marked:
         """Make the file that may be released under a grant, in memory; see `finishing.finish`.
 
         Args:
             audio: (samples,) float.
             name: The file's name: its suffix is the format.
+            again: Whether the same samples are to have the same mark whenever they are made.
         Raises:
             RefusedError: grant-unknown: this process was not given it.
             MarkError: A mark could not be made, or was not found in the result.
         """
         self._check_own(grant)
         suffix = Path(name).suffix
-        made = finish(audio, sample_rate, grant.id, suffix, name, card_hash, marks, ca)
+        made = finish(audio, sample_rate, grant.id, suffix, name, card_hash, marks, ca, again)
         self._marked[grant.id] = _digest(made)
         return made
 
@@ -327,14 +329,21 @@ class Gate:
 
 def _details(grant: Grant, made: Marked, digest: str, path: str, seed: int | None) -> dict:
     """What the ledger says of an output."""
-    return named(grant) | {
-        "path": path,
-        "sha256": digest,
-        "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
-        "sound": base64.b64encode(made.sound).decode(),
-        "seed": seed,
-    }
+    pattern = {"pattern": made.pattern} if made.pattern else {}
+    return (
+        named(grant)
+        | pattern
+        | {
+            "path": path,
+            "sha256": digest,
+            "manifest_sha256": hashlib.sha256(made.manifest).hexdigest(),
+            "sound": base64.b64encode(made.sound).decode(),
+            "seed": seed,
+        }
+    )
 
 
 def _digest(made: Marked) -> str:
-    return hashlib.sha256(made.sound + made.manifest + made.audio).hexdigest()
+    return hashlib.sha256(
+        made.pattern.encode() + made.sound + made.manifest + made.audio
+    ).hexdigest()

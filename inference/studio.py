@@ -38,6 +38,8 @@ class Visit:
     """
 
     gone: threading.Event
+    pause: Callable[[], None] | None = None
+    """Called before it waits, of a caller in a `Seat`."""
     ended: bool = False
     found: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
 
@@ -52,6 +54,8 @@ class Visit:
         Raises:
             GoneError: The caller is gone; what was asked for is dropped at the next step.
         """
+        if self.pause is not None:
+            self.pause()
         found = self.found.get()
         if isinstance(found, BaseException):
             raise found
@@ -75,6 +79,11 @@ class Job:
     """(1 + N,) bool: whether the text id at a place, from 1, is of an emphasised word."""
     speech: Speech | None = None
     """Once it is there."""
+
+    def was_said(self, speech: Speech) -> bool:
+        """Keep what a model said to it; whether it ended, and is not too short."""
+        self.speech = speech
+        return speech.finished and speech.codes.shape[1] >= self.least
 
     @property
     def said(self) -> Said:
@@ -169,8 +178,7 @@ class Studio:
             self.engine = Engine(self.bundle.model, self.engine.most_rows)
         for number, speech in ended:
             job = self._decoding.pop(number)
-            if speech.finished and speech.codes.shape[1] >= job.least:
-                job.speech = speech
+            if job.was_said(speech):
                 self._sounder.give([job])
             else:
                 job.visit.found.put((job.key, None))
@@ -213,6 +221,74 @@ class Studio:
             return
         for job, sound in zip(jobs, sounds, strict=True):
             job.visit.found.put((job.key, sound))
+
+
+class Rounds:
+    """So many callers, each in a thread: what they ask for is done in rounds, in their order.
+
+    A round begins when every caller waits or has left. So who shares a batch hangs on what is asked
+    alone: whenever the same is asked by as many, the same is said, bit for bit.
+    """
+
+    def __init__(self, bundle: Bundle, callers: int):
+        """Make room for so many callers; each must leave its seat by `idle`."""
+        self.seats = [Seat(self, bundle) for _ in range(callers)]
+        self._lock, self._busy = threading.Lock(), callers
+
+    def idle(self, visit: Visit | None = None) -> None:
+        """A caller waits for more in a visit, or has left; the last one does the round."""
+        with self._lock:
+            if visit is not None and not visit.found.empty():
+                return
+            self._busy -= 1
+            if self._busy == 0:
+                jobs = _still_wanted([job for seat in self.seats for job in seat.taken()])
+                self._busy = len({id(job.visit) for job in jobs})
+                if jobs:
+                    self.seats[0].answer(jobs)
+
+
+class Seat(Studio):
+    """The place of one caller in `Rounds`."""
+
+    def __init__(self, rounds: Rounds, bundle: Bundle):
+        super().__init__(bundle)
+        self._rounds, self._asked = rounds, list[Job]()
+
+    @contextmanager
+    def visit(self, gone: threading.Event | None = None) -> Iterator[Visit]:
+        """As the studio's; what is asked for there waits for the round."""
+        with super().visit(gone) as visit:
+            visit.pause = lambda: self._rounds.idle(visit)
+            yield visit
+
+    def ask(self, jobs: list[Job]) -> None:
+        """Let jobs be done in the next round; InputError as of the studio."""
+        for job in jobs:
+            self.engine.check(job.request)
+        self._asked += jobs
+
+    def taken(self) -> list[Job]:
+        """What was asked for since the last round."""
+        asked, self._asked = self._asked, []
+        return asked
+
+    def answer(self, jobs: list[Job]) -> None:
+        """Decode jobs from first to last, and make the sound of them, `SOUNDED` at a time."""
+        try:
+            said = Engine(self.bundle.model).answer([job.request for job in jobs])
+        except Exception as error:
+            for job in jobs:
+                job.visit.found.put(error)
+            return
+        done = list[Job]()
+        for job, speech in zip(jobs, said, strict=True):
+            if job.was_said(speech):
+                done.append(job)
+            else:
+                job.visit.found.put((job.key, None))
+        for start in range(0, len(done), SOUNDED):
+            self._answer(done[start : start + SOUNDED])
 
 
 def _still_wanted(jobs: list[Job]) -> list[Job]:

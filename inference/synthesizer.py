@@ -33,7 +33,7 @@ from .saying import TRIES, Manner, check_emphasis, limit_seconds, most_character
 from .store.checking import vouch
 from .store.releases import check_place
 from .store.store import Store
-from .studio import Studio
+from .studio import Seat, Studio
 from .watermark.ensemble import load_marks
 
 MOST_CHARACTERS = 10_000
@@ -109,14 +109,17 @@ class Synthesizer:
         self.bundle: Bundle = load_bundle(model, device, precision)
         self.studio = Studio(self.bundle)
 
-    def beside(self, store: Store) -> Self:
+    def beside(self, store: Store, seat: Seat | None = None) -> Self:
         """One for another thread, with the same models: `store` is this one's, opened anew there.
+
+        Args:
+            seat: That of the thread, where all speak in `studio.Rounds`.
 
         Raises:
             StoreError: The store is unreadable.
         """
         other = copy(self)
-        other.store, other.gate = store, Gate(store)
+        other.store, other.gate, other.studio = store, Gate(store), seat or self.studio
         return other
 
     def ablated(self, part: str) -> Self:
@@ -138,6 +141,7 @@ class Synthesizer:
         alteration: Alteration | None = None,
         samples: int = 1,
         gone: Event | None = None,
+        again: bool = False,
     ) -> Spoken:
         """Say `text` in an enrolled voice, into the file `out` (.wav, .flac, .mp3, .ogg, .opus).
 
@@ -157,6 +161,7 @@ class Synthesizer:
             samples: Of each sentence, 1 to 20; the best is kept (Eq. 23, `ranking.best`). More than
                 one needs the `enrol` extra for its recogniser and speaker encoder.
             gone: Set, by another thread, when nobody waits for it any more.
+            again: Whether what sounds the same gets the same mark again, as an evaluation wants it.
 
         Raises:
             GoneError: Nobody does; nothing is released.
@@ -175,16 +180,17 @@ class Synthesizer:
         seed = manner.seed
         try:
             rate, card = self.bundle.codec.sample_rate, self.bundle.card_hash
-            for again in range(TRIES):
-                manner = replace(manner, seed=seed + again)
+            for try_ in range(TRIES):
+                manner = replace(manner, seed=seed + try_)
                 sounds = speech_of(self.studio, grant, spoken, manner, gone=gone)
                 audio = torch.cat(list(sounds))
                 _check_wanted(gone)
                 try:
-                    made = self.gate.mark(grant, audio, rate, out.name, card, self.marks, self.ca)
+                    how = self.marks, self.ca, again
+                    made = self.gate.mark(grant, audio, rate, out.name, card, *how)
                     break
                 except MarkError:  # another take of a single word may hold them
-                    if again == TRIES - 1 or len(audio) > SHORT_SECONDS * rate:
+                    if try_ == TRIES - 1 or len(audio) > SHORT_SECONDS * rate:
                         raise
             _check_wanted(gone)
             ledger_id = self.gate.release(grant, made, out, manner.seed)

@@ -48,10 +48,12 @@ def attacked(name: str, audio: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(ATTACKS[name](audio.numpy(), np.random.default_rng(3)))
 
 
-def output(mark: Keyed, audio: torch.Tensor, row: str) -> tuple[torch.Tensor, tuple[str, bytes]]:
+def output(
+    mark: Keyed, audio: torch.Tensor, row: str
+) -> tuple[torch.Tensor, tuple[str, bytes, str]]:
     """Marked (samples,) at `RATE`, and what the ledger keeps of it."""
     marked = mark.embed(audio, RATE, row)
-    return marked, (row, mark.fingerprint([marked], RATE))
+    return marked, (row, mark.fingerprint([marked], RATE), row)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,8 @@ def test_an_output_is_found_by_its_sound_and_its_mark_by_the_key(
     assert not nothing.present and not nothing.rows and not nothing.copied
     assert nothing.likeness < 0.5
     rows = [
-        (row, ours.fingerprint([each], RATE)) for row, each in zip(ours.rows, outputs, strict=True)
+        (row, ours.fingerprint([each], RATE), row)
+        for row, each in zip(ours.rows, outputs, strict=True)
     ]
     another = Keyed(bytes(32), rows).search(outputs[0], RATE)
     assert another.alike == ("row-0",) and not another.present and not another.rows
@@ -142,7 +145,7 @@ def old_output(audio: torch.Tensor, row: str) -> torch.Tensor:
 
 
 def test_files_of_older_stores_are_still_found(clips: list[torch.Tensor], perth: Perth):
-    rows = [(f"old-{i}", None) for i in range(100)]
+    rows = [(f"old-{i}", None, f"old-{i}") for i in range(100)]
     marks = Marks(perth, Keyed(KEY, rows))
     assert marks.keyed is not None
     found = marks.search(old_output(clips[1], "old-43"), RATE)
@@ -277,9 +280,9 @@ def test_the_ledger_is_only_read(tmp_path: Path):
     assert released(tmp_path) == []
     with Store.open(tmp_path / "home") as store, store.transaction():
         store.append("released", "g-1", {"voice": "ada"})
-        store.append("released", "g-2", {"voice": "ada", "sound": "AAH/"})
+        store.append("released", "g-2", {"voice": "ada", "sound": "AAH/", "pattern": "a-5"})
         store.append("refused", "g-3", {"voice": "ada"})
-    assert released(tmp_path / "home") == [("g-1", None), ("g-2", b"\0\1\xff")]
+    assert released(tmp_path / "home") == [("g-1", None, "g-1"), ("g-2", b"\0\1\xff", "a-5")]
     (tmp_path / "sayso.db").write_text("not a database, but long enough to be looked at" * 50)
     with pytest.raises(StoreError, match="cannot be read"):
         released(tmp_path)

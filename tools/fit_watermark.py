@@ -140,7 +140,7 @@ def score_keyed(every: int) -> None:
     outputs = [path for path in clips[::4] if path not in clips[::every]]
     powers = {path: power_of(path) for path in outputs}
     levels = {path: spread_spectrum.loudness(power, 1.0) for path, power in powers.items()}
-    rows = [(path.stem, sound.fingerprint(own)) for path, own in levels.items()]
+    rows = [(path.stem, sound.fingerprint(own), path.stem) for path, own in levels.items()]
     mark = Keyed(bytes(range(32)), rows)
     done = read(KEYED_NULL)["rows"] if (RESULTS / KEYED_NULL).exists() else []
     seen = {row[0] for row in done}

@@ -11,10 +11,10 @@ from ..errors import StoreError
 from .database import FILE, connect, remedy
 
 
-def released(home: Path) -> list[tuple[str, bytes | None]]:
-    """Ledger id and fingerprint of every file and stream that left, oldest first; changes nothing.
+def released(home: Path) -> list[tuple[str, bytes | None, str]]:
+    """What the keyed mark looks for of all that left, oldest first; changes nothing.
 
-    Files that left before there were fingerprints have None.
+    Ledger id, fingerprint (None where a file left before there were any), the pattern's name.
 
     Raises:
         StoreError: The ledger cannot be read.
@@ -29,8 +29,15 @@ def released(home: Path) -> list[tuple[str, bytes | None]]:
                 "WHERE l.event IN ('released', 'streamed', 'stream-cut') ORDER BY l.seq"
             ).fetchall()
         # Of a stream the last word counts: it knows more of its sound.
-        details = {row: json.loads(content).get("sound") for row, content in found}
-        return [(row, base64.b64decode(sound) if sound else None) for row, sound in details.items()]
+        details = {row: json.loads(content) for row, content in found}
+        return [
+            (
+                row,
+                base64.b64decode(own["sound"]) if own.get("sound") else None,
+                own.get("pattern", row),
+            )
+            for row, own in details.items()
+        ]
     except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"{file} cannot be read ({error}). {remedy(error)}") from error
 

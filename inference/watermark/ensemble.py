@@ -17,7 +17,7 @@ from ..errors import MarkError
 from .audioseal import AudioSealMark, audioseal_files, load_audioseal
 from .base import THRESHOLD, Stretch, Trace, TraceKind, check_audio
 from .fixed_pattern import FixedTrace, payload_of
-from .keyed import Keyed, KeyedTrace, load_keyed
+from .keyed import Keyed, KeyedTrace, Row, load_keyed
 from .perth import Perth, PerthTrace, load_watermarker
 
 PERTH_STRENGTHS = (0.65, 0.8, 1.0, 1.3, 1.7, 2.2)
@@ -79,18 +79,25 @@ class Marks:
         self.keyed = keyed
         self.audioseal = audioseal
 
-    def embed(self, audio: Tensor, sample_rate: int, ledger_id: str, start: int = 0) -> Tensor:
+    def embed(self, audio: Tensor, sample_rate: int, pattern: str, start: int = 0) -> Tensor:
         """Puts every mark into (samples,); MarkError if one cannot be made strong enough.
 
-        `start` samples of the same output come before it.
+        `start` samples of the same output come before it. `pattern` is the name of the keyed mark's
+        pattern: the ledger id, or `again`.
         """
         if self.keyed is None:
             raise MarkError("There is no key for the keyed mark; nothing can be marked without it.")
         if self.audioseal is not None:
-            bits = payload_of(self.keyed.key, ledger_id) & 0xFFFF
+            bits = payload_of(self.keyed.key, pattern) & 0xFFFF
             audio = self.audioseal.embed(audio, sample_rate, bits)
         audio = self._embed_perth(audio, sample_rate)
-        return self._embed_keyed(self.keyed, audio, sample_rate, ledger_id, start)
+        return self._embed_keyed(self.keyed, audio, sample_rate, pattern, start)
+
+    def again(self, audio: Tensor, sample_rate: int) -> str:
+        """See `Keyed.again`; MarkError without a key."""
+        if self.keyed is None:
+            raise MarkError("There is no key for the keyed mark; nothing can be marked without it.")
+        return self.keyed.again(audio, sample_rate)
 
     def fingerprint(self, blocks: Iterable[Tensor], sample_rate: int) -> bytes:
         """What the ledger keeps of an output in blocks (samples,); MarkError without a key."""
@@ -127,13 +134,13 @@ class Marks:
             None if self.audioseal is None else self.audioseal.search(audio, sample_rate),
         )
 
-    def demand(self, audio: Tensor, sample_rate: int, ledger_id: str) -> float:
+    def demand(self, audio: Tensor, sample_rate: int, pattern: str) -> float:
         """The highest score of an output's marks (samples,); MarkError unless each is there."""
         if self.keyed is None:
             raise MarkError("There is no key for the keyed mark; nothing is released without it.")
         scores = {
             "perth": self.perth.score(audio, sample_rate),
-            "keyed": self.keyed.score(audio, sample_rate, ledger_id),
+            "keyed": self.keyed.score(audio, sample_rate, pattern),
         }
         if self.audioseal is not None:
             scores["audioseal"] = self.audioseal.score(audio, sample_rate)
@@ -155,12 +162,12 @@ class Marks:
         raise MarkError(_too_weak("perth", score, audio, sample_rate))
 
     def _embed_keyed(
-        self, keyed: Keyed, audio: Tensor, sample_rate: int, ledger_id: str, start: int
+        self, keyed: Keyed, audio: Tensor, sample_rate: int, pattern: str, start: int
     ) -> Tensor:
         score = 0.0
         for decibels in KEYED_DECIBELS:
-            marked = keyed.embed(audio, sample_rate, ledger_id, decibels, start)
-            score = keyed.score(marked, sample_rate, ledger_id)
+            marked = keyed.embed(audio, sample_rate, pattern, decibels, start)
+            score = keyed.score(marked, sample_rate, pattern)
             if score >= MARGIN:
                 return marked
         raise MarkError(_too_weak("keyed", score, audio, sample_rate))
@@ -216,9 +223,7 @@ def joined_keyed(pieces: list[KeyedTrace], begins: list[float]) -> KeyedTrace:
     )
 
 
-def load_marks(
-    home: Path | None, create: bool = True, rows: Sequence[tuple[str, bytes | None]] = ()
-) -> Marks:
+def load_marks(home: Path | None, create: bool = True, rows: Sequence[Row] = ()) -> Marks:
     """The marks of the store in `home`, fail closed.
 
     Args:

@@ -1,4 +1,7 @@
-"""The keyed mark: a pattern of its own for every output, from the store's key and the ledger id.
+"""The keyed mark: a pattern of its own for every output, from the store's key and a name.
+
+The name is the ledger id, or for speech that is to be made again (`again`) one that hangs on the
+sound, so that no two sounds share a pattern.
 
 A pattern that is the same in all outputs is learnt from a few of them by whoever has their unmarked
 originals, and can then be put on any recording, or taken off. Here what is learnt from one output
@@ -49,6 +52,9 @@ SHORTEST = 150
 SLACK = 12  # frames around the fingerprint's place
 
 
+Row = tuple[str, bytes | None, str]
+
+
 @dataclass(frozen=True)
 class KeyedTrace(Trace):
     """What was found of the store's outputs; `score` is of the patterns of the rows named.
@@ -72,18 +78,19 @@ class Keyed:
 
     Args:
         key: 32 bytes, see `ensure_key`.
-        rows: The released outputs to look for, oldest first: ledger id and fingerprint (None for a
-            row that has the fixed pattern of older stores).
+        rows: The released outputs to look for, oldest first: ledger id, fingerprint (None for a row
+            that has the fixed pattern of older stores), and the name of the pattern.
     """
 
     name = "keyed"
 
-    def __init__(self, key: bytes, rows: Sequence[tuple[str, bytes | None]] = ()):
+    def __init__(self, key: bytes, rows: Sequence[Row] = ()):
         self.key = key
-        known = [(row, sound) for row, sound in rows if sound]
+        known = [(row, sound) for row, sound, _ in rows if sound]
         self.rows = [row for row, _ in known]
+        self.patterns = {row: pattern for row, _, pattern in rows}
         self.library = Library([sound for _, sound in known])
-        self.older = [row for row, sound in rows if not sound]
+        self.older = [row for row, sound, _ in rows if not sound]
         self.fixed = FixedPattern(key)
 
     @torch.inference_mode()
@@ -91,11 +98,11 @@ class Keyed:
         self,
         audio: Tensor,
         sample_rate: int,
-        ledger_id: str,
+        pattern: str,
         decibels: float = spread.DECIBELS,
         start: int = 0,
     ) -> Tensor:
-        """Marks (samples,) with the pattern of a ledger id.
+        """Marks (samples,) with the pattern of a name.
 
         Args:
             decibels: How much louder or softer the cells are made.
@@ -110,14 +117,14 @@ class Keyed:
         host = torch.from_numpy(resample(audio.numpy(), sample_rate, RATE))
         host = torch.nn.functional.pad(host, (0, max(0, spread.WINDOW - len(host))))
         frame = round(start * RATE / sample_rate / HOP)
-        marked = spread.embed(host, self.chips(ledger_id), frame, decibels)
+        marked = spread.embed(host, self.chips(pattern), frame, decibels)
         return audio + to_rate(marked - host, RATE, sample_rate, len(audio))
 
     @torch.inference_mode()
-    def score(self, audio: Tensor, sample_rate: int, ledger_id: str) -> float:
-        """How strong one row's pattern is in (samples,) at its own speed, 0 to 1."""
+    def score(self, audio: Tensor, sample_rate: int, pattern: str) -> float:
+        """How strong one pattern is in (samples,) at its own speed, 0 to 1."""
         power = self._power(audio, sample_rate)
-        evidence = 0.0 if power is None else self._anywhere(power, [ledger_id])[0]
+        evidence = 0.0 if power is None else self._anywhere(power, [pattern])[0]
         return _to_score(evidence / LIMIT)
 
     @torch.inference_mode()
@@ -145,7 +152,7 @@ class Keyed:
         if best.rows or len(power) < SHORTEST:
             return replace(best, likeness=_to_score(likeness))
         newest = self.rows[-COPIES:]
-        evidence = self._anywhere(power, newest)
+        evidence = self._anywhere(power, [self.patterns[row] for row in newest])
         copied = tuple(row for row, z in zip(newest, evidence, strict=True) if z >= LIMIT_COPIED)
         return replace(best, likeness=_to_score(likeness), copied=copied)
 
@@ -166,9 +173,19 @@ class Keyed:
             raise MarkError("A silent file has no fingerprint.")
         return fingerprint(spread.levels_of(bands))
 
-    def chips(self, ledger_id: str) -> Tensor:
-        """A row's pattern, (CELLS, BANDS) of -1 and 1."""
-        seed = hmac.new(self.key, b"sayso keyed 2" + ledger_id.encode(), hashlib.sha256).digest()
+    def again(self, audio: Tensor, sample_rate: int) -> str:
+        """The name of the pattern that (samples,) get whenever this store marks them.
+
+        As a deterministic signature draws its nonce (RFC 6979, 3.2): from the key and what is
+        signed. Another sound, if by one bit, has another one, and only the key tells which.
+        """
+        sound = hashlib.sha256(audio.numpy().astype("<f4").tobytes()).digest()
+        seed = b"sayso keyed again 1" + sample_rate.to_bytes(4, "big") + sound
+        return "a-" + hmac.new(self.key, seed, hashlib.sha256).hexdigest()[:32]
+
+    def chips(self, pattern: str) -> Tensor:
+        """The pattern of a name, (CELLS, BANDS) of -1 and 1."""
+        seed = hmac.new(self.key, b"sayso keyed 2" + pattern.encode(), hashlib.sha256).digest()
         data = hashlib.shake_256(seed).digest(CELLS * BANDS // 8)
         bits = np.unpackbits(np.frombuffer(data, np.uint8)).astype(np.float32)
         return torch.from_numpy(2 * bits - 1).reshape(CELLS, BANDS)
@@ -197,7 +214,7 @@ class Keyed:
         begin = max(0, int(middle - min(half, row_middle / place.speed)))
         ahead = (int(self.library.lengths[place.row]) * STEP - row_middle) / place.speed
         part = power[begin : int(middle + max(1.0, min(half, ahead)))]
-        wave, size = _wave(self.chips(self.rows[place.row]))
+        wave, size = _wave(self.chips(self.patterns[self.rows[place.row]]))
         best = (-math.inf, place.speed)
         for more in REFINED:
             speed = place.speed * (1 + more)
@@ -208,10 +225,10 @@ class Keyed:
             best = max(best, (float(z[near].max()), speed))
         return best
 
-    def _anywhere(self, power: Tensor, rows: Sequence[str]) -> list[float]:
-        """Evidence for each row's pattern at its own speed and any offset."""
+    def _anywhere(self, power: Tensor, patterns: Sequence[str]) -> list[float]:
+        """Evidence for each pattern at its own speed and any offset."""
         rest = spread.whitened(spread.loudness(power, 1.0))
-        return [float(_correlate(rest, *_wave(self.chips(row))).max()) for row in rows]
+        return [float(_correlate(rest, *_wave(self.chips(name))).max()) for name in patterns]
 
     def _power(self, audio: Tensor, sample_rate: int) -> Tensor | None:
         """(T, bins), or None for silence."""
@@ -221,9 +238,7 @@ class Keyed:
         return spread.spectrum_of(torch.from_numpy(resample(audio.numpy(), sample_rate, RATE)))
 
 
-def load_keyed(
-    home: Path, create: bool = True, rows: Sequence[tuple[str, bytes | None]] = ()
-) -> Keyed | None:
+def load_keyed(home: Path, create: bool = True, rows: Sequence[Row] = ()) -> Keyed | None:
     """The keyed mark of the store in `home`; None if it has no key yet and none is to be made.
 
     Args:

@@ -8,7 +8,7 @@
     OUT/results.json       all of it, once every trial is there
 
 Recordings and the codec's copies of them are judged in memory.
-A mark carries its output's id, which is drawn anew: what is spoken again differs by the mark.
+The same sound has the same mark again, so a run that was stopped or split has the same figures.
 """
 
 import hashlib
@@ -62,6 +62,7 @@ class Plan:
         ablations: Whether each input that can be left out (Table 3) has a row without it.
         bar: SIM from which on Eq. 23 asks for words alone; the paper's .3 is of WavLM-TDNN.
         sampling: As each model's card says if None.
+        together: Trials that are spoken in one batch, by their place in the list.
     """
 
     protocol: str
@@ -79,6 +80,7 @@ class Plan:
     sampling: Sampling | None = None
     device: str = "auto"
     precision: str = "fp32"
+    together: int = ROWS
 
 
 def shard_of(text: str = "", environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -149,13 +151,15 @@ class Run:
     def work(self, shard: int = 0, of: int = 1) -> Iterator[str]:
         """Do this process's trials that are not done; yields a line about each.
 
-        Some `ROWS` are spoken together, row by row.
+        A group of trials is spoken together, row by row; one that was cut off is, as a whole, anew:
+        its sound is the same again.
         """
-        mine = self.plan.trials[shard::of]
-        left = [trial for trial in mine if not self._place(trial).is_file()]
-        for start in range(0, len(left), ROWS):
+        size, trials = self.plan.together, self.plan.trials
+        for start in range(0, len(trials), size)[shard::of]:
+            group = trials[start : start + size]
+            left = [trial for trial in group if not self._place(trial).is_file()]
             asked: list[Asked] = []
-            for trial in left[start : start + ROWS]:
+            for trial in group if left else ():
                 try:
                     asked.append(self._ask(trial))
                 except InputError as error:
@@ -164,6 +168,8 @@ class Run:
             how = self.plan.purpose, self.plan.seed
             said = [speak(asked, r, folder_of(self.out, r.name), *how) for r in self.rows]
             for index, each in enumerate(asked):
+                if each.trial not in left:
+                    continue
                 own = {row.name: of[index] for row, of in zip(self.rows, said, strict=True)}
                 done = self._judged(each, own)
                 write_json(self._place(each.trial), done)
@@ -208,6 +214,7 @@ class Run:
             "recordings": hashlib.sha256(json.dumps(recordings).encode()).hexdigest(),
             "corpus": plan.corpus,
             "seed": plan.seed,
+            "together": plan.together,
             "bar": plan.bar,
             "rows": {
                 row.name: {

@@ -1,4 +1,4 @@
-"""How trials are spoken: through the gate, in threads, whose sentences the studio batches."""
+"""How trials are spoken: through the gate, in threads, whose sentences are said in rounds."""
 
 import re
 import time
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sayso.inference.errors import MarkError
 from sayso.inference.store.store import Store
-from sayso.model.engine import ROWS
+from sayso.inference.studio import Rounds, Seat
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
 
@@ -59,8 +59,8 @@ class Said(NamedTuple):
 def speak(asked: Sequence[Asked], row: Row, folder: Path, purpose: str, seed: int) -> list[Said]:
     """Let a row say these trials, each as often as the row has takes, into a folder.
 
-    What is said hangs on trial, take and seed, not on who is asked beside it, but for how sums of
-    another batch are rounded (see `engine`).
+    What is said, and its mark, hangs on trial, take and seed; and on who is asked beside it only by
+    how the sums of another batch are rounded (see `engine`): the same trials sound the same again.
 
     Raises:
         RefusedError: A receipt does not allow it.
@@ -68,30 +68,33 @@ def speak(asked: Sequence[Asked], row: Row, folder: Path, purpose: str, seed: in
     speaker = row.voices.speaker
     folder.mkdir(parents=True, exist_ok=True)
 
-    def say(wish: tuple[Asked, str, int]) -> Path | str:
-        each, voice, take = wish
+    def say(each: Asked, voice: str, take: int, rounds: Rounds, seat: Seat) -> Path | str:
         path, own = folder / _name(each.trial.id, take), seed + take * SEEDS_APART
-        how = {"purpose": purpose, "seed": own, "sampling": row.sampling}
-        with Store.open(speaker.store.home) as store:  # each thread has its own
-            try:
-                return speaker.beside(store).speak(each.text, voice, path, **how).path
-            except (UnfinishedError, MarkError, InputError) as error:
-                return str(error)
+        how = {"purpose": purpose, "seed": own, "sampling": row.sampling, "again": True}
+        try:
+            with Store.open(speaker.store.home) as store:  # each thread has its own
+                return speaker.beside(store, seat).speak(each.text, voice, path, **how).path
+        except (UnfinishedError, MarkError, InputError) as error:
+            return str(error)
+        finally:
+            rounds.idle()
 
     with ExitStack() as stack:
         of = row.voices.of
         voices = [stack.enter_context(of(x.trial, x.prompt, x.text)) for x in asked]
-        wishes = [
-            (each, voice, take)
-            for each, (voice, _) in zip(asked, voices, strict=True)
-            for take in range(row.takes)
-        ]
         start = time.perf_counter()
-        with ThreadPoolExecutor(ROWS) as pool:
-            said = list(pool.map(say, wishes))
+        takes = []
+        for take in range(row.takes if asked else 0):
+            rounds = Rounds(speaker.bundle, len(asked))
+            with ThreadPoolExecutor(len(asked)) as pool:
+                begun = [
+                    pool.submit(say, each, voice, take, rounds, seat)
+                    for each, (voice, _), seat in zip(asked, voices, rounds.seats, strict=True)
+                ]
+            takes.append([one.result() for one in begun])
         cost = (time.perf_counter() - start) / max(1, len(asked))
-    takes = (said[first : first + row.takes] for first in range(0, len(said), row.takes))
-    return [Said(own, coded, cost) for own, (_, coded) in zip(takes, voices, strict=True)]
+    own = zip(*takes, strict=True)
+    return [Said(each, coded, cost) for each, (_, coded) in zip(own, voices, strict=True)]
 
 
 def folder_of(out: Path, row: str) -> Path:
