@@ -13,7 +13,12 @@ from sayso.inference.recognisers import load_ears
 from sayso.inference.store.store import Store
 from sayso.model.bundle import BUNDLED
 
-TEXTS = ["We met in the old market.", "Red lorry, yellow lorry.", "It is ten past six.", "Why not?"]
+TEXTS = [
+    "We met in the old market.",
+    "Red lorry, yellow lorry.",
+    "By ten past six all shops are shut.",
+    "Why not?",
+]
 
 
 def main(home: Path, out: Path, shard: str) -> None:

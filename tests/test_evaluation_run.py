@@ -1,15 +1,21 @@
 """A run: through the gate, resumed and sharded to the same figures, and what its tables say."""
 
 import json
+import random
 import re
 import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from sayso.evaluation.metrics import Metric, Panel, Sample, Sound, Values, WordErrors
+from sayso.evaluation.metrics import Panel, Sound, WordErrors, judge_of, replaced
 from sayso.evaluation.protocols import Trial
 from sayso.evaluation.report import write_report
 from sayso.evaluation.run import Plan, Run, shard_of
@@ -18,6 +24,7 @@ from sayso.evaluation.summary import eq23, mark_nearest, oracle, summarise
 from sayso.evaluation.voices import split_at
 from sayso.inference.detection.detector import detect
 from sayso.inference.store.store import Store
+from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio, seconds_of
 from sayso.model.bundle import BUNDLED
 from sayso.model.errors import CorpusError, InputError
@@ -109,7 +116,8 @@ def finish(folder: Path, panel: Panel, store: Store, parts: list[tuple[int, int,
     """Results of a run done in parts (shard, of, trials until it is killed), without the times."""
     found = None
     for shard, of, most in parts:
-        run = Run(plan(files={"another": KATHLEEN / "audio"}), folder, panel, store)
+        asked = plan(files={"another": KATHLEEN / "audio"}, together=2)
+        run = Run(asked, folder, panel, store)
         for _ in zip(range(most), run.work(shard, of), strict=False):
             pass
         found = run.results()
@@ -124,43 +132,90 @@ def test_killed_or_sharded_the_figures_are_the_same(store, panel, tmp_path):
     assert json.loads(whole)["rows"]["another"]["unfinished"]["value"] == 1  # no such file names
 
 
-class Seconds(Metric):
-    """How long it is: what is the same whichever id a mark carries."""
+def evaluating(home: Path, out: Path, shard: str) -> subprocess.Popen:
+    """A process that does a part of a run of four trials, once it has begun to speak."""
+    script = Path(__file__).with_name("evaluating.py")
+    command = [sys.executable, script, home, out, shard]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    return process
 
-    name, model, version, hash, needs = "seconds", "samples alone", "1", "", ()
 
-    def __call__(self, sample: Sample) -> Values:
-        return {"seconds": sample.seconds}
+def test_killed_at_any_moment_and_split_the_figures_are_the_same_byte_for_byte(tmp_path):
+    """Two processes in a copy of the store, of which one is killed: what is heard is the same."""
+    first, second, whole, parts = (tmp_path / name for name in ("one", "two", "whole", "parts"))
+    with Store.open(first) as store:
+        Synthesizer(BUNDLED, store)  # makes keys, marks and nobody's voice
+    shutil.copytree(first, second)
+    start = time.monotonic()
+    assert evaluating(first, whole, "0/1").wait() == 0
+    moment = random.uniform(0, (time.monotonic() - start) / 2)
+    killed, other = evaluating(second, parts, "1/2"), evaluating(second, parts, "0/2")
+    with suppress(subprocess.TimeoutExpired):
+        killed.wait(moment)
+    killed.kill()
+    assert other.wait() == 0 and evaluating(second, parts, "1/2").wait() == 0
+    found = [json.loads((out / "results.json").read_bytes()) for out in (whole, parts)]
+    one, two = (json.dumps(each | {"time": 0}) for each in found)
+    assert one == two, f"killed after {moment:.2f} s"
+    assert {"mini", "mini, random"} == set(found[0]["rows"]) and found[0]["trials"][0]["rows"]
+    for path in sorted((whole / "speech").rglob("*.wav")):
+        again = parts / path.relative_to(whole)
+        assert torch.equal(read_audio(path, 24_000), read_audio(again, 24_000))
+    with Store.open(second) as store:
+        rows = [(entry.id, entry.content["path"]) for entry in store.entries("released")]
+    assert (
+        len(dict(rows)) == len(rows) >= 8
+    )  # what was said twice has two ids, and is named by both
+    said = parts / "speech/mini/t2.wav"
+    named = {id for id, path in rows if path == str(said)}
+    assert named and set(detect(said, second).ledger_ids) == named
 
 
-def test_spoken_together_killed_or_sharded_each_says_the_same(store, panel, tmp_path):
-    heard = Panel([panel.metrics[0], Seconds()], tmp_path / "cache")
-    spoken = [replace(t, id=f"{t.id}-{n}") for t in trials() for n in range(2)]
+JUDGE = """
+from sayso.evaluation.metrics import WordErrors
 
-    def finish(folder: Path, parts: list[tuple[int, int, int]]) -> tuple[str, int]:
-        found, steps = None, 0
-        for shard, of, most in parts:
-            asked = replace(plan(models={"mini": BUNDLED}, corpus="Kathleen"), trials=spoken)
-            run = Run(asked, folder, heard, store)
-            for _ in zip(range(most), run.work(shard, of), strict=False):
-                pass
-            steps += run.speakers["mini"].studio.engine.decoder.steps
-            found = run.results()
-        assert found is not None
-        return json.dumps(found | {"time": 0}, sort_keys=True), steps
+def judge():
+    return WordErrors(lambda audio: f"the two men {len(audio)}", "toy", "0" * 64, "toy 1")
+"""
 
-    whole, together = finish(tmp_path / "a", [(0, 1, 9)])
-    lengths = [t["rows"]["mini"]["seconds"] for t in json.loads(whole)["trials"]]
-    assert len(set(lengths)) == 4 and json.loads(whole)["rows"]["mini"]["unfinished"]["value"] == 0
-    parts = [(1, 2, 1), (0, 2, 9), (1, 2, 9)]  # one was killed when it had judged one trial
-    apart, steps = finish(tmp_path / "b", parts)
-    assert apart == whole and steps > together
-    released = [entry.content["path"] for entry in store.entries("released")]
-    assert len(set(released)) == 16 and len(released) == 16 + 3  # spoken anew: not judged before
+
+def test_a_judge_of_ones_own_is_a_file_and_takes_the_place_of_its_kind(store, panel, tmp_path):
+    file = tmp_path / "toy.py"
+    file.write_text(JUDGE)
+    own = replaced(panel.metrics, [judge_of(file)])
+    assert [metric.name for metric in own] == ["words", "sound"]
+    run = Run(plan(), tmp_path / "out", Panel(own, tmp_path / "cache"), store)
+    list(run.work())
+    found = run.results()
+    assert found is not None and found["run"]["metrics"]["words"] == {
+        "model": "toy",
+        "version": "toy 1",
+        "hash": "0" * 64,
+    }
+    heard = found["trials"][0]["rows"]["recordings"]
+    assert heard["heard"].startswith("the two men ") and heard["errors"] == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "FileNotFound"),
+        ("", "judge"),
+        ("def judge(): return 5", "a int, which is no Metric"),
+        (JUDGE.replace('"toy", "0"', 'None * 2, "0"'), "TypeError"),
+    ],
+)
+def test_a_file_without_a_judge_is_refused(text, why, tmp_path):
+    file = tmp_path / "toy.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError, match=f"toy.py holds no judge.*{why}"):
+        judge_of(file)
 
 
 def test_results_wait_for_every_part_and_a_folder_is_of_one_run(store, panel, tmp_path):
-    run = Run(plan(), tmp_path, panel, store)
+    run = Run(plan(together=2), tmp_path, panel, store)
     list(run.work(0, 2))
     assert run.results() is None
     with pytest.raises(InputError, match="another run"):

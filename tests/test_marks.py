@@ -137,6 +137,19 @@ def test_of_two_outputs_that_sound_the_same_the_mark_names_one(clips: list[torch
         assert ours.search(marked, RATE).rows == (f"row-{number}",)
 
 
+def test_the_same_sound_has_the_same_pattern_again_and_no_other_sound_has_it(clips):
+    mark, clip = Keyed(KEY), clips[0]
+    name = mark.again(clip, RATE)
+    assert name == Keyed(KEY).again(clip.clone(), RATE) != Keyed(bytes(32)).again(clip, RATE)
+    other = clip.clone()
+    other[100] = torch.nextafter(other[100], torch.tensor(1.0))
+    assert len({name, mark.again(other, RATE), mark.again(clip, RATE + 1)}) == 3
+    marked = mark.embed(clip, RATE, name)
+    rows = [("g-1", mark.fingerprint([marked], RATE), name), ("g-2", None, "g-2")]
+    rows.insert(0, output(mark, clip, "g-0")[1])
+    assert Keyed(KEY, rows).search(marked, RATE).rows == ("g-1",)
+
+
 def old_output(audio: torch.Tensor, row: str) -> torch.Tensor:
     """As stores made it that had one pattern for all."""
     fixed = FixedPattern(KEY)

@@ -1,15 +1,21 @@
 """What waits for the codec is heard in one batch; all get their own sound, or their own error."""
 
+import threading
+import time
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sayso.inference.errors import GoneError
-from sayso.inference.studio import Job, Studio, Visit
+from sayso.inference.nobody import INVENTED
+from sayso.inference.studio import Job, Rounds, Studio, Visit
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs.decoder import loudness
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.engine import Request, Speech
 from sayso.model.errors import InputError
+from sayso.model.text.normalization import normalise
 
 if not (BUNDLED / "codec" / "config.json").is_file():
     pytest.skip(f"no bundled model: {BUNDLED} is missing", allow_module_level=True)
@@ -67,3 +73,40 @@ def test_what_cannot_be_heard_is_an_error_to_its_caller_alone(studio: Studio):
         with pytest.raises(InputError):
             bad.next()
         assert all(visit.found.empty() for visit in (one, bad, other))
+
+
+def said_in_rounds(studio: Studio, late: int, limits: list[list[int]]) -> dict:
+    """What callers of a text each are told, who ask again with each limit; one of them is late."""
+    rounds, told = Rounds(studio.bundle, len(limits)), {}
+    prompt = load_file(BUNDLED / "voices/nobody/prompt.safetensors")["codes"].long()
+    known = studio.bundle.tokenizer.encode(normalise(INVENTED))
+
+    def call(number: int) -> None:
+        time.sleep(0.2 * (number == late))
+        seat, text = rounds.seats[number], ("Why not?", "Not now.", "Now.")[number]
+        ids = known + studio.bundle.tokenizer.encode(text)
+        try:
+            with seat.visit() as visit:
+                for limit in limits[number]:
+                    random = torch.Generator().manual_seed(number)
+                    codes = studio.bundle.codec.read(prompt)
+                    request = Request(ids, codes, limit, random, said=len(known))
+                    seat.ask([Job(visit, (number, limit), request, prompt, Alteration(), 0.0)])
+                    told[number, limit] = visit.next()[1]
+        finally:
+            rounds.idle()
+
+    threads = [threading.Thread(target=call, args=[number]) for number in range(len(limits))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return told
+
+
+def test_in_rounds_it_is_the_same_bit_for_bit_whoever_comes_first(studio: Studio):
+    """The first fails and asks again; the second leaves unheard; the third fails for good."""
+    limits = [[2, 90], [], [2]]
+    one, two = (said_in_rounds(studio, late, limits) for late in (0, 2))
+    assert one[0, 2] is None and one[2, 2] is None and one.keys() == two.keys()
+    assert one[0, 90] is not None and torch.equal(one[0, 90], two[0, 90])

@@ -60,6 +60,13 @@ def run(
     speakers: Annotated[
         Path | None, typer.Option(help="Folder of a WavLM with x-vectors; else Resemblyzer.")
     ] = None,
+    judge: Annotated[
+        list[Path] | None,
+        typer.Option(help="A Python file with a judge of your own; runs it. docs/evaluation.md."),
+    ] = None,
+    bar: Annotated[
+        float | None, typer.Option(help="SIM from which Eq. 23 asks for words; .65, WavLM .3.")
+    ] = None,
     shard: Annotated[str, typer.Option(help="i/n: this process's part; torchrun's is known.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
     precision: Annotated[
@@ -69,7 +76,7 @@ def run(
     """Speak a protocol through the gate, judge it, and write the figures into a folder."""
     if context.invoked_subcommand is not None:
         return
-    from sayso.evaluation.metrics import Panel, usual_metrics
+    from sayso.evaluation.metrics import Panel, judge_of, replaced, usual_metrics
     from sayso.evaluation.protocols import make_list
     from sayso.evaluation.report import write_report
     from sayso.evaluation.run import Plan, Run, shard_of, take_own_gpu
@@ -98,12 +105,13 @@ def run(
         seed=seed,
         baseline=baseline,
         ablations=ablations,
-        bar=ENOUGH if speakers is None else 0.3,
+        bar=bar if bar is not None else ENOUGH if speakers is None else 0.3,
         device=device,
         precision=precision,
     )
     with Store.open() as store:
-        panel = Panel(usual_metrics(load_ears(), whisper, speakers), out / "cache")
+        usual = usual_metrics(load_ears(), whisper, speakers)
+        panel = Panel(replaced(usual, [judge_of(file) for file in judge or []]), out / "cache")
         going = Run(plan, out, panel, store)
         for line in going.work(part, of):
             say(line)

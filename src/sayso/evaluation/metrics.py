@@ -7,6 +7,7 @@ comparable with another only if model, version and hash agree; all three stand i
 
 import hashlib
 import json
+import runpy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -91,15 +92,17 @@ class Metric:
 
 
 class WordErrors(Metric):
-    """Transcribes with faster-whisper, and compares."""
+    """Transcribes (samples,) at 16 kHz, by default with faster-whisper, and compares."""
 
     name, needs = "words", ("text",)
 
-    def __init__(self, transcribe: Callable[[Audio], str], model: str, sha256: str):
+    def __init__(
+        self, transcribe: Callable[[Audio], str], model: str, sha256: str, code: str | None = None
+    ):
         from whisper_normalizer.english import EnglishTextNormalizer
 
         self.transcribe, self.model, self.hash = transcribe, model, sha256
-        self.version = f"faster-whisper {version('faster-whisper')}"
+        self.version = code or f"faster-whisper {version('faster-whisper')}"
         self.plain = EnglishTextNormalizer()
 
     def __call__(self, sample: Sample) -> Values:
@@ -261,6 +264,29 @@ def usual_metrics(ears: Ears, size: str = "tiny.en", speakers: Path | None = Non
     """
     likeness = resemblyzer(ears) if speakers is None else wavlm(speakers)
     return [whisper(size, ears), likeness, DnsMos(ears), Distilled(), Sound()]
+
+
+def judge_of(file: Path) -> Metric:
+    """A judge of one's own: what `judge()` in a Python file gives, a `Metric`.
+
+    Raises:
+        InputError: There is no such file, it cannot be loaded, or it has no such judge.
+    """
+    try:
+        made = runpy.run_path(str(file))["judge"]()
+        if not isinstance(made, Metric):
+            raise TypeError(f"judge() gives a {type(made).__name__}, which is no Metric")
+        for name in ("name", "model", "version", "hash", "needs"):
+            getattr(made, name)  # all stand in the results
+    except Exception as error:  # of whatever it is made of
+        raise InputError(f"{file} holds no judge ({type(error).__name__}: {error})") from error
+    return made
+
+
+def replaced(usual: Sequence[Metric], own: Sequence[Metric]) -> list[Metric]:
+    """The usual metrics; one's own of a name, such as `words` or `similarity`, in their place."""
+    names = {metric.name for metric in own}
+    return [*own, *(metric for metric in usual if metric.name not in names)]
 
 
 class Panel:

@@ -215,6 +215,7 @@ class Run:
             "corpus": plan.corpus,
             "seed": plan.seed,
             "together": plan.together,
+            "precision": plan.precision,
             "bar": plan.bar,
             "rows": {
                 row.name: {
