@@ -202,7 +202,7 @@ def test_a_judge_of_ones_own_is_a_file_and_takes_the_place_of_its_kind(store, pa
     [
         (None, "FileNotFound"),
         ("", "judge"),
-        ("def judge(): return 5", "a int, which is no Metric"),
+        ("def judge(): return 5", "a int, not a Metric"),
         (JUDGE.replace('"toy", "0"', 'None * 2, "0"'), "TypeError"),
     ],
 )

@@ -274,12 +274,14 @@ def judge_of(file: Path) -> Metric:
     """
     try:
         made = runpy.run_path(str(file))["judge"]()
-        if not isinstance(made, Metric):
-            raise TypeError(f"judge() gives a {type(made).__name__}, which is no Metric")
-        for name in ("name", "model", "version", "hash", "needs"):
-            getattr(made, name)  # all stand in the results
     except Exception as error:  # of whatever it is made of
         raise InputError(f"{file} holds no judge ({type(error).__name__}: {error})") from error
+    parts = ("name", "model", "version", "hash", "needs")  # all stand in the results
+    if not isinstance(made, Metric) or not all(hasattr(made, part) for part in parts):
+        raise InputError(
+            f"{file} holds no judge: judge() gives a {type(made).__name__}, not a Metric with "
+            f"{', '.join(parts)}"
+        )
     return made
 
 
