@@ -1,12 +1,13 @@
 """From sentences to their sound, inside the gate: all through the studio, in one batch.
 
 A sentence fails that does not end within its limit, is silent, or is too short for its words. It is
-said again with another seed while the others go on; after `TRIES` it is an error that names it.
+said again with another seed while the others go on; after `TRIES` a long one is cut and said in
+pieces, and a short one is an error that names it.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 
 import soxr
@@ -19,7 +20,7 @@ from sayso.model.decoding import SILENT_PEAK
 from sayso.model.engine import ROWS, Request
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.sampling import Sampling
-from sayso.model.text.normalization import WORD, Piece, normalise
+from sayso.model.text.normalization import WORD, Piece, normalise, pieces
 
 from .consent.recording import RATE
 from .gate import Grant
@@ -41,6 +42,9 @@ GRACE_SECONDS = 1.5
 """Added to every limit, as short texts are read slower."""
 TRIES = 3
 """Of a sentence that failed."""
+CUT = 60
+"""Characters: a longer sentence that failed in all tries is cut. A slow one may not fit behind the
+prompt (one of 1,200 in a book), and a long text must not end there."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,12 @@ def speech_of(
                     if audio is not None and float(audio.abs().max()) >= SILENT_PEAK:
                         takes[at][sample] = audio
                     if not running[at] and not takes[at]:
+                        if tried[at] == TRIES and len(cut := _cut(spoken[at])) > 1:
+                            seed = own_seed(manner.seed, first + at, TRIES * samples)
+                            again = replace(manner, seed=seed)
+                            own = speech_of(studio, grant, cut, again, gone=gone)
+                            takes[at][0] = torch.cat(list(own))
+                            continue
                         if tried[at] == TRIES:
                             raise UnfinishedError(
                                 f"No end within {limits[at] / codec.frame_rate:.1f} s, or words "
@@ -147,6 +157,13 @@ def speech_of(
             if pause is None:
                 pause = PAUSE_SECONDS if index + 1 < len(spoken) else 0.0
             yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))])
+
+
+def _cut(piece: Piece) -> list[Piece]:
+    """A long sentence in shorter pieces; one that is short or has emphasis as it is."""
+    if piece.stressed or len(piece.text) <= CUT:
+        return [piece]
+    return pieces(piece.text, len(piece.text) * 3 // 5)
 
 
 def check_emphasis(bundle: Bundle, spoken: Sequence[Piece]) -> bool:

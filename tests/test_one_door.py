@@ -107,7 +107,7 @@ MAKERS = {  # call -> the only files that may make it
     "Engine": {"inference/studio.py", "inference/nobody.py", "benchmarks/decode.py"},
     "Studio": {"inference/synthesizer.py"},
     "Job": {"inference/saying.py"},
-    "speech_of": {"inference/synthesizer.py"},
+    "speech_of": {"inference/saying.py", "inference/synthesizer.py"},
     "codec.speak": {"tools/classifier_clips.py"},
     "codec.speak_all": {"inference/studio.py"},
     "codec.hear": {

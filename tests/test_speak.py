@@ -142,6 +142,20 @@ def test_an_utterance_without_end_is_an_error_not_a_file(speaker, tmp_path, monk
     assert not (tmp_path / "no.wav").exists()
 
 
+def test_a_long_sentence_that_does_not_fit_is_said_in_pieces(speaker, tmp_path, monkeypatch):
+    limit, asked = saying.limit_seconds, list[str]()
+
+    def too_short_for_long_ones(text):
+        asked.append(text)
+        return 0.2 if len(text) > 50 else limit(text)
+
+    monkeypatch.setattr(saying, "limit_seconds", too_short_for_long_ones)
+    long = "The cat sat on the mat and slept, while the dog lay under the old table."
+    spoken = speaker.speak(f"{TEXT} {long}", "nobody", tmp_path / "said.wav", seed=1)
+    assert asked == [TEXT, long, "The cat sat on the mat and slept.", long[34:]]
+    assert spoken.seconds > 4
+
+
 @pytest.mark.parametrize("failure", ["swallowed", "nothing", "silent"])
 @pytest.mark.parametrize("times", [2, 3])
 def test_a_sentence_with_words_left_out_or_silent_is_said_again_and_then_named(
