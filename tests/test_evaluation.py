@@ -16,10 +16,10 @@ from sayso.evaluation.metrics import (
     Sample,
     Sound,
     resemblyzer,
-    wavlm,
     whisper,
 )
 from sayso.evaluation.sound import clicks, clipped, level
+from sayso.evaluation.speakers import wavlm
 from sayso.evaluation.words import loops
 from sayso.inference.recognisers import RATE, load_ears
 from sayso.model.audio import read_audio

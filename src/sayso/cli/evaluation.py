@@ -58,7 +58,10 @@ def run(
         str, typer.Option(help="Recogniser: tiny.en, or a size or folder for faster-whisper.")
     ] = "tiny.en",
     speakers: Annotated[
-        Path | None, typer.Option(help="Folder of a WavLM with x-vectors; else Resemblyzer.")
+        Path | None,
+        typer.Option(
+            help="Folder of a WavLM with x-vectors, or UniSpeech's file; else Resemblyzer."
+        ),
     ] = None,
     judge: Annotated[
         list[Path] | None,
@@ -80,6 +83,7 @@ def run(
     from sayso.evaluation.protocols import make_list
     from sayso.evaluation.report import write_report
     from sayso.evaluation.run import Plan, Run, shard_of, take_own_gpu
+    from sayso.evaluation.speakers import speaker_encoder
     from sayso.inference.ranking import ENOUGH
     from sayso.inference.recognisers import load_ears
     from sayso.inference.store.store import Store
@@ -110,7 +114,8 @@ def run(
         precision=precision,
     )
     with Store.open() as store:
-        usual = usual_metrics(load_ears(), whisper, speakers)
+        likeness = None if speakers is None else speaker_encoder(speakers)
+        usual = usual_metrics(load_ears(), whisper, likeness)
         panel = Panel(replaced(usual, [judge_of(file) for file in judge or []]), out / "cache")
         going = Run(plan, out, panel, store)
         for line in going.work(part, of):

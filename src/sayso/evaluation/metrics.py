@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sayso.inference.recognisers import RATE, WEIGHTS, WHISPER, Ears, embedding
 from sayso.inference.saying import limit_seconds
 from sayso.model.audio import resample
-from sayso.model.errors import CheckpointError, InputError
+from sayso.model.errors import InputError
 from sayso.model.files import file_hash, write_json
 
 from .sound import Audio, DistillMos, clicks, clipped, dnsmos, level, pitch
@@ -198,42 +198,6 @@ def resemblyzer(ears: Ears) -> Similarity:
     return Similarity(embed, "Resemblyzer", f"resemblyzer {version('resemblyzer')}", known)
 
 
-def wavlm(folder: Path) -> Similarity:
-    """SIM by a WavLM with an x-vector head, such as microsoft/wavlm-base-plus-sv, out of a folder.
-
-    Raises:
-        InputError: transformers is missing.
-        CheckpointError: The folder holds no such model as safetensors.
-    """
-    try:
-        from transformers import AutoFeatureExtractor, WavLMForXVector
-    except ImportError:
-        raise InputError("transformers is missing: pip install 'sayso[bench]'.") from None
-    weights = folder / "model.safetensors"
-    try:
-        sha256 = file_hash(weights)
-        extract = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        load: Any = WavLMForXVector.from_pretrained  # with the loading info it gives two
-        model, found = load(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} holds no WavLM with an x-vector head ({error})") from None
-    if odd := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
-        raise CheckpointError(f"{weights}: {len(odd)} weights lack or are odd, such as {odd[0]}")
-    model.eval()
-
-    @torch.inference_mode()
-    def embed(audio: Audio) -> NDArray[np.float32] | None:
-        if len(audio) < RATE or not audio.any():
-            return None
-        heard = extract(audio, sampling_rate=RATE, return_tensors="pt")
-        return torch.nn.functional.normalize(model(**heard).embeddings[0], dim=0).numpy()
-
-    code = f"transformers {version('transformers')}"
-    return Similarity(embed, f"WavLM {folder.name}", code, sha256)
-
-
 def whisper(size: str, ears: Ears) -> WordErrors:
     """A recogniser by name: `tiny.en` is there; others are loaded as faster-whisper loads them.
 
@@ -255,14 +219,16 @@ def whisper(size: str, ears: Ears) -> WordErrors:
     return WordErrors(Ears(model, None).transcribe, f"Whisper {size}", sha256)
 
 
-def usual_metrics(ears: Ears, size: str = "tiny.en", speakers: Path | None = None) -> list[Metric]:
+def usual_metrics(
+    ears: Ears, size: str = "tiny.en", likeness: Similarity | None = None
+) -> list[Metric]:
     """All of them.
 
     Args:
         size: Whisper's name or folder.
-        speakers: Folder of a WavLM; Resemblyzer is asked where there is none.
+        likeness: Resemblyzer's if None.
     """
-    likeness = resemblyzer(ears) if speakers is None else wavlm(speakers)
+    likeness = likeness or resemblyzer(ears)
     return [whisper(size, ears), likeness, DnsMos(ears), Distilled(), Sound()]
 
 
