@@ -242,10 +242,10 @@ class Rounds:
                 return
             self._busy -= 1
             if self._busy == 0:
-                jobs = _still_wanted([job for seat in self.seats for job in seat.taken()])
-                self._busy = len({id(job.visit) for job in jobs})
-                if jobs:
-                    self.seats[0].answer(jobs)
+                asked = [_still_wanted(seat.taken()) for seat in self.seats]
+                self._busy = sum(map(bool, asked))  # whoever asked waits: a caller is one thread
+                if self._busy:
+                    self.seats[0].answer([job for own in asked for job in own])
 
 
 class Seat(Studio):

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -75,33 +77,40 @@ def test_what_cannot_be_heard_is_an_error_to_its_caller_alone(studio: Studio):
         assert all(visit.found.empty() for visit in (one, bad, other))
 
 
+def asked(studio: Studio, visit: Visit, number: int, limit: int) -> Job:
+    """One of three texts by nobody, which ends within 90 frames and not within 2."""
+    prompt = load_file(BUNDLED / "voices/nobody/prompt.safetensors")["codes"].long()
+    known = studio.bundle.tokenizer.encode(normalise(INVENTED))
+    text = known + studio.bundle.tokenizer.encode(("Why not?", "Not now.", "Now.")[number])
+    random, codes = torch.Generator().manual_seed(number), studio.bundle.codec.read(prompt)
+    request = Request(text, codes, limit, random, said=len(known))
+    return Job(visit, (number, limit), request, prompt, Alteration(), 0.0)
+
+
 def said_in_rounds(studio: Studio, late: int, limits: list[list[int]]) -> dict:
     """What callers of a text each are told, who ask again with each limit; one of them is late."""
     rounds, told = Rounds(studio.bundle, len(limits)), {}
-    prompt = load_file(BUNDLED / "voices/nobody/prompt.safetensors")["codes"].long()
-    known = studio.bundle.tokenizer.encode(normalise(INVENTED))
 
     def call(number: int) -> None:
         time.sleep(0.2 * (number == late))
-        seat, text = rounds.seats[number], ("Why not?", "Not now.", "Now.")[number]
-        ids = known + studio.bundle.tokenizer.encode(text)
-        try:
-            with seat.visit() as visit:
-                for limit in limits[number]:
-                    random = torch.Generator().manual_seed(number)
-                    codes = studio.bundle.codec.read(prompt)
-                    request = Request(ids, codes, limit, random, said=len(known))
-                    seat.ask([Job(visit, (number, limit), request, prompt, Alteration(), 0.0)])
-                    told[number, limit] = visit.next()[1]
-        finally:
-            rounds.idle()
+        seat = rounds.seats[number]
+        with seat.visit() as visit:
+            for limit in limits[number]:
+                seat.ask([asked(studio, visit, number, limit)])
+                told[number, limit] = visit.next()[1]
+        rounds.idle()
 
-    threads = [threading.Thread(target=call, args=[number]) for number in range(len(limits))]
+    in_threads([partial(call, number) for number in range(len(limits))])
+    return told
+
+
+def in_threads(calls: list[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
-    return told
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads), "somebody waits for ever"
 
 
 def test_in_rounds_it_is_the_same_bit_for_bit_whoever_comes_first(studio: Studio):
@@ -110,3 +119,20 @@ def test_in_rounds_it_is_the_same_bit_for_bit_whoever_comes_first(studio: Studio
     one, two = (said_in_rounds(studio, late, limits) for late in (0, 2))
     assert one[0, 2] is None and one[2, 2] is None and one.keys() == two.keys()
     assert one[0, 90] is not None and torch.equal(one[0, 90], two[0, 90])
+
+
+def test_in_rounds_a_caller_may_ask_in_two_visits_at_once(studio: Studio):
+    """As a long sentence that is cut does, while others of its text are said again."""
+    rounds, told = Rounds(studio.bundle, 2), list[int]()
+
+    def call() -> None:
+        seat = rounds.seats[0]
+        with seat.visit() as outer, seat.visit() as inner:
+            seat.ask([asked(studio, outer, 0, 2)])
+            for visit in (inner, outer, inner):
+                seat.ask([asked(studio, inner, 1, 2)])
+                told.append(visit.next()[0][0])
+        rounds.idle()
+
+    in_threads([call, rounds.idle])
+    assert told == [1, 0, 1]
