@@ -1,71 +1,290 @@
-"""Milliseconds per AR step at the paper's size, cached and naive, beside what memory allows.
+"""What a step of the AR and a pass of the NAR take, beside what the machine allows.
 
-`python -m benchmarks.decode` (random weights; `--layers 2` for a quick look). A cached step has to
-read every weight and the cache once, so bytes read over the read bandwidth, measured in the same
-run, is the least time a step can take on this machine. `--bundled` asks the engine to say 16
-sentences with the bundled model instead, in batches of 1, 4 and 16 rows, interleaved.
+`python -m benchmarks.decode` (random weights of the paper's size, about four minutes on two cores;
+`--layers 2` for a quick look) prints a table and keeps `results/decode.json`; `--plot FILE.png`
+draws it. A step has to read every weight and the cache once: those bytes over the read bandwidth,
+measured in between with as many threads, is the least it can take. All is timed in turn, over and
+over, as other tenants of a machine come and go; medians. `--bundled` lets the engine say 16
+sentences with the bundled model instead, in batches of 1, 4 and 16 rows.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from benchmarks.results import write
 from sayso.model.ar import AR, ARConfig
 from sayso.model.bundle import load_bundle
 from sayso.model.engine import Engine, Request
+from sayso.model.generate import generate_nar, last_codes, sample_group
+from sayso.model.nar import NAR, NARConfig
+from sayso.model.precision import Packed, convert
+from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import pieces
 from sayso.model.transformer import Cache, Size
 
 FRAME_RATE = 75  # EnCodec's
+TEXT = 100  # tokens
+FRAMES = 750  # ten seconds
+V = 1024
+NEW = 8
+"""Tokens of `transformers` in one timing."""
+LEVELS = 2
+"""Passes of the NAR in one timing; a model of eight codebooks has seven."""
+BLOCK = 2**27
+"""Floats that are read to find the bandwidth: 512 MiB."""
+SQUARE = 2048
+NO = " (no)"
+
+Call = Callable[[], object]
 
 
-def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median wall time of a call after one warm-up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def in_turn(calls: dict[str, Call], threads: tuple[int, ...], repeats: int) -> dict[str, float]:
+    """Median seconds of each call, `name, n threads`, all in turn after a first that is not kept.
+
+    A call that returns a float has timed itself.
+    """
+    times: dict[str, list[float]] = {}
+    for _ in range(1 + repeats):
+        for count in threads:
+            torch.set_num_threads(count)
+            for name, call in calls.items():
+                start = time.perf_counter()
+                found = call()
+                took = found if isinstance(found, float) else time.perf_counter() - start
+                times.setdefault(f"{name}, {count}", []).append(took)
+    return {name: statistics.median(each[1:]) for name, each in times.items()}
 
 
-def read_bandwidth() -> float:
-    """Bytes per second of reading 1 GiB of fp32 in one pass (a sum)."""
-    block = torch.ones(2**28)
-    return block.numel() * 4 / seconds(lambda: block.sum(), 5)
+class Standing:
+    """An AR model with a cache that holds a text and ten seconds of speech."""
+
+    def __init__(self, size: Size, G: int, precision: str = "fp32", rows: int = 1):
+        torch.manual_seed(0)
+        self.model = AR(ARConfig(256, V, G, size)).eval()
+        convert(self.model, precision)
+        self.rows, self.G = rows, G
+        self.cache = Cache(size, rows, TEXT + 2 + FRAMES // G + 1, self.model.bos)
+        for held in (self.cache.keys, self.cache.values):
+            held.normal_()
+
+    def step(self, frames: int = FRAMES) -> None:
+        """Read a group behind so many frames of speech, and predict the next."""
+        held = TEXT + 2 + frames // self.G
+        cache = self.cache.rows(0, self.rows, held, True)
+        group = torch.zeros(self.rows, self.G, dtype=torch.long)
+        number = torch.full((self.rows,), 1 + frames // self.G)
+        self.model.predict(self.model.decode(group, number, cache))
+
+    def naive(self, frames: int) -> None:
+        """The same without a cache: read all again."""
+        codes, text = (torch.zeros(1, n, dtype=torch.long) for n in (frames, TEXT))
+        self.model(text, torch.tensor([TEXT]), codes, torch.tensor([frames]))
+
+    @property
+    def bytes(self) -> float:
+        """That a step in fp32 has to read."""
+        layers = [m for m in self.model.modules() if isinstance(m, Packed)]
+        weights = sum(layer.weight.numel() for layer in layers)
+        held = 2 * self.model.config.size.layers * self.model.config.size.width
+        held *= (TEXT + 2 + FRAMES // self.G) * self.rows
+        return 4.0 * (weights + self.model.code_embedding.weight.numel() + held)
 
 
-@torch.inference_mode()
-def measure(G: int, size: Size, text: int, prompt: float, repeats: int) -> dict[str, float]:
-    """Cached and naive seconds per step after `text` tokens and `prompt` seconds of speech."""
-    config = ARConfig(text_size=256, codebook_size=1024, group_size=G, size=size)
-    model = AR(config).eval()
-    frames = int(prompt * FRAME_RATE) // G * G
-    ids = torch.zeros(1, text, dtype=torch.long)
-    codes = torch.zeros(1, frames, dtype=torch.long)
-    text_lengths, lengths = torch.tensor([text]), torch.tensor([frames])
-    cache = Cache(size, 1, text + 2 + frames // G + repeats + 1, model.bos)
-    prefill = seconds(
-        lambda: model.prefill(
-            ids, text_lengths, codes, lengths, Cache(size, 1, cache.keys.shape[3], model.bos)
-        ),
-        3,
+def draw(logits: Tensor, random: torch.Generator) -> None:
+    """A group by repetition aware sampling, as a step does it."""
+    codes, lengths = torch.zeros(1, FRAMES, dtype=torch.long), torch.tensor([FRAMES])
+    history = last_codes(codes, lengths, Sampling().window)
+    sample_group(logits, history, V, Sampling(), [random])
+
+
+class Nar(NamedTuple):
+    """A NAR model with a sentence to fill."""
+
+    model: NAR
+
+    def fill(self) -> None:
+        """All passes over a text, three seconds of prompt and seven of speech."""
+        prompt = torch.zeros(1, 1 + LEVELS, 3 * FRAME_RATE, dtype=torch.long)
+        text, codes = (torch.zeros(1, n, dtype=torch.long) for n in (TEXT, 7 * FRAME_RATE))
+        lengths = (torch.tensor([x.shape[-1]]) for x in (text, prompt, codes))
+        text_lengths, prompt_lengths, code_lengths = lengths
+        generate_nar(self.model, text, text_lengths, prompt, prompt_lengths, codes, code_lengths)
+
+    @property
+    def operations(self) -> float:
+        """Of its matrix products."""
+        size, tokens = self.model.config.size, TEXT + 1 + FRAMES + 2
+        weights = size.width * (4 * size.width + 2 * size.feed_forward)
+        attention = 2 * tokens * size.width  # queries by keys, and what is found by values
+        predicted = 7 * FRAME_RATE * size.width * V
+        return 2.0 * LEVELS * (tokens * size.layers * (weights + attention) + predicted)
+
+
+def llama(size: Size) -> Call:
+    """`transformers`' generate with a static cache and as many weights: seconds of a token."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.generation.streamers import BaseStreamer
+
+    class Clock(BaseStreamer):
+        """When each token came."""
+
+        def put(self, value: Tensor) -> None:
+            times.append(time.perf_counter())
+
+        def end(self) -> None:
+            """Nothing is kept open."""
+
+    times: list[float] = []
+    config = LlamaConfig(
+        vocab_size=V + 1,
+        hidden_size=size.width,
+        intermediate_size=size.feed_forward * 2 // 3,  # its feed-forward has three matrices
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        max_position_embeddings=1024,
     )
-    model.prefill(ids, text_lengths, codes, lengths, cache)
-    group, number = torch.zeros(1, G, dtype=torch.long), lengths // G + 1
-    cached = seconds(lambda: model.predict(model.decode(group, number, cache)), repeats)
-    naive = seconds(lambda: model(ids, text_lengths, codes, lengths), 3)
-    weights = sum(p.numel() for p in model.transformer.parameters())
-    weights += model.code_embedding.weight.numel()
-    for layer in (model.group_embedding, model.group_prediction):
-        weights += sum(p.numel() for p in layer.parameters()) if layer is not None else 0
-    held = 2 * size.layers * size.width * (text + 2 + frames // G)
-    read = 4.0 * (weights + held)
-    return {"cached": cached, "naive": naive, "prefill": prefill, "bytes": read}
+    model: Any = LlamaForCausalLM(config).eval()
+    ids = torch.zeros(1, TEXT + 2 + FRAMES, dtype=torch.long)
+
+    def token() -> float:
+        times.clear()
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=1 + NEW,
+            min_new_tokens=1 + NEW,
+            do_sample=True,
+            pad_token_id=V,
+            cache_implementation="static",
+            disable_compile=True,
+            streamer=Clock(),
+        )
+        # the prompt, then the first token of its reading, then a step each
+        return statistics.median(b - a for a, b in pairwise(times[1:]))
+
+    return token
+
+
+def measure(size: Size, threads: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
+    """All rows of the table."""
+    block, square = torch.ones(BLOCK), torch.randn(SQUARE, SQUARE)
+    packed = Packed(torch.nn.Linear(SQUARE, SQUARE), torch.float32)
+    by_group = {G: Standing(size, G) for G in (1, 2, 4, 8)}
+    one, eight = by_group[1], Standing(size, 1, rows=8)
+    fewer = {precision: Standing(size, 1, precision) for precision in ("bf16", "int8")}
+    nar = Nar(NAR(NARConfig(256, V, 1 + LEVELS, size)).eval())
+    convert(nar.model, "fp32")
+    logits, random = torch.randn(1, 1, V + 1), torch.Generator().manual_seed(0)
+    calls: dict[str, Call] = {"read": block.sum, "transformers": llama(size)}
+    for G, standing in by_group.items():
+        calls[f"step G={G}"] = standing.step
+    for precision, standing in fewer.items():
+        calls[f"step {precision}"] = standing.step
+    calls |= {
+        "step of 8": eight.step,
+        "draw": lambda: [draw(logits, random) for _ in range(20)],
+        "nar": nar.fill,
+        "product": lambda: square @ square,
+        "packed product": lambda: packed(square),
+    }
+    found = in_turn(calls, threads, repeats)
+    # without a cache the time grows with the square of what was said: Simpson's rule
+    for frames in (0, FRAMES // 2, FRAMES):
+        ways: dict[str, Call] = {
+            "cached": lambda n=frames: one.step(n),
+            "naive": lambda n=frames: one.naive(n),
+        }
+        slow = in_turn(ways, threads, max(1, repeats // 3))
+        found |= {f"{frames} {name}": took for name, took in slow.items()}
+    rows = []
+    for n in threads:
+        took = {name[: -len(f", {n}")]: t for name, t in found.items() if name.endswith(f", {n}")}
+        rows += rows_of(took, n, by_group, eight, nar)
+    return rows
+
+
+def rows_of(
+    took: dict[str, float], threads: int, by_group: dict[int, Standing], eight: Standing, nar: Nar
+) -> list[dict[str, Any]]:
+    """What the seconds of one number of threads come to."""
+    bandwidth, step = 4 * BLOCK / took["read"], took["step G=1"]
+    rate = 2 * SQUARE**3 / min(took["product"], took["packed product"])
+
+    def over_ten_seconds(way: str) -> float:
+        first, middle, last = (took[f"{n} {way}"] for n in (0, FRAMES // 2, FRAMES))
+        return FRAMES * (first + 4 * middle + last) / 6
+
+    rows: list[dict[str, Any]] = []
+
+    def row(what: str, value: float, unit: str, wanted: str = "", good: bool | None = None) -> None:
+        rows.append({"what": what, "threads": threads, "value": value, "unit": unit})
+        rows[-1] |= {"wanted": wanted, "good": good}
+
+    row("read bandwidth", bandwidth / 1e9, "GB/s")
+    row("products of two matrices", rate / 1e9, "GFLOP/s")
+    row("step, fp32", 1e3 * step, "ms")
+    limit = by_group[1].bytes / bandwidth
+    row("its bytes at that bandwidth", 1e3 * limit, "ms")
+    row("share of the limit", limit / step, "", ">= .80", limit / step >= 0.8)
+    theirs = took["transformers"]
+    row("transformers, a token", 1e3 * theirs, "ms", "not less", theirs >= step)
+    for precision, most in (("bf16", 0.0), ("int8", 2.5)):
+        times = step / took[f"step {precision}"]
+        row(f"fp32 over {precision}", times, "", f">= {most}" if most else "", times >= most)
+    naive, cached = over_ten_seconds("naive"), over_ten_seconds("cached")
+    row("ten seconds, naive over cached", naive / cached, "", ">= 20", naive / cached >= 20)
+    for G, most in ((2, 0.52), (4, 0.28), (8, 0.16)):
+        part = took[f"step G={G}"] / G / step
+        row(f"G = {G} over G = 1, same seconds", part, "", f"<= {most}", part <= most)
+        share = by_group[G].bytes / bandwidth / took[f"step G={G}"]
+        row(f"G = {G}, share of its limit", share, "")
+    drawn = took["draw"] / 20
+    row("drawing, of a step", drawn / (drawn + step), "", "<= .02", drawn / (drawn + step) <= 0.02)
+    share = nar.operations / took["nar"] / rate
+    row("NAR, share of that rate", share, "", ">= .65", share >= 0.65)
+    more = 8 * step / took["step of 8"]
+    row("speech, 8 rows over 1", more, "", ">= 3", more >= 3)
+    share = eight.bytes / bandwidth / took["step of 8"]
+    row("8 rows, share of their limit", share, "")
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, a column for each number of threads."""
+    counts = sorted({row["threads"] for row in rows})
+    lines = ["| |" + "".join(f" {n} thread{'s' * (n > 1)} |" for n in counts) + " wanted |"]
+    lines.append("|---" * (len(counts) + 2) + "|")
+    for what in dict.fromkeys(row["what"] for row in rows):
+        own = sorted((r for r in rows if r["what"] == what), key=lambda row: row["threads"])
+        cells = (
+            f"{r['value']:.3g} {r['unit']}".strip() + " (no)" * (r["good"] is False) for r in own
+        )
+        lines.append(f"| {what} | " + " | ".join(cells) + f" | {own[0]['wanted']} |")
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """A bar for each step in ms, beside its limit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    kept = [row for row in rows if row["unit"] == "ms"]
+    names = [f"{row['what']}, {row['threads']}" for row in kept]
+    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(kept) + 1), layout="constrained")
+    axes.barh(names[::-1], [row["value"] for row in kept][::-1])
+    axes.set_xlabel("ms")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 SENTENCES = """The cat sat on the mat and looked at the quiet garden. It was a bright cold day
@@ -111,33 +330,22 @@ def bundled(repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--text", type=int, default=100, help="text tokens")
-    parser.add_argument("--prompt", type=float, default=6.0, help="seconds of speech so far")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--plot", type=Path, help="a PNG")
     parser.add_argument("--bundled", action="store_true", help="the bundled model, in batches")
     args = parser.parse_args()
     if args.bundled:
-        return bundled(max(1, args.repeats // 6))
+        return bundled(max(1, args.repeats // 2))
     size = Size(layers=args.layers)
-    bandwidth = read_bandwidth()
-    print(
-        f"{size.layers} layers, width {size.width}, {torch.get_num_threads()} threads, fp32, "
-        f"{args.text} text tokens, {args.prompt:g} s at {FRAME_RATE} Hz; "
-        f"read bandwidth {bandwidth / 1e9:.1f} GB/s"
-    )
-    print(
-        "| G | cached ms | floor ms (bytes/bandwidth) | cached/floor | naive ms | naive/cached |",
-        end="",
-    )
-    print(" prefill ms | step/frame time |\n|---|---|---|---|---|---|---|---|")
-    for G in (1, 2, 4, 8):
-        m = measure(G, size, args.text, args.prompt, args.repeats)
-        floor = m["bytes"] / bandwidth
-        print(
-            f"| {G} | {m['cached'] * 1e3:.1f} | {floor * 1e3:.1f} | {m['cached'] / floor:.2f} "
-            f"| {m['naive'] * 1e3:.0f} | {m['naive'] / m['cached']:.1f} | {m['prefill'] * 1e3:.0f} "
-            f"| {m['cached'] * FRAME_RATE / G:.2f} |"
-        )
+    with torch.inference_mode():
+        rows = measure(size, tuple(args.threads), args.repeats)
+    print(f"{size.layers} layers of {size.width}, fp32, {TEXT} text tokens, {FRAMES} frames\n")
+    print(table(rows))
+    if args.layers == 12:
+        write("decode.json", {"torch": torch.__version__, "repeats": args.repeats, "rows": rows})
+    if args.plot:
+        plot(rows, args.plot)
 
 
 if __name__ == "__main__":
