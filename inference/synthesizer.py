@@ -87,12 +87,14 @@ class Synthesizer:
         store: Store | None = None,
         device: str = "auto",
         precision: str = "fp32",
+        compiled: bool = False,
     ):
         """Open a model folder and a store (the default one if none is given).
 
         Args:
             device: Of the language model: cpu, cuda, mps or auto, the fastest there is.
             precision: Of its linear layers: fp32, bf16 or int8.
+            compiled: Whether the AR's step is, when it first runs (for GPUs).
 
         Raises:
             CheckpointError: The model folder is incomplete or damaged.
@@ -106,7 +108,7 @@ class Synthesizer:
         self.ca = ensure_ca(self.store.home / "ca")
         vouch(self.store)
         self.gate = Gate(self.store)
-        self.bundle: Bundle = load_bundle(model, device, precision)
+        self.bundle: Bundle = load_bundle(model, device, precision, compiled)
         self.studio = Studio(self.bundle)
 
     def beside(self, store: Store, seat: Seat | None = None) -> Self:

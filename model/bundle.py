@@ -37,12 +37,15 @@ class Bundle:
     """How this model speaks best, by its card; the paper's if that says nothing."""
 
 
-def load_bundle(folder: Path = BUNDLED, device: str = "auto", precision: str = "fp32") -> Bundle:
+def load_bundle(
+    folder: Path = BUNDLED, device: str = "auto", precision: str = "fp32", compiled: bool = False
+) -> Bundle:
     """Open a model folder, to speak with: its models cannot be trained or saved.
 
     Args:
         device: Of the language model, as of `valle2.find_device`; codecs stay on the CPU.
         precision: Of its linear layers: fp32, bf16 or int8, as of `precision.convert`.
+        compiled: Whether the AR's step is, as of `compiled.CompiledStep`.
 
     Raises:
         CheckpointError: A part is missing or damaged, or the parts do not belong together.
@@ -81,6 +84,7 @@ def load_bundle(folder: Path = BUNDLED, device: str = "auto", precision: str = "
             )
     for part in (model.ar, model.nar):
         convert(part, precision)
+    model.compiled = compiled
     digest = hashlib.sha256(raw).hexdigest()
     return Bundle(folder, tokenizer, codec, model, card, digest, sampling)
 

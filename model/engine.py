@@ -8,7 +8,6 @@ itself and its generator, not on who shares its steps (in exact arithmetic: the 
 another size are rounded otherwise, which now and then turns a draw).
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -62,15 +61,15 @@ class Engine:
     def __init__(self, model: Valle2, rows: int = ROWS):
         """Decode `rows` requests at a time with a model; use it from one thread."""
         self.model, self.most_rows = model, rows
-        self.decoder = Decoder(pure_ar(model.ar))
-        self.waiting: deque[int] = deque()
+        self.decoder = Decoder(pure_ar(model.ar), model.compiled)
+        self.new: list[int] = []  # they join at the next step
         self.requests: dict[int, Request] = {}
         self.count = 0
 
     @property
     def free(self) -> int:
-        """Rows that no request has, and none waits for."""
-        return self.most_rows - len(self.decoder.tags) - len(self.waiting)
+        """Rows that no request has."""
+        return self.most_rows - len(self.decoder.tags) - len(self.new)
 
     def check(self, request: Request) -> None:
         """InputError if text or speech is longer than the models hold; from any thread."""
@@ -91,26 +90,29 @@ class Engine:
 
         Raises:
             InputError: Text or speech is longer than the models hold.
+            ValueError: No row is free.
         """
         self.check(request)
+        if self.free < 1:
+            raise ValueError(f"all {self.most_rows} rows are taken: wait until one is free")
         self.count += 1
         self.requests[self.count] = request
-        self.waiting.append(self.count)
+        self.new.append(self.count)
         return self.count
 
     def drop(self, numbers: set[int]) -> None:
         """Forget requests that have not ended: their rows are free at the next step."""
-        self.waiting = deque(number for number in self.waiting if number not in numbers)
+        self.new = [number for number in self.new if number not in numbers]
         self.decoder.drop(numbers)
         for number in numbers:
             self.requests.pop(number, None)
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Speech]]:
-        """Let those who wait join, and decode one group for each: who ended, and what they said."""
-        free = self.most_rows - len(self.decoder.tags)
-        if self.waiting and free:
-            self._join([self.waiting.popleft() for _ in range(min(free, len(self.waiting)))])
+        """Let the new join, and decode one group for each: who ended, and what they said."""
+        if self.new:
+            self._join(self.new)
+            self.new = []
         if not self.decoder.tags:
             return []
         return self._fill(self.decoder.step())
@@ -121,8 +123,14 @@ class Engine:
         Raises:
             InputError: As of `submit`, before any is decoded.
         """
-        numbers = {self.submit(request): index for index, request in enumerate(requests)}
-        while numbers:
+        waiting = list(enumerate(requests))[::-1]
+        for _, request in waiting:
+            self.check(request)
+        numbers: dict[int, int] = {}
+        while waiting or numbers:
+            while waiting and self.free:
+                index, request = waiting.pop()
+                numbers[self.submit(request)] = index
             for number, speech in self.step():
                 yield numbers.pop(number), speech
 

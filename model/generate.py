@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .ar import AR, clip_to_groups
+from .compiled import CompiledStep, rounded
 from .nar import NAR
 from .sampling import EMPTY, Random, Sampling, sample
 from .transformer import Cache, join, part
@@ -115,8 +116,10 @@ class Ended(NamedTuple):
 class Decoder:
     """Rows of an AR model that are decoded in step; they join and leave between two steps."""
 
-    def __init__(self, model: AR):
+    def __init__(self, model: AR, compiled: bool = False):
+        """Of a model; `compiled` for `CompiledStep`."""
         self.model = model
+        self.compiled = CompiledStep(model) if compiled else None
         self.look = LOOK_EVERY[model.bos.device.type]
         self.readings, self.steps = 1, 0
         self.steer: Steer | None = None
@@ -237,11 +240,15 @@ class Decoder:
                 extra = extra if extra is None else extra.flatten(0, 1)
         if self.tags:
             # Rows that have ended go on with a group that nobody reads.
-            R, used = self.readings, max(self.held)
-            assert self.cache is not None
-            cache = self.cache.rows(0, R * len(self.tags), used, min(self.held) == used)
+            R, used, cache = self.readings, max(self.held), self.cache
+            assert cache is not None
             group, number = (x.repeat_interleave(R, 0) for x in (group, number))
-            self.hidden = self.model.decode(group, number, cache, extra).unflatten(0, (-1, R))
+            if self.compiled is None:
+                rows = cache.rows(0, len(group), used, min(self.held) == used)
+                hidden = self.model.decode(group, number, rows, extra)
+            else:
+                hidden = self.compiled(group, number, cache, extra)
+            self.hidden = hidden.unflatten(0, (-1, R))
             self.held = [tokens + 1 for tokens in self.held]
         return gone
 
@@ -307,8 +314,13 @@ class Decoder:
         old, size = self.cache, self.model.config.size
         if old is not None:
             rows, capacity = max(rows, len(old.lengths)), max(capacity, old.capacity)
+        if self.compiled is not None:
+            rows, capacity = rounded(rows, capacity)
         if old is None or (rows, capacity) != (len(old.lengths), old.capacity):
             self.cache = Cache(size, rows, capacity, self.model.bos)
+            if self.compiled is not None:  # a CUDA graph writes where it first did
+                for held in (self.cache.keys, self.cache.values, self.cache.lengths):
+                    torch._dynamo.mark_static_address(held)
             used, live = max(self.held, default=0), len(self.tags) * readings
             if old is not None and live:
                 self.cache.keys[:, :live, ..., :used] = old.keys[:, :live, ..., :used]

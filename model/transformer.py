@@ -103,8 +103,9 @@ class Cache:
             every = torch.arange(self.used, device=self.lengths.device)
             self.mask = (every <= self.lengths[:, None])[:, None, None]
         if new == 1 and self.keys.is_cpu:
-            first = torch.arange(0, self.values[0, ..., 0].numel(), self.capacity)
-            self.slots = first[:, None] + torch.arange(self.used)
+            here, held = self.keys.device, self.values[0, ..., 0].numel()
+            first = torch.arange(0, held, self.capacity, device=here)
+            self.slots = first[:, None] + torch.arange(self.used, device=here)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Store what was reserved for, (B, H, new, D/H)."""

@@ -144,6 +144,7 @@ class Valle2:
         self.ar, self.nar = ar.to(self.device).eval(), nar.to(self.device).eval()
         self.extras = extras
         self.without = ""
+        self.compiled = False  # whether steps are, as of `compiled.CompiledStep`
         self.choose: Choose | None = None
         aligned = isinstance(ar, AlignedAR)
         if isinstance(nar, AlignedNAR) and not aligned:

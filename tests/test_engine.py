@@ -1,10 +1,12 @@
 """The engine: alone, in a batch, joined late, sharing a prompt, it says what the oracle says."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
+from sayso.model import compiled
 from sayso.model.engine import Engine, Request, Speech
 from sayso.model.errors import InputError
 from sayso.model.extras.alignment import NONE, AlignedAR, Walk
@@ -111,12 +113,15 @@ def test_alone_in_a_batch_and_joined_late_are_what_the_oracle_says(
 def test_what_is_dropped_frees_its_row_and_changes_nothing_for_the_others(alignment, extras):
     model = make(alignment, extras)
     wanted = [by_the_oracle(model, request) for request in requests(model)]
-    engine = Engine(model, 3)
-    numbers = [engine.submit(request) for request in requests(model)]
+    engine, asked = Engine(model, 3), requests(model)
+    numbers = [engine.submit(request) for request in asked[:3]]
     ended = dict(engine.step())
-    assert not ended and engine.free == -1
+    assert not ended and engine.free == 0
+    with pytest.raises(ValueError, match="all 3 rows are taken"):
+        engine.submit(asked[3])
     engine.drop({numbers[0]})
-    ended |= dict(engine.step())  # the fourth has its row
+    numbers.append(engine.submit(asked[3]))
+    ended |= dict(engine.step())  # the fourth has the row of the first
     assert engine.free == 0 and len(engine.decoder.tags) == 3
     engine.drop({numbers[3]})
     while len(ended) < 2:
@@ -144,6 +149,25 @@ def test_requests_with_one_text_and_prompt_are_read_once(alignment, extras, monk
     assert_same(Engine(model).answer(asked), wanted)
     readings = 2 if extras.guidance else 1
     assert [len(text) for text in read] == [2 * readings]
+
+
+@pytest.mark.parametrize(("alignment", "extras"), KINDS)
+def test_a_compiled_step_says_what_the_oracle_says(alignment, extras, monkeypatch):
+    """In its few shapes; what a compiler makes of them is the next test's."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    model = make(alignment, extras)
+    wanted = [by_the_oracle(model, request) for request in requests(model)]
+    model.compiled = True
+    assert_same(Engine(model, 3).answer(requests(model)), wanted)  # three rows: a fourth is empty
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="NOT RUN: needs a C++ compiler")
+def test_what_the_compiler_makes_of_a_step_says_what_the_oracle_says():
+    model = make(False)
+    wanted = [by_the_oracle(model, request) for request in requests(model)]
+    model.compiled = True
+    assert_same(Engine(model, 1).answer(requests(model)), wanted)
 
 
 def test_what_is_too_long_is_refused_with_how_much_too_long():

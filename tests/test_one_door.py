@@ -45,7 +45,7 @@ SILENT = {
 SPEAK_OPTIONS = {  # of `sayso speak`: a new one may be a new way to a voice
     *("--voice", "--text", "--out", "--purpose", "--user", "--seed", "--top-p"),
     *("--speed", "--pitch", "--formant", "--samples", "--model", "--device"),
-    "--precision",  # how the same model is computed
+    *("--precision", "--compile"),  # how the same model is computed
     *("--file", "--resume"),  # a text out of a file, granted as a whole
     "--whole",  # what has left under that, bound into one file by the gate
     "--stream",  # through the same gate, sentence by sentence

@@ -28,6 +28,9 @@ def serve(
     precision: Annotated[
         str, typer.Option(help="Of the model's layers: fp32, bf16 or int8 (fewer bytes a step).")
     ] = "fp32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the model's step at first (for GPUs).")
+    ] = False,
     controller: Annotated[str | None, typer.Option(help="Who is responsible, in consents.")] = None,
     admin: Annotated[
         str | None,
@@ -50,6 +53,7 @@ def serve(
         model=model or BUNDLED,
         device=device,
         precision=precision,
+        compiled=compiled,
         controller=controller,
         body=most_body,
         json=most_json,

@@ -59,6 +59,9 @@ def speak(
     precision: Annotated[
         str, typer.Option(help="Of the model's layers: fp32, bf16 or int8 (fewer bytes a step).")
     ] = "fp32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the model's step at first (for GPUs).")
+    ] = False,
     stream: Annotated[
         bool,
         typer.Option("--stream", help="Write each sentence when it is said; --out .wav or -."),
@@ -81,7 +84,9 @@ def speak(
     assert text is not None
     text = text if lexicon is None else respell(text, read_lexicon(lexicon))
     alteration = Alteration(speed, pitch, formant)
-    synthesizer = Synthesizer(model or BUNDLED, device=device, precision=precision)
+    synthesizer = Synthesizer(
+        model or BUNDLED, device=device, precision=precision, compiled=compiled
+    )
     for note in synthesizer.gate.notes:
         say(note, error=True)
     sampling = synthesizer.bundle.sampling

@@ -48,6 +48,7 @@ class Settings:
     home: Path | None = None
     device: str = "auto"
     precision: str = "fp32"
+    compiled: bool = False
     controller: str | None = None
     body: int = 32 * 2**20
     json: int = 2**18
@@ -146,8 +147,7 @@ class House:
         with self._opening:
             if self._speaker is not None:
                 return self._speaker.beside(store)
-            given = settings.model, store, settings.device, settings.precision
-            self._speaker = Synthesizer(*given)
+            self._speaker = _speaker(settings, store)
             return self._speaker
 
     @property
@@ -189,8 +189,13 @@ def prepare(settings: Settings) -> None:
         SaysoError: As `Synthesizer` says.
     """
     with Store.open(settings.home) as store:
-        Synthesizer(settings.model, store, settings.device, settings.precision)
+        _speaker(settings, store)
     shutil.rmtree(settings.folder / "spool", ignore_errors=True)
+
+
+def _speaker(settings: Settings, store: Store) -> Synthesizer:
+    how = settings.device, settings.precision, settings.compiled
+    return Synthesizer(settings.model, store, *how)
 
 
 def house(request: Request) -> House:
