@@ -167,7 +167,6 @@ def llama(size: Size) -> Call:
             disable_compile=True,
             streamer=Clock(),
         )
-        # the prompt, then the first token of its reading, then a step each
         return statistics.median(b - a for a, b in pairwise(times[1:]))
 
     return token
@@ -284,7 +283,6 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.barh(names[::-1], [row["value"] for row in kept][::-1])
     axes.set_xlabel("ms")
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 SENTENCES = """The cat sat on the mat and looked at the quiet garden. It was a bright cold day
