@@ -93,8 +93,7 @@ class Synthesizer:
 
         Args:
             device: Of the language model: cpu, cuda, mps or auto, the fastest there is.
-            precision: Of its linear layers: fp32, bf16 or int8.
-            compiled: Whether the AR's step is, when it first runs (for GPUs).
+            precision, compiled: As of `load_bundle`.
 
         Raises:
             CheckpointError: The model folder is incomplete or damaged.
@@ -154,9 +153,8 @@ class Synthesizer:
                 own when it is first asked for.
             purpose: What the speech is for; the voice's receipt must allow it.
             user: Who asks; the login name if None.
-            seed: Of the random draws; seed, text, voice, device and
-                precision make the codes. A fresh one if
-                None: with a known one anybody can say it again without a mark.
+            seed: Of the random draws; seed, text, voice, device and precision make the codes. A
+                fresh one if None: with a known one anybody can say it again without a mark.
             sampling: As the model's card says if None; the paper's where it says nothing.
             alteration: Speed, pitch and formants; pitch and formants (and `*emphasis*` in the
                 text) only if the receipt allows it, and all only with a codec that can (WORLD).
