@@ -88,8 +88,9 @@ def check_precision(precision: str, device: torch.device) -> Precision:
             break
     else:
         raise InputError(f"precision {precision!r}: give {', '.join(get_args(Precision))}")
-    if known == "int8" and not (device.type == "cpu" and torch.backends.mkldnn.is_available()):
-        raise InputError("precision int8 needs a CPU that oneDNN knows: give bf16 or fp32")
+    # Without VNNI products of two bytes are summed in 16 bits, which overflow.
+    if known == "int8" and not (device.type == "cpu" and torch.cpu._is_vnni_supported()):
+        raise InputError("precision int8 needs a CPU with AVX-512 VNNI: give bf16 or fp32")
     return known
 
 

@@ -191,8 +191,10 @@ def test_nothing_is_made_on_a_device_that_was_not_asked_for(alignment, extras):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT RUN: needs an NVIDIA GPU")
 @pytest.mark.parametrize(("alignment", "extras"), KINDS)
-def test_a_gpu_says_what_the_cpu_says(alignment, extras):
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_gpu_says_what_the_cpu_says(alignment, extras, graph):
     here, there = make(alignment, extras), make(alignment, extras, "cuda")
+    there.compiled = graph
     assert next(pure_ar(there.ar).parameters()).is_cuda
     greedy = [
         [
