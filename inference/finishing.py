@@ -27,6 +27,8 @@ from .watermark.ensemble import Marks
 from .watermark.perth import PERTH_RATE
 from .watermark.spread_spectrum import HOP
 
+SOFT = 240
+"""Samples at either end of a stretch in which its marks fade in and out."""
 BLOCK = 2**20
 """Samples of a stream that are read at once."""
 
@@ -103,7 +105,11 @@ def finish_stretch(
         MarkError: A mark could not be made, or was not found in the result.
     """
     audio = pad(audio, (0, -len(audio) % HOP))
-    marked = fit(marks.embed(fit(audio), sample_rate, grant_id, start))
+    plain = fit(audio)
+    marked = marks.embed(plain, sample_rate, grant_id, start)
+    # at both ends the marks come softly: a seam within a word is not heard
+    soft = (torch.arange(len(plain)) / SOFT).clamp(max=1)
+    marked = fit(plain + (marked - plain) * soft * soft.flip(0))
     data = (marked.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().astype("<i2").tobytes()
     heard = unpacked(wav_header(sample_rate) + data, sample_rate)
     marks.demand(heard, sample_rate, grant_id)

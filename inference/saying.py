@@ -30,8 +30,8 @@ from .studio import Job, Studio
 
 PAUSE_SECONDS = 0.25
 """Silence between sentences, where the text asks for no other."""
-CHARACTERS_PER_SECOND = 14.0
-"""A normal reading speed: a sentence that does not fit at it is cut."""
+CHARACTERS_PER_SECOND = 12.0
+"""A slow reading speed: a sentence that does not fit at it is cut. At 14 one of 60 had no end."""
 SLOWEST_CHARACTERS_PER_SECOND = 7.0
 """Half of a normal reading speed; slower speech is taken for a loop."""
 FASTEST_CHARACTERS_PER_SECOND = 20.0
@@ -42,6 +42,11 @@ GRACE_SECONDS = 1.5
 """Added to every limit, as short texts are read slower."""
 TRIES = 3
 """Of a sentence that failed."""
+STOPS = (70, 220, 520)
+"""Frames at which pieces of a sentence end: each is twice as long as that before, which is heard
+while it is made."""
+LEAST_REST = 75
+"""Frames: a sentence that may end sooner behind a stop has no piece there. Marks hold in 50."""
 CUT = 60
 """Characters: a longer sentence that failed in all tries is cut. A slow one may not fit behind the
 prompt (one of 1,200 in a book), and a long text must not end there."""
@@ -60,7 +65,7 @@ class Manner:
     ears: Ears | None = None
     """By which the best is found; not needed for one sample."""
     hurry: bool = False
-    """Whether the first sentence is not to wait for those behind it."""
+    """Whether the first sentence is not to wait for those behind it; a long one comes in pieces."""
 
 
 def limit_seconds(text: str) -> float:
@@ -85,9 +90,10 @@ def speech_of(
     manner: Manner,
     first: int = 0,
     gone: Event | None = None,
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Tensor, bool]]:
     """The sound of each sentence with the pause behind it, (samples,), in order, once it is there.
 
+    With it whether the sentence has ended: of what is said in a hurry the first may come in pieces.
     What a sentence sounds like hangs on its number in the text and the manner, not on the others.
     Some `ROWS` sentences ahead of the next are held, never all of a long text.
 
@@ -120,11 +126,19 @@ def speech_of(
                 random = bundle.model.generator(seed)
                 request = Request(text, prompt, limits[index], random, manner.sampling, len(known))
                 key, how = (index, sample), (manner.alteration, least, stressed)
-                jobs.append(Job(visit, key, request, grant.codes, *how))
+                job = Job(visit, key, request, grant.codes, *how)
+                if hurried and not index and bundle.model.points:
+                    fast = len(spoken[0].text) / FASTEST_CHARACTERS_PER_SECOND * codec.frame_rate
+                    job.stops = tuple(stop for stop in STOPS if stop + LEAST_REST < fast)
+                    job.pieces = codec.in_pieces(grant.codes) if job.stops else None
+                jobs.append(job)
             running[index], tried[index] = samples, tried[index] + 1
             return jobs
 
-        asked = 0
+        asked, left = 0, False
+        # The best of several, and what is altered, is known when all of it is.
+        plain = samples == 1 and manner.alteration.neutral and not spoken[0].stressed
+        hurried = manner.hurry and not first and plain
         for index, (text, pause, _) in enumerate(spoken):
             # Who is in a hurry hears the first before another is begun.
             ahead = (index + 1,) if manner.hurry and not index else ()
@@ -134,17 +148,22 @@ def speech_of(
                 asked = new.stop
                 while running[index] or not takes[index]:
                     (at, sample), audio = visit.next()
+                    if audio is not None and sample >= samples:
+                        left = True
+                        yield audio, False
+                        continue
                     running[at] -= 1
-                    if audio is not None and float(audio.abs().max()) >= SILENT_PEAK:
+                    if audio is not None and (left or float(audio.abs().max()) >= SILENT_PEAK):
                         takes[at][sample] = audio
                     if not running[at] and not takes[at]:
-                        if tried[at] == TRIES and len(cut := _cut(spoken[at])) > 1:
+                        gone_by = left and not at  # what has left cannot be said again
+                        if tried[at] == TRIES and len(cut := _cut(spoken[at])) > 1 and not gone_by:
                             seed = own_seed(manner.seed, first + at, TRIES * samples)
                             again = replace(manner, seed=seed)
                             own = speech_of(studio, grant, cut, again, gone=gone)
-                            takes[at][0] = torch.cat(list(own))
+                            takes[at][0] = torch.cat([sound for sound, _ in own])
                             continue
-                        if tried[at] == TRIES:
+                        if tried[at] == TRIES or gone_by:
                             raise UnfinishedError(
                                 f"No end within {limits[at] / codec.frame_rate:.1f} s, or words "
                                 f"left out, in {TRIES} tries of {spoken[at].text[:60]!r}: try "
@@ -156,7 +175,7 @@ def speech_of(
             takes[index] = {}
             if pause is None:
                 pause = PAUSE_SECONDS if index + 1 < len(spoken) else 0.0
-            yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))])
+            yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))]), True
 
 
 def _cut(piece: Piece) -> list[Piece]:

@@ -10,14 +10,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from sayso.model.bundle import Bundle
-from sayso.model.codecs.base import NOTHING, Said
+from sayso.model.codecs.base import NOTHING, Pieces, Said
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.engine import ROWS, Engine, Request, Speech
 
@@ -25,6 +25,8 @@ from .errors import GoneError
 from .recognisers import Ears, load_ears
 
 T = TypeVar("T")
+AHEAD = 16
+"""Frames behind a piece that are known when it is made: what the decoder looks at."""
 SOUNDED = ROWS
 """Sentences that the codec makes a sound of at once, of those that wait for it."""
 
@@ -79,6 +81,24 @@ class Job:
     """(1 + N,) bool: whether the text id at a place, from 1, is of an emphasised word."""
     speech: Speech | None = None
     """Once it is there."""
+    pieces: Pieces | None = None
+    """What makes its sound piece by piece, where that is asked for: a piece's key has its number,
+    from 1, the last piece's the sample, 0."""
+    stops: tuple[int, ...] = ()
+    """At which frames a piece ends."""
+    frames: int | None = None
+    """Of a piece that is not the last, its stop."""
+    told: int = 0
+    """Pieces that there were."""
+
+    def piece(self, engine: Engine, number: int) -> "Job | None":
+        """Its next piece as a job of its own, once enough was said."""
+        speech = engine.so_far(number, self.stops[0] + AHEAD)
+        if speech is None:
+            return None
+        stop, *stops = self.stops
+        self.stops, self.told = tuple(stops), self.told + 1
+        return replace(self, key=(self.key[0], self.told), speech=speech, frames=stop, stops=())
 
     def was_said(self, speech: Speech) -> bool:
         """Keep what a model said to it; whether it ended, and is not too short."""
@@ -171,11 +191,14 @@ class Studio:
             self._dismiss()
             self._let_in()
             ended = self.engine.step()
+            running = [(n, job) for n, job in self._decoding.items() if job.stops]
+            early = [job.piece(self.engine, number) for number, job in running]
         except Exception as error:
             for job in (*self._waiting, *self._decoding.values()):
                 job.visit.found.put(error)
-            self._waiting, self._decoding, ended = [], {}, []
+            self._waiting, self._decoding, ended, early = [], {}, [], []
             self.engine = Engine(self.bundle.model, self.engine.most_rows)
+        self._sounder.give([job for job in early if job is not None])
         for number, speech in ended:
             job = self._decoding.pop(number)
             if job.was_said(speech):
@@ -205,13 +228,21 @@ class Studio:
         if not self._decoded:
             return False
         jobs, self._decoded = self._decoded[:SOUNDED], self._decoded[SOUNDED:]
-        self._answer(jobs)
+        if whole := [job for job in jobs if job.pieces is None]:
+            self._answer(whole)
+        for job in jobs:
+            if job.pieces is not None:
+                self._answer([job])
         return bool(self._decoded)
 
     def _answer(self, jobs: list[Job]) -> None:
         """Make the sound of jobs in one batch; an error is told to those alone whose it is."""
+        pieces = jobs[0].pieces
         try:
-            sounds = self.bundle.codec.speak_all([job.said for job in jobs])
+            if pieces is None:
+                sounds = self.bundle.codec.speak_all([job.said for job in jobs])
+            else:
+                sounds = [pieces.add(jobs[0].said, jobs[0].frames)]
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].visit.found.put(error)

@@ -4,7 +4,6 @@ VALL-E 2, 3.4, inside the gate. What leaves is a file that carries both marks an
 ledger, or a stream of which the same is true of each chunk; or an error and nothing.
 """
 
-import os
 import secrets
 from collections.abc import Iterator
 from copy import copy
@@ -28,13 +27,14 @@ from .consent.session import login_name
 from .errors import GoneError, MarkError
 from .gate import Gate, Grant
 from .nobody import INVENTED, NOBODY, own_nobody
-from .provenance.c2pa import BESIDE, SIGNED, ensure_ca
+from .provenance.c2pa import ensure_ca
 from .saying import TRIES, Manner, check_emphasis, limit_seconds, most_characters, speech_of
 from .store.checking import vouch
-from .store.releases import check_place
+from .store.releases import check_destination
 from .store.store import Store
 from .studio import Seat, Studio
 from .watermark.ensemble import load_marks
+from .watermark.spread_spectrum import HOP
 
 MOST_CHARACTERS = 10_000
 """Of one text, as written or as spoken: about twelve minutes, all of which is held in memory."""
@@ -183,7 +183,7 @@ class Synthesizer:
             for try_ in range(TRIES):
                 manner = replace(manner, seed=seed + try_)
                 sounds = speech_of(self.studio, grant, spoken, manner, gone=gone)
-                audio = torch.cat(list(sounds))
+                audio = torch.cat([sound for sound, _ in sounds])
                 _check_wanted(gone)
                 try:
                     how = self.marks, self.ca, again
@@ -213,7 +213,8 @@ class Synthesizer:
         name: str = "stream.wav",
         gone: Event | None = None,
     ) -> Iterator[Chunk]:
-        """Say `text` in an enrolled voice, sentence by sentence: each leaves as soon as it can.
+        """Say `text` in an enrolled voice, sentence by sentence: each leaves as soon as it can, of
+        the first, if it is long, a piece (its text comes with that).
 
         Every chunk carries both watermarks, found in it again before it leaves; a sentence too
         short for them leaves with the next. The ledger says "streamed" before the first does, and
@@ -257,25 +258,30 @@ class Synthesizer:
         rate = self.bundle.codec.sample_rate
         held, texts = list[Tensor](), list[str]()
         sounds = speech_of(self.studio, grant, spoken[first:], manner, first, gone)
-        for index, sound in enumerate(sounds, first):
+        index, new = first, True
+        for sound, ended in sounds:
             _check_wanted(gone)
-            texts.append(spoken[index].text)
+            texts += [spoken[index].text] * new
+            new = ended
             for again in range(1, 1 + TRIES):
+                audio = torch.cat([*held, sound])
+                cut = len(audio) if ended else len(audio) // HOP * HOP  # no gap within a sentence
+                audio, rest = audio[:cut], audio[cut:]
                 try:
-                    audio = torch.cat([*held, sound])
                     pcm = self.gate.let_out(grant, audio, rate, self.marks, manner.seed)
                 except MarkError:
-                    if index + 1 < len(spoken):
+                    if index + 1 < len(spoken) or not ended:
                         held.append(sound)
                         break  # with the next sentence it will hold them
                     if again == TRIES or len(sound) > SHORT_SECONDS * rate:
                         raise
                     more = replace(manner, seed=manner.seed + again)
-                    [sound] = speech_of(self.studio, grant, spoken[index:], more, index, gone)
+                    [(sound, _)] = speech_of(self.studio, grant, spoken[index:], more, index, gone)
                     continue
-                yield index + 1, " ".join(texts), pcm
-                held, texts = [], []
+                yield index + ended, " ".join(texts), pcm
+                held, texts = [rest], []
                 break
+            index += ended
 
     def manner(
         self,
@@ -335,16 +341,3 @@ def _sentences(text: str, most: int | None = None) -> list[Piece]:
 def _check_wanted(gone: Event | None) -> None:
     if gone is not None and gone.is_set():
         raise GoneError("whoever asked is gone: nothing more is said")
-
-
-def check_destination(out: Path) -> None:
-    """InputError unless `out` can become a signed audio file."""
-    if out.suffix.lower() not in SIGNED + BESIDE:
-        raise InputError(f"{out}: the suffix must be one of {', '.join(SIGNED + BESIDE)}")
-    place = Path(os.path.abspath(out))
-    try:
-        if not place.parent.is_dir():
-            raise InputError(f"{place.parent} does not exist: make the folder first")
-        check_place(place)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}).") from None

@@ -115,7 +115,23 @@ class Engine:
             self.new = []
         if not self.decoder.tags:
             return []
-        return self._fill(self.decoder.step())
+        found = self._fill(self.decoder.step())
+        for number, _ in found:
+            del self.requests[number]
+        return found
+
+    @torch.inference_mode()
+    def so_far(self, number: int, least: int) -> Speech | None:
+        """What a request that goes on has said, in all codebooks; None before `least` frames.
+
+        The NAR has not seen what is said next: codes of other codebooks may be others in the end.
+        """
+        if number not in self.decoder.tags:
+            return None
+        row = self.decoder.tags.index(number)
+        if int(self.decoder.lengths[row] - self.decoder.start[row]) < least:
+            return None
+        return self._fill([self.decoder.said(row)])[0][1]
 
     def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Speech]]:
         """Answer these: their numbers, from 0, with what was said, in the order in which they end.
@@ -160,10 +176,10 @@ class Engine:
         )
 
     def _fill(self, ended: list[Ended]) -> list[tuple[int, Speech]]:
-        """Those who ended, with all codebooks."""
+        """Rows with all codebooks."""
         if not ended:
             return []
-        whole = [self.requests.pop(row.tag) for row in ended]
+        whole = [self.requests[row.tag] for row in ended]
         asked, nar = [self._told(each, "NAR") for each in whole], self.model.nar
         where = [  # pointers count from the start of what the AR was told
             None if row.where is None else row.where + each.said - self._told(each, "AR").said

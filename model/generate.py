@@ -233,7 +233,7 @@ class Decoder:
         if self.steps % self.look == 0:
             over = (self.finished | (self.left == 0)).tolist()
             if any(over):
-                gone = [self._ended(row) for row, is_over in enumerate(over) if is_over]
+                gone = [self.said(row) for row, is_over in enumerate(over) if is_over]
                 order = self._leave(over)
                 group, number = group[order], number[order]
                 extra = extra if extra is None else extra.unflatten(0, (len(over), -1))[order]
@@ -276,7 +276,8 @@ class Decoder:
     def _rows(self) -> tuple[Tensor, ...]:
         return self.start, self.lengths, self.left, self.finished, self.hidden
 
-    def _ended(self, row: int) -> Ended:
+    def said(self, row: int) -> Ended:
+        """What a row has drawn so far, by its place in `tags`."""
         start, end = int(self.start[row]), int(self.lengths[row])
         where = None if self.steer is None else self.steer.frames(row, end - start)
         return Ended(

@@ -110,6 +110,25 @@ def test_alone_in_a_batch_and_joined_late_are_what_the_oracle_says(
 
 
 @pytest.mark.parametrize(("alignment", "extras"), KINDS)
+def test_what_is_said_so_far_is_how_it_begins_and_changes_nothing(alignment, extras):
+    model = make(alignment, extras)
+    wanted = [by_the_oracle(model, request) for request in requests(model)]
+    engine, ended, early = Engine(model, 3), dict[int, Speech](), dict[int, Speech]()
+    numbers = [engine.submit(request) for request in requests(model)]
+    assert engine.so_far(numbers[0], 1) is None
+    while len(ended) < len(numbers):
+        ended |= dict(engine.step())
+        found = {number: engine.so_far(number, 4) for number in numbers}
+        early |= {number: speech for number, speech in found.items() if speech is not None}
+        assert not set(ended) & {number for number, speech in found.items() if speech}
+    assert_same([ended[number] for number in numbers], wanted)
+    assert early and not engine.requests
+    for number, speech in early.items():
+        size = speech.codes.shape[1]
+        assert size >= 4 and torch.equal(speech.codes[0], ended[number].codes[0, :size])
+
+
+@pytest.mark.parametrize(("alignment", "extras"), KINDS)
 def test_what_is_dropped_frees_its_row_and_changes_nothing_for_the_others(alignment, extras):
     model = make(alignment, extras)
     wanted = [by_the_oracle(model, request) for request in requests(model)]

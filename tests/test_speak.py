@@ -15,8 +15,9 @@ from sayso.inference import saying
 from sayso.inference.detection.detector import detect
 from sayso.inference.errors import MarkError, RefusedError
 from sayso.inference.store.checking import verify
+from sayso.inference.store.releases import check_destination
 from sayso.inference.store.store import Store
-from sayso.inference.synthesizer import Synthesizer, check_destination
+from sayso.inference.synthesizer import Synthesizer
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.engine import Engine, Request, Speech
 from sayso.model.errors import CheckpointError, InputError, SaysoError, UnfinishedError

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from sayso.cli import app
+from sayso.inference import saying
 from sayso.inference.detection.detector import Detector
 from sayso.inference.errors import MarkError, RefusedError
 from sayso.inference.finishing import unpacked
@@ -19,7 +20,8 @@ from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.inference.watermark.spread_spectrum import HOP
 from sayso.model.audio import read_audio, wav_header
-from sayso.model.errors import InputError
+from sayso.model.codecs.base import Said
+from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.files import file_hash
 from speech import reader_clips
 
@@ -75,7 +77,7 @@ def test_a_stream_says_what_a_file_says(speaker, monkeypatch):
     manner = speaker.manner(3)
     grant, spoken = speaker._ask(TEXT, "nobody", "research", "me", manner)
     whole = []
-    for sound in speech_of(speaker.studio, grant, spoken, manner):
+    for sound, _ in speech_of(speaker.studio, grant, spoken, manner):
         whole.append(torch.nn.functional.pad(sound, (0, -len(sound) % HOP)))
     heard, wanted = unpacked(wav_header(RATE) + stream, RATE), torch.cat(whole)
     assert heard.shape == wanted.shape  # the codec may have had other sentences beside each
@@ -166,3 +168,47 @@ def test_the_command_writes_a_file_or_standard_output(home, tmp_path):
         assert "a new .wav file" in str(CliRunner().invoke(app, [*say, name]).exception)
     piped = CliRunner().invoke(app, [*say, "-"])
     assert piped.stdout_bytes.startswith(wav_header(RATE)) and len(piped.stdout_bytes) > 3 * RATE
+
+
+LONG = "We walked along the river until the sun went down behind the hills and then it rained."
+
+
+def test_a_long_first_sentence_leaves_in_pieces(speaker, tmp_path):
+    *heard, last = speaker.stream(f"{LONG} {TEXT}", "nobody", seed=3)
+    texts = [chunk.text for chunk in heard]
+    count = next(n for n in range(1, len(texts)) if texts[n])
+    assert count > 1 and texts[:count] == [LONG, *[""] * (count - 1)]
+    assert len(heard[0].pcm) / 2 / RATE < 1.5
+    assert events(speaker.store, last.ledger_id) == ["granted", "streamed", "released"]
+    speaker.speak(LONG, "nobody", tmp_path / "said.wav", seed=3)
+    file = read_audio(tmp_path / "said.wav", RATE)[0]
+    audio = unpacked(wav_header(RATE) + b"".join(chunk.pcm for chunk in heard[:count]), RATE)
+    assert 0 <= len(audio) - len(file) - RATE / 4 < HOP  # the pause, in whole frames
+    seam = len(heard[0].pcm) // 2
+    assert float(audio[seam - 100 : seam + 100].abs().min()) < float(audio.abs().max())
+    for start, stop in ((0, seam), (seam, len(file))):
+        levels = [float(x[start:stop].square().mean().log10() * 10) for x in (audio, file)]
+        assert abs(levels[0] - levels[1]) < 4
+
+
+def test_what_fails_when_a_piece_has_left_is_a_stream_cut_short(speaker, monkeypatch):
+    monkeypatch.setattr(saying, "limit_seconds", lambda text: 4.0)
+    stream = speaker.stream(LONG, "nobody", seed=3)
+    first = next(stream)
+    with pytest.raises(UnfinishedError, match="No end within 4"):
+        list(stream)
+    assert events(speaker.store, first.ledger_id) == ["granted", "streamed", "stream-cut"]
+
+
+def test_what_is_heard_in_one_piece_is_the_whole_and_in_two_nearly(speaker):
+    codec, manner = speaker.bundle.codec, speaker.manner(3)
+    grant, _ = speaker._ask(LONG, "nobody", "research", None, manner)
+    said = Said(torch.randint(0, 9, (4, 90), generator=torch.manual_seed(3)), grant.codes)
+    whole = codec.speak_all([said])[0]
+    one, two = (codec.in_pieces(said.prompt) for _ in range(2))
+    assert torch.equal(one.add(said), whole)
+    early = two.add(said._replace(codes=said.codes[:, :60]), 50)
+    both = torch.cat([early, two.add(said)])
+    assert both.shape == whole.shape and len(early) == 48 * RATE // 50
+    assert float(both.diff().abs()[len(early) - 50 : len(early) + 50].max()) < 0.1
+    assert codec.in_pieces(said.prompt[:, :0]) is None

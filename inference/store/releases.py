@@ -17,7 +17,7 @@ from sayso.model.errors import InputError
 from sayso.model.files import create_file, read_bounded, replace_file, sync_folder, unique
 
 from ..errors import StoreError
-from ..provenance.c2pa import BESIDE, kept_path, sidecar_of
+from ..provenance.c2pa import BESIDE, SIGNED, kept_path, sidecar_of
 from .database import FILE, RESTORE
 from .sealed import seal, unseal
 from .store import Store
@@ -155,3 +155,16 @@ def _unwritable(path: Path, error: Exception) -> InputError:
         f"{path} cannot be written ({why}): choose a folder that exists and may be written to, "
         "and a shorter name if it is long."
     )
+
+
+def check_destination(out: Path) -> None:
+    """InputError unless `out` can become a signed audio file."""
+    if out.suffix.lower() not in SIGNED + BESIDE:
+        raise InputError(f"{out}: the suffix must be one of {', '.join(SIGNED + BESIDE)}")
+    place = Path(os.path.abspath(out))
+    try:
+        if not place.parent.is_dir():
+            raise InputError(f"{place.parent} does not exist: make the folder first")
+        check_place(place)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}).") from None

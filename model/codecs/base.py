@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,15 @@ class Said(NamedTuple):
     edit: Alteration | None = None
     stressed: Tensor | None = None
     symbols: Tensor | None = None
+
+
+class Pieces(Protocol):
+    """The sound of one utterance that is still being said, piece by piece."""
+
+    def add(self, said: Said, frames: int | None = None) -> Tensor:
+        """The next samples (samples,), of all that was said by now: up to so many frames, those
+        behind which are only looked at, or to its end. Raises as `Codec.speak`."""
+        ...
 
 
 class Codec(nn.Module):
@@ -130,6 +139,10 @@ class Codec(nn.Module):
         if one.stressed is not None:
             raise InputError(f"{type(self).__name__} cannot emphasise words: WORLD can")
         return self.hear(one.codes, one.edit)
+
+    def in_pieces(self, prompt: Tensor) -> Pieces | None:
+        """For what is to be heard while it is being said to a prompt (K', T'); None: it cannot."""
+        return None
 
     def hear(self, prompt: Tensor, edit: Alteration | None = None) -> Tensor:
         """A prompt (K', T) itself, edited: audio (samples,). Raises as `speak` does."""

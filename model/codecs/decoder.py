@@ -144,13 +144,18 @@ class Decoder(Stored):
             self(rows[None].to(self.mean_in), None if ids is None else ids[None].to(here))[0]
             for rows, ids in zip(utterances, symbols or [None] * len(utterances), strict=True)
         ]
+        return self.heard(told, sample_rate)
+
+    @torch.inference_mode()
+    def heard(self, told: Sequence[Tensor], sample_rate: int) -> list[Tensor]:
+        """FARGAN's features (2 T, 20) of each -> its audio, as of `speak`."""
         most = max(map(len, told))
         whole = torch.stack([torch.cat([t, t[-1:].expand(most - len(t), -1)]) for t in told])
         made = []
-        for rows, audio in zip(utterances, self.vocoder(whole).cpu(), strict=True):
-            audio = audio[: len(rows) * PER_FRAME * HOP]
+        for rows, audio in zip(told, self.vocoder(whole).cpu(), strict=True):
+            audio = audio[: len(rows) * HOP]
             heard = soxr.resample(audio.numpy(), SAMPLE_RATE, sample_rate)
-            length = round(len(rows) * PER_FRAME * sample_rate / 100)
+            length = round(len(rows) * sample_rate / 100)
             made.append(torch.from_numpy(heard[:length]).clamp(-1, 1).clone())
         return made
 

@@ -3,6 +3,7 @@
 `timbre` measures and changes timbres; with a learnt decoder sound is made by that, not by WORLD.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .base import Codec, Said, check_audio
-from .decoder import Decoder, as_loud, loudness
+from .base import Codec, Pieces, Said, check_audio
+from .decoder import HIGHEST, PER_FRAME, Decoder, as_loud, loudness
+from .fargan import FEATURES
 from .timbre import SpeechModel, Timbre, speaker_timbre
 from .voice_edit import Alteration
 from .world import Features, WorldCodec, alter, analyse, emphasise, to_rows
@@ -117,10 +119,10 @@ class TimbreCodec(Codec):
         """As of `Codec`, each in its prompt's timbre: the decoder makes all of them in one batch;
         raises InputError."""
         if self.decoder is None:
-            return [self.prompts.render(self._told(one), one.edit) for one in said]
+            return [self.prompts.render(self.told(one), one.edit) for one in said]
         # around a louder word the rest stays as loud as it is without it
         plain = [one._replace(stressed=None) for one in said if one.stressed is not None]
-        told = [self._told(one) for one in (*said, *plain)]
+        told = [self.told(one) for one in (*said, *plain)]
         for place, one in enumerate((*said, *plain)):
             if one.edit is not None and not one.edit.neutral:
                 told[place] = alter(told[place], self.prompts.config, one.edit)
@@ -133,9 +135,13 @@ class TimbreCodec(Codec):
             for audio, one in zip(made, said, strict=False)
         ]
 
-    def _told(self, one: Said) -> Features:
-        """What was said, in the prompt's timbre, with its emphasis."""
-        said = self.voiced(one.codes, one.prompt)
+    def in_pieces(self, prompt: Tensor) -> Pieces | None:
+        """With a decoder, and to a prompt."""
+        return DecodedPieces(self) if self.decoder is not None and prompt.shape[1] else None
+
+    def told(self, one: Said, median: float | None = None) -> Features:
+        """What was said, in the prompt's timbre, with its emphasis; `median` as of `voiced`."""
+        said = self.voiced(one.codes, one.prompt, median)
         if one.symbols is not None:
             said = said._replace(symbols=one.symbols.cpu().numpy())
         if one.stressed is None:
@@ -146,10 +152,14 @@ class TimbreCodec(Codec):
         """The decoder's audio as loud as WORLD has the prompt: its own is what it was fitted to."""
         if prompt.shape[1] == 0:
             return audio
+        return as_loud(audio, self.loudness(prompt), own)
+
+    def loudness(self, prompt: Tensor) -> float:
+        """How loud WORLD has a prompt (K', T)."""
         heard = self._heard(prompt)
         if heard.loudness is None:
             heard.loudness = loudness(self.prompts.render(heard.features))
-        return as_loud(audio, heard.loudness, own)
+        return heard.loudness
 
     def outline(self, codes: Tensor, prompt: Tensor) -> Tensor:
         """The model's codes (K, T) in a prompt's timbre: features (T, F); raises InputError."""
@@ -163,13 +173,14 @@ class TimbreCodec(Codec):
         """The model's codes (K, T), in the usual timbre, as prompt codes (K', T)."""
         return self.prompts.quantize(self.voiced(codes, codes[:, :0]))
 
-    def voiced(self, codes: Tensor, prompt: Tensor) -> Features:
+    def voiced(self, codes: Tensor, prompt: Tensor, median: float | None = None) -> Features:
         """Features of the model's codes (K, T) in a prompt's timbre; for one of no frames in the
-        usual one."""
+        usual one. `median` is of the log F0 of the whole utterance, where these are not all."""
         said = self.neutral.features(codes)
         wanted = self._heard(prompt).timbre if prompt.shape[1] else self.timbre.usual
         # The models keep the envelope of the pivot, but not quite its pitch, and that is heard.
-        median, pivot = self.timbre.measure_pitch(said)[0], self.timbre.pivot
+        pivot = self.timbre.pivot
+        median = self.timbre.measure_pitch(said)[0] if median is None else median
         old = pivot._replace(pitch=np.array([median, pivot.pitch[1]]))
         return self.timbre.change(said, old, wanted)
 
@@ -201,3 +212,58 @@ class TimbreCodec(Codec):
         heard = analyse(audio[0].cpu().numpy(), self.neutral.config)
         said = self.timbre.change(heard, speaker, self.timbre.pivot)
         return self.neutral.quantize_edited(said, edits)
+
+
+EARLY_PITCH = math.log(2) / 12
+"""Log F0 by which the median of a long sentence's first two seconds is over that of all of it, as
+pitch falls; with EARLY_LOUD means of 30 sentences of 9 s in one voice (docs/log.md)."""
+EARLY_LOUD = 10 ** (-1.6 / 20)
+"""Likewise, its loudness over that of its first two seconds."""
+SETTLED = 2
+"""Frames before the last settled one that still hang on what comes: FARGAN looks a frame ahead, and
+so does a resampler."""
+
+
+class DecodedPieces:
+    """As of `Pieces`: pitch and level are measured once, in what the first piece is made of.
+
+    FARGAN begins anew with every piece; what it is told of the pieces before is kept, so that it
+    says the same again.
+    """
+
+    def __init__(self, codec: TimbreCodec):
+        self.codec = codec
+        self.kept, self.tail = torch.zeros(0, FEATURES), torch.zeros(0)
+        self.median, self.gain, self.sent = None, 0.0, 0
+
+    def add(self, said: Said, frames: int | None = None) -> Tensor:
+        """As of `Pieces`."""
+        codec, decoder, last = self.codec, self.codec.decoder, frames is None
+        assert decoder is not None
+        if self.median is None and not last:
+            early = codec.timbre.measure_pitch(codec.neutral.features(said.codes))[0]
+            self.median = float(early) - EARLY_PITCH
+        told = codec.told(said, self.median)
+        ids = None if told.symbols is None else torch.from_numpy(told.symbols)[None]
+        with torch.inference_mode():
+            rows = decoder(torch.from_numpy(to_rows(told))[None].to(decoder.mean_in), ids)[0]
+        rows = torch.cat([self.kept, rows[len(self.kept) :]])
+        audio = decoder.heard([rows], codec.sample_rate)[0]
+        if not self.gain:
+            early = loudness(audio) * (1.0 if last else EARLY_LOUD)
+            self.gain = codec.loudness(said.prompt) / early if early else 1.0
+        per_frame = codec.sample_rate / codec.frame_rate
+        end = len(audio) if frames is None else round((frames - SETTLED) * per_frame)
+        piece = audio[self.sent : end].clone()
+        if len(self.tail):  # rounded otherwise among more frames: 65 dB lower, but seen
+            share = torch.linspace(0, 1, len(self.tail))
+            piece[: len(share)] = self.tail * (1 - share) + piece[: len(share)] * share
+        self.tail = audio[end : end + int(per_frame)]
+        before, peak = self.gain, float(piece.abs().max())
+        self.gain = min(before, HIGHEST / max(peak, 1e-9))  # turned down softly, not clipped
+        gains = torch.full_like(piece, self.gain)
+        if self.sent:
+            ramp = min(len(piece), codec.sample_rate // 20)
+            gains[:ramp] = torch.linspace(before, self.gain, ramp)
+        self.kept, self.sent = rows[: (frames or 0) * PER_FRAME], end
+        return piece * gains

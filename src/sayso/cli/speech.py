@@ -170,7 +170,7 @@ def write_stream(sent: "Iterator[Chunk]", out: Path, home: Path) -> str:
     import sys
 
     from sayso.inference.provenance.c2pa import kept_path, sidecar_of
-    from sayso.inference.synthesizer import check_destination
+    from sayso.inference.store.releases import check_destination
     from sayso.model.audio import wav_header
     from sayso.model.errors import InputError
     from sayso.model.files import check_outside, replace_file
