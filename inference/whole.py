@@ -6,6 +6,7 @@ the file.
 
 import hashlib
 import io
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,8 @@ def finish_whole(
 ) -> Marked:
     """All parts in one file, their marks found again, signed; in memory, as it is compressed.
 
+    What lies on the disk meanwhile has no name: whoever kills the process finds nothing.
+
     Args:
         grant: Of the text's part 0, `long_grants.grant_part`.
         name: The file's: .m4b or .ogg.
@@ -72,26 +75,25 @@ def finish_whole(
         raise RefusedError(
             "audio-unmarked", "These are not the parts of this text, all and in order."
         )
-    with store.workspace() as folder:
-        rate = _rate(parts[0].path)
-        sent = Sent(folder, wav_header(rate))
-        chapters, marked = list[Chapter](), list[tuple[str, int]]()
-        for part in parts:
-            ledger_id, digest = left.get(part.number, ("", ""))
-            start = sent.samples
-            if _append(part.path, sent) != digest:
-                raise RefusedError(
-                    "audio-unmarked", f"{part.path} is not what left under this text's grant."
-                )
-            if chapters and chapters[-1].title == part.title:
-                start = chapters.pop().start
-            chapters.append(Chapter(part.title, start, sent.samples))
-            marked.append((ledger_id, sent.samples))
-        sent.file.seek(len(wav_header(rate)))
-        plain = encode_chapters(sent.file, rate, chapters, suffix, folder)
-        sound = marks.fingerprint(sent.blocks(), rate)
-        signed, manifest = sign_audio(plain, suffix, ca, grant.id, card_hash, name, sound)
-        score = _score(signed, folder / f"signed{suffix}", rate, marked, marks)
+    rate, folder = _rate(parts[0].path), store.home / "work"
+    sent = Sent(folder, wav_header(rate))
+    chapters, marked = list[Chapter](), list[tuple[str, int]]()
+    for part in parts:
+        ledger_id, digest = left.get(part.number, ("", ""))
+        start = sent.samples
+        if _append(part.path, sent) != digest:
+            raise RefusedError(
+                "audio-unmarked", f"{part.path} is not what left under this text's grant."
+            )
+        if chapters and chapters[-1].title == part.title:
+            start = chapters.pop().start
+        chapters.append(Chapter(part.title, start, sent.samples))
+        marked.append((ledger_id, sent.samples))
+    sent.file.seek(len(wav_header(rate)))
+    plain = encode_chapters(sent.file, rate, chapters, suffix, folder)
+    sound = marks.fingerprint(sent.blocks(), rate)
+    signed, manifest = sign_audio(plain, suffix, ca, grant.id, card_hash, name, sound)
+    score = _score(_held(signed, folder), Path(name), rate, marked, marks)
     beside = manifest if suffix in BESIDE else None
     stated = check_manifest(io.BytesIO(signed), suffix, beside, ca)
     if stated.state != "trusted" or stated.ledger_id != grant.id:
@@ -117,6 +119,16 @@ def _left(store: Store, grant: Grant) -> dict[int, tuple[str, str]]:
         if row.content["of"] == whole
         for gone in store.entries("released", row.id)
     }
+
+
+def _held(data: bytes, folder: Path) -> IO[bytes]:
+    """Bytes in a file that has no name; closed when it is forgotten."""
+    try:
+        file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
+        file.write(data)
+        return file
+    except OSError as error:
+        raise InputError(f"The store cannot be written ({error.strerror}).") from None
 
 
 @contextmanager
@@ -147,21 +159,20 @@ def _append(path: Path, sent: Sent) -> str:
 
 
 def _score(
-    signed: bytes, path: Path, rate: int, parts: Sequence[tuple[str, int]], marks: Marks
+    signed: IO[bytes], name: Path, rate: int, parts: Sequence[tuple[str, int]], marks: Marks
 ) -> float:
     """The lowest score of the marks in any minute of a file; MarkError where one is missing.
 
     Args:
         parts: Ledger id of each, and at which sample of the whole it ends.
     """
-    path.write_bytes(signed)
     cuts, start = list[tuple[str, int]](), 0
     for ledger_id, stop in parts:
         pieces = max(1, round((stop - start) / rate / PIECE))
         cuts += [(ledger_id, start + (stop - start) * n // pieces) for n in range(1, pieces + 1)]
         start = stop
     decoded = first_that_reads(
-        lambda sound: (sound.rate, sound.blocks()), path, 0.0, start / rate + 1
+        lambda sound: (sound.rate, sound.blocks()), name, 0.0, start / rate + 1, signed
     )
     found = _cut(decoded[1], [stop * decoded[0] // rate for _, stop in cuts])
     scores = [

@@ -81,7 +81,7 @@ def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
         InputError: It is no audio, too long, of too many channels, silent, or holds NaN.
     """
     try:
-        mix = mixed(Sound(Path(name), MIN_SECONDS, MAX_SECONDS, data), sample_rate)
+        mix = mixed(Sound(Path(name), MIN_SECONDS, MAX_SECONDS, io.BytesIO(data)), sample_rate)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name} cannot be decoded: {error}") from None
     check_peak(Path(name), mix.peak, False)

@@ -6,6 +6,7 @@ https://wiki.xiph.org/Chapter_Extension.
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -13,8 +14,8 @@ from typing import IO, NamedTuple
 from .errors import InputError
 
 ENCODERS = {
-    ".m4b": ["-c:a", "aac", "-b:a", "96k"],
-    ".ogg": ["-map_metadata:s:a", "1:g", "-c:a", "libvorbis", "-q:a", "6"],
+    ".m4b": ["-c:a", "aac", "-b:a", "96k", "-f", "ipod"],
+    ".ogg": ["-map_metadata:s:a", "1:g", "-c:a", "libvorbis", "-q:a", "6", "-f", "ogg"],
 }
 SECONDS = 3600.0
 """After so long ffmpeg hangs: it takes some seconds for an hour of speech."""
@@ -43,31 +44,40 @@ def check_chapters(suffix: str) -> None:
 def encode_chapters(
     samples: IO[bytes], sample_rate: int, chapters: Sequence[Chapter], suffix: str, folder: Path
 ) -> bytes:
-    """A file of one channel, in memory.
+    """A file of one channel, in memory. On the way it has no name: nobody finds it after a kill.
 
     Args:
         samples: A file, with 16-bit samples from where it stands to its end.
         sample_rate: Hz.
         suffix: One of `ENCODERS`.
-        folder: An empty one for work.
+        folder: On whose disk it is made.
 
     Raises:
         InputError: ffmpeg is absent or fails, with its last words.
     """
     check_chapters(suffix)
-    notes, out = folder / "chapters.txt", folder / f"whole{suffix}"
-    notes.write_text(_metadata(chapters, sample_rate), "utf-8")
-    command = ["ffmpeg", "-v", "error", "-f", "s16le", "-ar", str(sample_rate), "-ac", "1"]
-    command += ["-i", "pipe:0", "-f", "ffmetadata", "-i", f"file:{notes}", "-map", "0:a"]
-    command += ["-map_metadata", "1", "-map_chapters", "1", *ENCODERS[suffix], f"file:{out}"]
+    command = ["ffmpeg", "-v", "error", "-y", "-f", "s16le", "-ar", str(sample_rate), "-ac", "1"]
+    command += ["-i", "pipe:0", "-f", "ffmetadata"]
     try:
-        done = subprocess.run(
-            command, stdin=samples, capture_output=True, timeout=SECONDS, check=False
-        )
-        if done.returncode != 0:
-            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            raise InputError(f"ffmpeg could not make the {suffix} of all chapters: {lines[-1]}")
-        return out.read_bytes()
+        with tempfile.TemporaryFile(dir=folder) as notes, tempfile.TemporaryFile(dir=folder) as out:
+            notes.write(_metadata(chapters, sample_rate).encode())
+            notes.seek(0)
+            command += ["-i", f"file:/dev/fd/{notes.fileno()}", "-map", "0:a", "-map_metadata", "1"]
+            command += ["-map_chapters", "1", *ENCODERS[suffix], f"file:/dev/fd/{out.fileno()}"]
+            done = subprocess.run(
+                command,
+                stdin=samples,
+                capture_output=True,
+                timeout=SECONDS,
+                check=False,
+                pass_fds=(notes.fileno(), out.fileno()),
+            )
+            if done.returncode != 0:
+                said = done.stderr.decode(errors="replace").strip().splitlines()
+                last = said[-1] if said else "no reason given"
+                raise InputError(f"ffmpeg could not make the {suffix} of all chapters: {last}")
+            out.seek(0)
+            return out.read()
     except subprocess.TimeoutExpired:
         raise InputError(f"ffmpeg took more than {SECONDS:.0f} s for the {suffix}.") from None
     except OSError as error:

@@ -3,7 +3,6 @@
 Nothing is decoded before its header's rate, length and channels are within bounds.
 """
 
-import io
 import json
 import math
 import os
@@ -13,13 +12,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 import soundfile
 import soxr
 
 from .errors import InputError
+from .files import open_regular
 
 T = TypeVar("T")
 RATES = (8000, 768_000)
@@ -56,7 +56,7 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path} is not a file.")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             empty = not file.read(1)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
@@ -96,10 +96,14 @@ def open_sound(path: Path) -> soundfile.SoundFile:
 
 
 class Sound:
-    """What libsndfile reads: `rate` in Hz, `channels`, and blocks of at most `most` + 1 seconds."""
+    """What libsndfile reads: `rate` in Hz, `channels`, and blocks of at most `most` + 1 seconds.
 
-    def __init__(self, path: Path, least: float, most: float, data: bytes | None = None):
-        self.path, self.most, self._data = path, most, data
+    Args:
+        held: The open file to read, where `path` is only its name.
+    """
+
+    def __init__(self, path: Path, least: float, most: float, held: IO[bytes] | None = None):
+        self.path, self.most, self._held = path, most, held
         with self._open() as file:
             self.rate, self.channels = file.samplerate, file.channels
             seconds = file.frames / file.samplerate
@@ -116,17 +120,20 @@ class Sound:
                 yield block
 
     def _open(self) -> soundfile.SoundFile:
-        if self._data is not None:
-            return soundfile.SoundFile(io.BytesIO(self._data))
+        if self._held is not None:
+            self._held.seek(0)
+            return soundfile.SoundFile(self._held)
         return open_sound(self.path)
 
 
 class FfmpegSound:
     """The same of what only ffmpeg reads."""
 
-    def __init__(self, path: Path, least: float, most: float, reason: str):
-        self.path, self.most, self.reason = path, most, reason
-        self.rate, seconds, self.channels = probe(path)
+    def __init__(
+        self, path: Path, least: float, most: float, reason: str, held: IO[bytes] | None = None
+    ):
+        self.path, self.most, self.reason, self._held = path, most, reason, held
+        self.rate, seconds, self.channels = probe(path, held)
         check_shape(path, self.rate, 1, 0.0)
         if not math.isnan(seconds):
             check_length(path, seconds, least, most)
@@ -134,14 +141,15 @@ class FfmpegSound:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """(samples, channels) float32, one after the other; InputError where ffmpeg fails."""
-        command = ["ffmpeg", "-v", "error", "-nostdin", *FFMPEG_SAFE, "-i", f"file:{self.path}"]
+        source, stdin = _source(self.path, self._held)
+        command = ["ffmpeg", "-v", "error", "-nostdin", *FFMPEG_SAFE, "-i", source]
         command += ["-map", "a:0", "-t", f"{self.most + 1:.3f}", "-ar", str(self.rate)]
         command += ["-ac", str(self.channels), "-f", "f32le", "-"]
         size, began = 4 * self.channels * max(1, BLOCK // self.channels), False
         with (
             tempfile.TemporaryFile() as said,
             subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+                command, stdin=stdin, stdout=subprocess.PIPE, stderr=said
             ) as running,
         ):
             patience = threading.Timer(FFMPEG_SECONDS, running.kill)
@@ -166,7 +174,15 @@ class FfmpegSound:
                 )
 
 
-def probe(path: Path) -> tuple[int, float, int]:
+def _source(path: Path, held: IO[bytes] | None) -> tuple[str, int | IO[bytes]]:
+    """The address of a file for ffmpeg, and its standard input: the open file, if it is that."""
+    if held is None:
+        return f"file:{path}", subprocess.DEVNULL
+    held.seek(0)
+    return "file:/dev/stdin", held
+
+
+def probe(path: Path, held: IO[bytes] | None = None) -> tuple[int, float, int]:
     """Rate, length in seconds and channels, of what only ffmpeg reads; else InputError."""
     if not shutil.which("ffprobe") or not shutil.which("ffmpeg"):
         raise InputError(
@@ -175,7 +191,8 @@ def probe(path: Path) -> tuple[int, float, int]:
         )
     command = ["ffprobe", "-v", "error", *FFMPEG_SAFE, "-select_streams", "a:0", "-of", "json"]
     command += ["-show_entries", "stream=sample_rate,channels,duration:format=duration"]
-    done = _run([*command, f"file:{path}"], path, 60)
+    source, stdin = _source(path, held)
+    done = _run([*command, source], path, 60, stdin)
     found = json.loads(done.stdout or b"{}") if done.returncode == 0 else {}
     streams = found.get("streams") or []
     if not streams or not int(streams[0].get("sample_rate", 0)):
@@ -185,10 +202,12 @@ def probe(path: Path) -> tuple[int, float, int]:
     return int(streams[0]["sample_rate"]), float(duration), int(streams[0]["channels"])
 
 
-def _run(command: list[str], path: Path, seconds: int) -> subprocess.CompletedProcess[bytes]:
+def _run(
+    command: list[str], path: Path, seconds: int, stdin: int | IO[bytes]
+) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
+            command, stdin=stdin, capture_output=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
         raise _too_slow(path, command[0], seconds) from None
@@ -199,14 +218,23 @@ def _too_slow(path: Path, program: str, seconds: int) -> InputError:
 
 
 def first_that_reads(
-    read: "Callable[[Sound | FfmpegSound], T]", path: Path, least: float, most: float
+    read: "Callable[[Sound | FfmpegSound], T]",
+    path: Path,
+    least: float,
+    most: float,
+    held: IO[bytes] | None = None,
 ) -> T:
-    """What is read of a file by libsndfile or, where that fails, ffmpeg."""
-    check_file(path)
+    """What is read of a file by libsndfile or, where that fails, ffmpeg.
+
+    Args:
+        held: The open file to read, with a descriptor, where `path` is only its name.
+    """
+    if held is None:
+        check_file(path)
     try:
-        return read(Sound(path, least, most))
+        return read(Sound(path, least, most, held))
     except soundfile.LibsndfileError as error:
-        return read(FfmpegSound(path, least, most, str(error)))
+        return read(FfmpegSound(path, least, most, str(error), held))
 
 
 def read_mono(

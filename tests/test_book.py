@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from sayso.model.text.book import PART_CHARACTERS, parts_of, sentences_of
 from sayso.model.text.captions import Cue, read_srt, srt, vtt
 from sayso.model.text.epub import MOST_BYTES
 from speech import reader_clips
+from test_store import in_child
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the ffmpeg program is absent")
 TEXT = """# The Cat
@@ -144,6 +147,41 @@ def test_the_whole_is_one_marked_file_with_chapters(speaker, tmp_path):
         read(speaker, out, resume=True, whole=".m4b")
 
 
+KILLER = """#!/bin/sh
+# does what is asked, and on the nth call ends who asked
+echo >> {calls}
+[ "$(wc -l < {calls})" = {nth} ] || exec {program} "$@"
+{program} "$@"
+kill -9 $PPID
+"""
+
+
+@needs_ffmpeg
+def test_killed_while_the_whole_is_made_nothing_of_it_lies_anywhere(speaker, tmp_path, monkeypatch):
+    out, programs, calls = tmp_path / "out", tmp_path / "bin", tmp_path / "calls"
+    read(speaker, out)
+    programs.mkdir()
+
+    def work() -> None:
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        own = speaker.beside(Store.open(speaker.store.home))
+        read(own, out, resume=True, whole=".m4b")
+
+    for nth in (1, 3):  # it was encoded; it is signed, and being looked at
+        calls.unlink(missing_ok=True)
+        for name in ("ffmpeg", "ffprobe"):
+            facts = {"calls": calls, "nth": nth, "program": shutil.which(name)}
+            (programs / name).write_text(KILLER.format(**facts))
+            (programs / name).chmod(0o755)
+        before = {path for path in tmp_path.rglob("*") if path.is_file()}
+        assert os.waitpid(in_child(work), 0)[1] == signal.SIGKILL
+        found = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+        assert {path.name for path in found} <= {"calls", "sayso.db-wal", "sayso.db-shm"}
+    assert read(speaker, out, resume=True, whole=".m4b")[-1].is_file()
+    verify(speaker.store)
+
+
 @needs_ffmpeg
 def test_a_length_that_is_rounded_up_in_the_file_is_no_fault(speaker, tmp_path):
     """5.0027 s of speech: MP4 says 5.003."""
@@ -220,9 +258,8 @@ def test_titles_of_chapters_may_hold_any_sign(tmp_path):
             file.seek(0)
             spans = [(24_000 * n, 24_000 * (n + 1)) for n in range(3)]
             chapters = [Chapter(title, *span) for title, span in zip(titles, spans, strict=True)]
-            whole, work = tmp_path / f"a{suffix}", tmp_path / suffix
-            work.mkdir()
-            whole.write_bytes(encode_chapters(file, 24_000, chapters, suffix, work))
+            whole = tmp_path / f"a{suffix}"
+            whole.write_bytes(encode_chapters(file, 24_000, chapters, suffix, tmp_path))
         asked = "ffprobe -v error -of json -show_chapters -i".split()
         found = json.loads(subprocess.check_output([*asked, whole]))["chapters"]
         assert [each["tags"]["title"] for each in found] == titles
