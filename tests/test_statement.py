@@ -140,6 +140,17 @@ def test_capitals_hide_no_word_of_the_statement(name: str):
             "other people",
         ),
         *("the Internet", "Worldwide", "Eve plus others", "You", "Them", "nil", "Zero"),
+        *(
+            "customers",
+            "Customers of Acme",
+            "Acme customers",
+            "our partners",
+            "Clients",
+            "a friend",
+        ),
+        *("subscribers", "User", "users", "registered users", "Staff", "students", "kunden"),
+        *("the team", "team", "campaigners", "paying viewers", "Your Friends", "some students"),
+        *("people everywhere", "Everyone Else", "customers Of Acme", "my lab", "employees"),
     ],
 )
 def test_a_user_is_somebody_whom_the_speaker_knows(name: str):
@@ -158,7 +169,18 @@ def test_a_purpose_is_one_that_can_be_told_from_others(name: str):
 
 
 @pytest.mark.parametrize(
-    "name", ["He Jiankui", "You Li", "Mary Zero", "US Navy", "Human Rights Watch"]
+    "name",
+    [
+        *("He Jiankui", "You Li", "Mary Zero", "US Navy", "Human Rights Watch", "Roger Waters"),
+        *(
+            "Students Union",
+            "Support Team",
+            "A. Lovelace",
+            "Partners Healthcare",
+            "Mary Child",
+            "J. Press",
+        ),
+    ],
 )
 def test_names_with_a_short_word_in_them_pass(name: str):
     check_terms(replace(TERMS, users=(name,)))

@@ -27,23 +27,48 @@ NEGATIONS = frozenset(
 """Heard anywhere they refuse: no statement has one, no name, and no word of a session."""
 EVERYONE = frozenset(
     ("all", "any", "anybody", "anyone", "anything", "cetera", "each", "every", "everybody",
-     "everyone", "everything", "misc", "miscellaneous", "other", "something", "unlimited",
-     "unrestricted", "various", "whatever", "whichever", "whoever", "whomever")
+     "everyone", "everything", "everywhere", "misc", "miscellaneous", "other", "something",
+     "unlimited", "unrestricted", "various", "whatever", "whichever", "whoever", "whomever")
 )  # fmt: skip
 """A consent is never for all users, nor for all purposes."""
-CROWDS = EVERYONE | frozenset(
-    ("citizen", "everyman", "folk", "human", "humanity", "humankind", "internet", "mankind",
-     "parties", "people", "person", "public", "somebody", "someone", "stranger", "whosoever",
-     "world", "worldwide")
+GROUPS = frozenset(
+    ("actor", "adult", "advertiser", "affiliate", "agent", "artist", "associate", "audience",
+     "author", "bearer", "business", "businesses", "buyer", "caller", "child", "children",
+     "citizen", "client", "clientele", "colleague", "community", "companies", "consumer",
+     "contractor", "coworker", "creator", "crowd", "customer", "developer", "doctor",
+     "donor", "driver", "employee", "enemies", "engineer", "expert", "families", "fan",
+     "firm", "folk", "follower", "friend", "gentlemen", "girl", "guest", "guy", "human",
+     "humanity", "humankind", "internet", "investor", "journalist", "kid", "ladies",
+     "lawyer", "learner", "licensee", "listener", "man", "media", "member", "men",
+     "minister", "neighbor", "neighbour", "nurse", "official", "organisation",
+     "organization", "owner", "parent", "participant", "parties", "partner", "patient",
+     "peer", "people", "person", "player", "press", "public", "pupil", "reader",
+     "recipient", "relative", "researcher", "reseller", "scientist", "seller",
+     "shareholder", "sponsor", "staff", "student", "subscriber", "supplier", "supporter",
+     "teacher", "tenant", "user", "vendor", "viewer", "visitor", "volunteer", "winner",
+     "woman", "women", "worker", "world")
+)  # fmt: skip
+"""Many, or whoever happens to be one: a user is a person, a team or an organisation by name. Such
+a name may have one before another capital: "BBC World Service", "Students Union"."""
+CROWDS = EVERYONE | GROUPS | frozenset(
+    ("alle", "clientes", "cualquiera", "everyman", "jeder", "jedermann", "kunden", "mankind",
+     "quiconque", "somebody", "someone", "stranger", "todo", "tous", "toutes", "tutti",
+     "whosoever", "worldwide",
+     "a", "an", "another", "both", "certain", "few", "her", "his", "its", "many", "most", "my",
+     "our", "several", "some", "such", "their", "these", "those", "your")
 )  # fmt: skip
 """No user and no controller is one of them either; a purpose may be: "public radio"."""
+SURNAMES = frozenset(["child", "friend", "guy", "man", "player", "press", "reader"])
+"""Of these that people have behind a first name."""
+WHOEVER = re.compile(r"[a-z]{2,}(?:er|or|ee|ist|ian|ant|ent)s")
+"""Those who do something, in small letters: "campaigners". Rogers and Sanders have capitals."""
 NOBODY_KNOWS = frozenset(
-    ("he", "her", "him", "it", "me", "mine", "nada", "naught", "nil", "nought", "one", "she",
-     "them", "they", "this", "us", "we", "you", "zero")
+    ("company", "crew", "department", "family", "group", "he", "her", "him", "institute", "it",
+     "lab", "me", "mine", "nada", "naught", "nil", "nought", "office", "one", "ours", "school",
+     "she", "team", "theirs", "them", "they", "this", "university", "us", "we", "you", "yours",
+     "zero")
 )  # fmt: skip
 """No user and no controller alone: who heard "you may use it" does not know whom they allowed."""
-TITLES = frozenset(["human", "internet", "public", "world"])
-"""Their names may have one before another capital: "BBC World Service"."""
 PLAIN = frozenset(["the", "of", "in", "at"])
 """Words of the statement that a purpose may have as well, "readings at the museum", and those of a
 user or a controller inside: "University of Edinburgh"."""
@@ -144,9 +169,9 @@ def _check_name(role: str, name: str) -> None:
         )
     own = fixed_words() - PLAIN if role == "purpose" else fixed_words()
     words = name.split()
-    before = zip(words, [*words[1:], ""], strict=True)  # each with the next
+    beside = zip(["", *words[:-1]], words, [*words[1:], ""], strict=True)  # what is on each side
     said = [
-        token for pair in before if not _part_of_a_name(role, *pair) for token in tokens(pair[0])
+        token for three in beside if not _part_of_a_name(role, *three) for token in tokens(three[1])
     ]
     # capitals may be read letter by letter, or as the word that they spell
     found = [token for token in said if token in own | NEGATIONS]
@@ -154,8 +179,9 @@ def _check_name(role: str, name: str) -> None:
     if role != "speaker":
         many = EVERYONE if role == "purpose" else CROWDS
         found += [token for token in said if many & {token, token.removesuffix("s")}]
-    if role in ("user", "controller") and name.lower() in NOBODY_KNOWS:
-        found.append(name)
+    if role in ("user", "controller"):
+        found += [word for word in words if WHOEVER.fullmatch(word)]
+        found += [name] if name.lower() in NOBODY_KNOWS else []
     if found:
         raise InputError(
             f"The {role} {shown} has the word {found[0]!r}, which would change what the statement "
@@ -163,7 +189,7 @@ def _check_name(role: str, name: str) -> None:
         )
 
 
-def _part_of_a_name(role: str, word: str, following: str) -> bool:
+def _part_of_a_name(role: str, before: str, word: str, following: str) -> bool:
     """Whether a word that elsewhere would count is part of an ordinary name: "of", "World", "IBM"
     (whose letters are read one by one, "I" among them)."""
     if role not in ("user", "controller"):
@@ -171,9 +197,12 @@ def _part_of_a_name(role: str, word: str, following: str) -> bool:
     written = {word.lower()} & (fixed_words() | NEGATIONS | CROWDS)
     if word.isalpha() and word.isupper() and len(word) == len(tokens(word)) > 1 and not written:
         return True
+    if word == "A." or (before[:1].isupper() and word[0].isupper() and word.lower() in SURNAMES):
+        return True
     if not following:
         return False
-    return word.lower() in PLAIN or (word.lower() in TITLES and following[0].isupper())
+    group = bool(GROUPS & {word.lower(), word.lower().removesuffix("s")})
+    return word.lower() in PLAIN or (group and following[0].isupper() and word[0].isupper())
 
 
 def _is_latin(letter: str) -> bool:
