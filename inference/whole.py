@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -121,7 +121,7 @@ def _left(store: Store, grant: Grant) -> dict[int, tuple[str, str]]:
     }
 
 
-def _held(data: bytes, folder: Path) -> IO[bytes]:
+def _held(data: bytes, folder: Path) -> BinaryIO:
     """Bytes in a file that has no name; closed when it is forgotten."""
     try:
         file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
@@ -132,7 +132,7 @@ def _held(data: bytes, folder: Path) -> IO[bytes]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with open_regular(path) as file:
             yield file
@@ -159,7 +159,7 @@ def _append(path: Path, sent: Sent) -> str:
 
 
 def _score(
-    signed: IO[bytes], name: Path, rate: int, parts: Sequence[tuple[str, int]], marks: Marks
+    signed: BinaryIO, name: Path, rate: int, parts: Sequence[tuple[str, int]], marks: Marks
 ) -> float:
     """The lowest score of the marks in any minute of a file; MarkError where one is missing.
 

@@ -4,9 +4,11 @@ A pickle only of a published model, if its hash is known, and then as tensors al
 """
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError, InputError
-from .files import MOST_JSON, MOST_WEIGHTS, read_bounded, read_regular, replacing
+from .files import MOST_JSON, MOST_WEIGHTS, open_regular, read_bounded, read_regular, replacing
 
 Module = TypeVar("Module", bound=nn.Module)
 LARGEST = 2**24
@@ -56,11 +58,24 @@ def load_weights(folder: Path, module: nn.Module) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: restore it or train it anew")
     try:
-        module.load_state_dict(load_file(path), strict=True)
+        module.load_state_dict(read_tensors(path), strict=True)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): restore it or train it anew") from None
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit {folder / CONFIG}: {error}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or larger than any weights.
+        SafetensorError: It is damaged.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST_WEIGHTS:
+            raise OSError(errno.EFBIG, "it is larger than any weights", str(path))
+    return load_file(path)
 
 
 def build(config_class: type, values: dict[str, Any], origin: Path) -> Any:

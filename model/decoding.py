@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import soundfile
@@ -102,7 +102,7 @@ class Sound:
         held: The open file to read, where `path` is only its name.
     """
 
-    def __init__(self, path: Path, least: float, most: float, held: IO[bytes] | None = None):
+    def __init__(self, path: Path, least: float, most: float, held: BinaryIO | None = None):
         self.path, self.most, self._held = path, most, held
         with self._open() as file:
             self.rate, self.channels = file.samplerate, file.channels
@@ -130,7 +130,7 @@ class FfmpegSound:
     """The same of what only ffmpeg reads."""
 
     def __init__(
-        self, path: Path, least: float, most: float, reason: str, held: IO[bytes] | None = None
+        self, path: Path, least: float, most: float, reason: str, held: BinaryIO | None = None
     ):
         self.path, self.most, self.reason, self._held = path, most, reason, held
         self.rate, seconds, self.channels = probe(path, held)
@@ -148,9 +148,7 @@ class FfmpegSound:
         size, began = 4 * self.channels * max(1, BLOCK // self.channels), False
         with (
             tempfile.TemporaryFile() as said,
-            subprocess.Popen(
-                command, stdin=stdin, stdout=subprocess.PIPE, stderr=said
-            ) as running,
+            subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=said) as running,
         ):
             patience = threading.Timer(FFMPEG_SECONDS, running.kill)
             patience.start()
@@ -174,7 +172,7 @@ class FfmpegSound:
                 )
 
 
-def _source(path: Path, held: IO[bytes] | None) -> tuple[str, int | IO[bytes]]:
+def _source(path: Path, held: BinaryIO | None) -> tuple[str, int | BinaryIO]:
     """The address of a file for ffmpeg, and its standard input: the open file, if it is that."""
     if held is None:
         return f"file:{path}", subprocess.DEVNULL
@@ -182,7 +180,7 @@ def _source(path: Path, held: IO[bytes] | None) -> tuple[str, int | IO[bytes]]:
     return "file:/dev/stdin", held
 
 
-def probe(path: Path, held: IO[bytes] | None = None) -> tuple[int, float, int]:
+def probe(path: Path, held: BinaryIO | None = None) -> tuple[int, float, int]:
     """Rate, length in seconds and channels, of what only ffmpeg reads; else InputError."""
     if not shutil.which("ffprobe") or not shutil.which("ffmpeg"):
         raise InputError(
@@ -203,7 +201,7 @@ def probe(path: Path, held: IO[bytes] | None = None) -> tuple[int, float, int]:
 
 
 def _run(
-    command: list[str], path: Path, seconds: int, stdin: int | IO[bytes]
+    command: list[str], path: Path, seconds: int, stdin: int | BinaryIO
 ) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
@@ -222,7 +220,7 @@ def first_that_reads(
     path: Path,
     least: float,
     most: float,
-    held: IO[bytes] | None = None,
+    held: BinaryIO | None = None,
 ) -> T:
     """What is read of a file by libsndfile or, where that fails, ffmpeg.
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import yaml
 
 from .errors import InputError
 
@@ -18,6 +20,10 @@ MOST_JSON = 2**20
 """Bytes of a model's card or config, of a key or a certificate."""
 MOST_WEIGHTS = 2**32
 """Bytes of published weights, which are hashed in memory."""
+MOST_DEPTH = 32
+"""Of a YAML file: within it no reader runs out of stack."""
+MOST_LIST = 2**28
+"""Bytes of what has a line for each utterance of a corpus or of a run."""
 ASSETS = Path(__file__).parents[1] / "assets"
 """What ships with the package; `model` is a folder (or a link) inside it."""
 
@@ -27,12 +33,13 @@ def unique() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file to read; OSError unless it is a regular one.
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> BufferedReader:
+    """Open a file to read (`flags` may say more); OSError unless it is a regular one.
 
     Devices and pipes may have no end, whatever size they claim, and a pipe may wait for ever.
     """
-    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    file = cast(BufferedReader, os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb"))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
@@ -56,6 +63,41 @@ def read_regular(path: Path, most: int) -> bytes:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read ({why}): give another file.") from None
+
+
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """The JSON in a file; InputError if it cannot be read, is larger than `most` bytes, or none."""
+    try:
+        return json.loads(read_regular(path, most))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}): make it anew.") from None
+
+
+def read_utf8(path: Path, most: int = MOST_LIST) -> str:
+    """The text in a file; InputError if it cannot be read, or is larger than `most` bytes."""
+    try:
+        return read_regular(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}): save it as that.") from None
+
+
+def yaml_of(path: Path) -> str:
+    """The text of a YAML file, small and plain.
+
+    Raises:
+        InputError: It cannot be read, is no YAML, is nested deeply, or has aliases, by which a few
+            lines may stand for more than a memory holds.
+    """
+    text, depth = read_utf8(path, MOST_JSON), 0
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MOST_DEPTH:
+                raise InputError(f"{path} has aliases or is deeply nested: write it out plainly.")
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    return text
 
 
 def file_hash(path: Path, kind: str = "sha256") -> str:

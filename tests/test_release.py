@@ -118,6 +118,43 @@ def test_what_was_sealed_and_changed_is_not_delivered(
         assert "was changed" in note and not out.exists()
 
 
+def test_a_voice_for_one_sentence_ends_with_its_process(home: Path):
+    """As of `sayso evaluate` and `train --listen`: nobody is left to revoke it after a kill."""
+
+    def work() -> None:
+        with Store.open(home) as store, store.passing("evaluation-1"):
+            register(store, "evaluation-1", SCOPE)
+            die()
+
+    with Store.open(home) as store, store.passing("evaluation-2"):
+        register(store, "evaluation-2", SCOPE)
+        assert os.waitpid(in_child(work), 0)[1] == signal.SIGKILL
+        with Store.open(home) as other:
+            assert recover(other) == []
+            ended = {voice.voice: bool(voice.revoked) for voice in other.voices()}
+            assert ended == {"vera": False, "evaluation-1": True, "evaluation-2": False}
+    with Store.open(home) as store:
+        assert [v.voice for v in store.voices() if not v.revoked] == ["vera"]
+        assert not list((home / "work").iterdir())
+        verify(store)
+
+
+def test_a_voice_that_cannot_be_ended_stops_no_verb(home: Path, monkeypatch: pytest.MonkeyPatch):
+    def work() -> None:
+        with Store.open(home) as store, store.passing("evaluation-1"):
+            register(store, "evaluation-1", SCOPE)
+            die()
+
+    os.waitpid(in_child(work), 0)
+    with Store.open(home) as store, monkeypatch.context() as patch:
+        patch.setattr(Store, "forget", lambda *_: (_ for _ in ()).throw(StoreError("locked")))
+        (note,) = recover(store)
+        assert "cannot be ended: locked" in note
+    with Store.open(home) as store:
+        assert recover(store) == []
+        assert [v.voice for v in store.voices() if not v.revoked] == ["vera"]
+
+
 # --- destinations that go wrong between grant and release, and after it ---
 
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
-from sayso.model.files import MOST_JSON, create_file, read_bounded, sync_folder
+from sayso.model.files import MOST_JSON, create_file, open_regular, read_bounded, sync_folder
 
 from ..errors import StoreError
 
@@ -263,11 +263,11 @@ def destroy(path: Path) -> None:
     On copy-on-write file systems, flash drives and backups an old copy of the bytes may survive.
     """
     try:
-        with open(path, "r+b") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.write(secrets.token_bytes(size))
-            file.flush()
-            os.fsync(file.fileno())
+        if path.is_file() and not path.is_symlink():  # what it leads to is another's
+            with open_regular(path, os.O_RDWR | os.O_NOFOLLOW) as file:
+                size = min(os.fstat(file.fileno()).st_size, MOST_JSON)
+                os.pwrite(file.fileno(), secrets.token_bytes(size), 0)
+                os.fsync(file.fileno())
         path.unlink()
     except FileNotFoundError:
         return

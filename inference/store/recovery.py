@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sayso.model.errors import SaysoError
+from sayso.model.files import MOST_JSON, read_bounded
 
 from . import keys, sealed
 from .releases import deliver, undo, was_given
@@ -99,8 +100,19 @@ def _work(store: Store) -> Iterator[str]:
         lock = FileLock(path.with_suffix(".lock"), timeout=0)
         try:
             with lock:
+                if path.suffix == ".voice":
+                    _end_voice(store, path)
                 shutil.rmtree(path, ignore_errors=True)
         except Timeout:
             continue  # a living process works there
+        except SaysoError as error:
+            yield f"A voice that was enrolled for one sentence cannot be ended: {error}"
         path.with_suffix(".lock").unlink(missing_ok=True)
-    yield from ()
+
+
+def _end_voice(store: Store, note: Path) -> None:
+    """Revoke a voice whose process died before it could (`Store.passing`)."""
+    voice = read_bounded(note, MOST_JSON).decode(errors="replace")
+    if store.voice(voice) is not None:
+        store.forget(voice, {"reason": "its process ended before it had said its sentence"})
+    note.unlink()

@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from sayso.model.errors import InputError
 from sayso.model.files import create_file
 
 from ..errors import StoreError
@@ -195,6 +196,38 @@ class Store(Book):
 
     def _drop_sealed(self, record: str) -> None:
         self._database.execute("DELETE FROM sealed WHERE record = ?", (record,))
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[Path]:
+        """No other process or thread does `what` with this store meanwhile; InputError if one does.
+
+        It ends with the process, however that ends. Yields a name to keep a note at.
+        """
+        note = self.home / "work" / hashlib.sha256(what.encode()).hexdigest()[:32]
+        lock = FileLock(note.with_suffix(".lock"), timeout=0)
+        try:
+            with self.exclusive():  # another process's recovery must not come between
+                lock.acquire()
+        except Timeout:
+            raise InputError(f"{what} is under way already: wait for it, or end it.") from None
+        try:
+            yield note
+        finally:
+            with self.exclusive():
+                lock.release()
+                note.with_suffix(".lock").unlink(missing_ok=True)
+
+    @contextmanager
+    def passing(self, voice: str) -> Iterator[None]:
+        """A voice that is enrolled inside ends with it: revoked by recovery if the process dies."""
+        with self.alone(f"the voice {voice}") as note:
+            create_file(note.with_suffix(".voice"), voice.encode())
+            try:
+                yield
+            finally:
+                if self.voice(voice) is not None:
+                    self.forget(voice, {"reason": "it has said what it was enrolled for"})
+                note.with_suffix(".voice").unlink(missing_ok=True)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:

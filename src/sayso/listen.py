@@ -55,11 +55,9 @@ class TokenVoices(Voices):
         codes = codec.as_prompt(torch.tensor(row["codes"]).view(codec.codebooks, -1))
         corpus, voice = corpora.get(row["corpus"]).prompts or "", f"{trial.id}-{unique()}"
         whose = codec.identity, corpus, row["speaker"], [text]
-        issue_corpus_voice(self.speaker.store, voice, codes, row["text"], *whose)
-        try:
+        with self.speaker.store.passing(voice):  # it is for this one sentence
+            issue_corpus_voice(self.speaker.store, voice, codes, row["text"], *whose)
             yield voice, coded_prompt(codec, codes, row["text"])
-        finally:  # it was for this one sentence
-            self.speaker.gate.revoke(voice, f"it has said {trial.id}")
 
 
 def held_out_rows(recipe: Recipe) -> list[dict]:

@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sayso.inference.consent.other_voices import issue_corpus_voice
@@ -19,6 +18,7 @@ from sayso.inference.nobody import INVENTED, NOBODY
 from sayso.inference.recognisers import RATE
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio, read_samples, resample
+from sayso.model.checkpoint import read_tensors
 from sayso.model.codecs.base import Codec
 from sayso.model.errors import InputError
 from sayso.model.files import unique
@@ -59,20 +59,18 @@ class Voices:
             return
         codes, heard = self._codes(trial.prompt, prompt.text, trial.seconds)
         voice = f"evaluation-{unique()}"
-        issue_corpus_voice(
-            self.speaker.store,
-            voice,
-            codes,
-            normalise(prompt.text),
-            self.speaker.bundle.codec.identity,
-            self.corpus,
-            trial.speaker,
-            [text],
-        )
-        try:
+        with self.speaker.store.passing(voice):  # it is for this one sentence
+            issue_corpus_voice(
+                self.speaker.store,
+                voice,
+                codes,
+                normalise(prompt.text),
+                self.speaker.bundle.codec.identity,
+                self.corpus,
+                trial.speaker,
+                [text],
+            )
             yield voice, heard
-        finally:  # it was for this one sentence
-            self.speaker.gate.revoke(voice, f"it has said {trial.id}")
 
     def _read_codes(self, path: str, text: str, seconds: float) -> tuple[Tensor, Prompt]:
         """A prompt's codes (K, T), and what is heard of them."""
@@ -86,7 +84,7 @@ class Voices:
     def _read_nobodys(self) -> Prompt | None:
         if not self._shipped.is_file():
             return None
-        codes = load_file(self._shipped)["codes"].long()
+        codes = read_tensors(self._shipped)["codes"].long()
         return coded_prompt(self.speaker.bundle.codec, codes, INVENTED)
 
 
