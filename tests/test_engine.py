@@ -113,7 +113,7 @@ def test_alone_in_a_batch_and_joined_late_are_what_the_oracle_says(
 def test_what_is_said_so_far_is_how_it_begins_and_changes_nothing(alignment, extras):
     model = make(alignment, extras)
     wanted = [by_the_oracle(model, request) for request in requests(model)]
-    engine, ended, early = Engine(model, 3), dict[int, Speech](), dict[int, Speech]()
+    engine, ended, early = Engine(model, 4), dict[int, Speech](), dict[int, Speech]()
     numbers = [engine.submit(request) for request in requests(model)]
     assert engine.so_far(numbers[0], 1) is None
     while len(ended) < len(numbers):
