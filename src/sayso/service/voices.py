@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, File, Request, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
-from sayso.inference.consent.checks import MAX_SECONDS, MIN_PEAK
+from sayso.inference.consent.checks import MAX_FLAT, MAX_SECONDS, MIN_PEAK
 from sayso.inference.consent.enrolment import NOT_LIVE, Enrolment, finish_enrolment
 from sayso.inference.consent.receipt import ANY, Check, Receipt
 from sayso.inference.consent.recording import RATE
@@ -66,6 +66,7 @@ async def me(request: Request, token: Caller) -> dict:
             "upload_seconds": settings.upload_seconds,
             "consent_seconds": MAX_SECONDS,
             "least_peak": MIN_PEAK,
+            "longest_gap_ms": MAX_FLAT,
         },
     }
 

@@ -87,10 +87,26 @@ async function heard(blob) {
   $("recorded").hidden = false;
   const audio = await decode(blob).catch(() => null);
   const peak = audio ? audio.getChannelData(0).reduce((most, sample) => Math.max(most, Math.abs(sample)), 0) : null;
+  const gap = audio ? longestGap(audio) : 0;
   $("loudness").textContent = peak === null ? "Your browser cannot play this; it can be sent." : peak < QUIET
     ? "This is very soft: go closer to the microphone and record again."
-    : peak > 0.97 ? "This is too loud: go further away and record again." : `Loud enough, ${audio.duration.toFixed(0)} s. Listen to it, then send it.`;
+    : peak > 0.97 ? "This is too loud: go further away and record again."
+    : gap > me.limits.longest_gap_ms ? `It has a gap of ${gap.toFixed(0)} ms, which is refused as a cut: close other programs and record again.`
+    : `Loud enough, ${audio.duration.toFixed(0)} s. Listen to it, then send it.`;
   say($("loudness").textContent);
+}
+
+// Milliseconds between movements, as the service measures them: a busy computer drops samples.
+function longestGap(audio) {
+  const samples = audio.getChannelData(0);
+  let longest = 0;
+  let moved = null;
+  for (let i = 1; i < samples.length; i++) {
+    if (Math.abs(samples[i] - samples[i - 1]) <= 2 ** -15) continue;
+    if (moved !== null) longest = Math.max(longest, i - moved);
+    moved = i;
+  }
+  return (1000 * longest) / audio.sampleRate;
 }
 
 async function send() {
@@ -110,7 +126,9 @@ async function send() {
   } catch (error) {
     complain($("enrol-error"), error);
     if (error.code === "input") return; // no audio: the session is not used up
-    result(error.checks ?? [], [el("h2", { tabindex: -1 }, "Not enrolled"), el("p", {}, "Nothing was kept but a note of the refusal. Begin again when you like: there will be fresh words.")]);
+    const failed = error.checks?.find((check) => !check.passed);
+    const why = failed ? `“${failed.name}” was ${failed.score}, the limit is ${failed.limit}. ` : "";
+    result(error.checks ?? [], [el("h2", { tabindex: -1 }, "Not enrolled"), el("p", {}, why, "Nothing was kept but a note of the refusal. Begin again when you like: there will be fresh words.")]);
   } finally {
     $("send").disabled = false;
   }
