@@ -17,21 +17,14 @@ from markdown_it.token import Token
 from ..errors import InputError
 from ..files import read_regular
 from .phonemes import PHONES, plural
+from .tables import pairs
 
 LONGEST_PAUSE = 10.0
 """Seconds."""
 MOST_LEXICON = 2**24
 """Bytes."""
 STRESS, RELAX = "\ufdd0", "\ufdd1"  # no characters by Unicode: no text and no entity makes them
-IPA = {
-    "tʃ": "CH", "dʒ": "JH", "eɪ": "EY", "aɪ": "AY", "ɔɪ": "OY", "aʊ": "AW", "oʊ": "OW", "əʊ": "OW",
-    "ʧ": "CH", "ʤ": "JH", "ɑ": "AA", "ɒ": "AA", "a": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH",
-    "ɐ": "AH", "ɔ": "AO", "o": "OW", "ɛ": "EH", "e": "EH", "ɜ": "ER", "ɝ": "ER", "ɚ": "ER",
-    "ɪ": "IH", "i": "IY", "ʊ": "UH", "u": "UW", "b": "B", "d": "D", "ð": "DH", "f": "F", "ɡ": "G",
-    "g": "G", "h": "HH", "j": "Y", "k": "K", "l": "L", "ɫ": "L", "m": "M", "n": "N", "ŋ": "NG",
-    "p": "P", "ɹ": "R", "r": "R", "s": "S", "ʃ": "SH", "t": "T", "ɾ": "T", "θ": "TH", "v": "V",
-    "w": "W", "z": "Z", "ʒ": "ZH", "x": "K", "əl": "AH L", "ɜːr": "ER", "ɜːɹ": "ER", "ər": "ER",
-}  # fmt: skip
+IPA = pairs("ipa")
 SILENT = "ˈˌ.ˑ ‿͡/-"
 SPELLING = re.compile(r"\{((?:[A-Z]{1,2} )*[A-Z]{1,2})\}")
 """`{EY AY}`: phones in the midst of text, as they pass through normalising."""

@@ -3,23 +3,14 @@
 import re
 
 from .numerals import NUMBER, cardinal, value
+from .tables import pairs, rows
 
-# singular, plural, hundredth, hundredths
-CURRENCIES = {
-    "$": "dollar dollars cent cents", "£": "pound pounds penny pence", "€": "euro euros cent cents",
-    "¥": "yen yen", "₹": "rupee rupees paisa paise", "₩": "won won", "₽": "ruble rubles kopeck"
-    " kopecks", "₺": "lira lira", "₪": "shekel shekels", "₿": "bitcoin bitcoins", "₫": "dong dong",
-    "₱": "peso pesos", "₦": "naira naira", "₴": "hryvnia hryvnias", "฿": "baht baht",
-}  # fmt: skip
+CURRENCIES = {sign: names for sign, *names in rows("currencies")}
 COUNTRIES = {
     "US": "U S", "A": "Australian", "AU": "Australian", "C": "Canadian", "CA": "Canadian",
     "NZ": "New Zealand", "HK": "Hong Kong", "S": "Singapore",
 }  # fmt: skip
-CODES = {
-    "USD": "U S dollar", "EUR": "euro", "GBP": "pound", "CAD": "Canadian dollar",
-    "AUD": "Australian dollar", "NZD": "New Zealand dollar", "CHF": "Swiss franc",
-    "INR": "rupee", "JPY": "yen", "CNY": "yuan", "RMB": "yuan", "BTC": "bitcoin",
-}  # fmt: skip
+CODES = pairs("currency_codes")
 SCALES = {
     "k": "thousand", "m": "million", "mn": "million", "mm": "million", "mil": "million",
     "bn": "billion", "b": "billion", "t": "trillion", "tn": "trillion", "trn": "trillion",
@@ -69,7 +60,7 @@ def read_money(text: str) -> str:
 
 def _cash(match, minus, land, symbol, amount, upper, scale) -> str:
     """`$5.20` -> five dollars and twenty cents; `£5m` -> five million pounds; `$10-20`."""
-    one, many, cent, cents = (*CURRENCIES[symbol].split(), "", "")[:4]
+    one, many, cent, cents = (*CURRENCIES[symbol], "", "")[:4]
     prefix = "negative " if minus else ""
     place = f"{COUNTRIES[land]} " if land else ""
     tail = " " if match.end() < len(match.string) and match.string[match.end()].isalnum() else ""

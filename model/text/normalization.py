@@ -12,6 +12,7 @@ from .money import CURRENCIES
 from .phonemes import PHONES
 from .quantities import read_quantities
 from .sentences import sentences, shortened
+from .tables import pairs
 from .words import read_abbreviations, read_signs, read_words
 
 MAX_CHARACTERS = 1000
@@ -36,26 +37,7 @@ PLAIN = str.maketrans(
         "¡": "",
     }
 )
-SAID = {
-    "±": "plus or minus", "∓": "minus or plus", "≤": "less than or equal to",
-    "⩽": "less than or equal to",
-    "≥": "greater than or equal to", "⩾": "greater than or equal to", "≠": "is not equal to",
-    "≈": "approximately", "≅": "approximately equals", "≡": "is identical to",
-    "√": "the square root of",
-    "∛": "the cube root of", "∞": "infinity", "∑": "the sum of", "∏": "the product of",
-    "∫": "the integral of", "∂": "partial", "∆": "delta", "∇": "del", "∈": "in", "∉": "not in",
-    "∅": "the empty set", "∪": "union", "∩": "intersection", "⊂": "is a subset of",
-    "⊆": "is a subset of", "∀": "for all", "∃": "there exists", "∧": "and", "∨": "or", "¬": "not",
-    "∝": "is proportional to", "∴": "therefore", "∵": "because", "⊥": "is perpendicular to",
-    "∥": "is parallel to", "∠": "angle", "×": "times", "⋅": "times",
-    "÷": "divided by", "‰": "per mille",
-    "‱": "per ten thousand", "§§": "sections", "§": "section", "¶": "paragraph", "™": "trademark",
-    "®": "registered", "©": "copyright", "℠": "service mark", "№": "number", "→": "to", "⟶": "to",
-    "←": "from", "↔": "to and from", "⇒": "implies", "⇔": "if and only if", "↑": "up", "↓": "down",
-    "♯": "sharp", "♭": "flat", "♂": "male", "♀": "female", "✓": "check", "✔": "check",
-    "℞": "prescription",
-    "∼": "about", "¢": "¢", "¤": "currency", "℃": "°C", "℉": "°F", "¦": "|", "‖": "|", "∗": "*",
-}  # fmt: skip
+SAID = pairs("symbols")
 GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma "
     "sigma tau upsilon phi chi psi omega"

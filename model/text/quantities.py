@@ -4,60 +4,20 @@ import re
 
 from .money import SIGN, attributive, read_money
 from .numerals import NUMBER, fraction, ordinal, value
+from .tables import pairs, rows
 
 NUMERATE = {"K": "thousand", "M": "million", "B": "billion", "bn": "billion", "k": "thousand"}
 PREFIXES = {
     "p": "pico", "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "h": "hecto",
     "k": "kilo", "M": "mega", "G": "giga", "T": "tera",
 }  # fmt: skip
-BASES = {
-    "m": ("meter", "numcdk"), "g": ("gram", "numk"), "L": ("liter", "mcdu"), "l": ("liter", "mcdu"),
-    "s": ("second", "num"), "Hz": ("hertz", "kMGT"), "W": ("watt", "mkMGT"), "V": ("volt", "umk"),
-    "Wh": ("watt hour", "kMGT"), "A": ("amp", "um"), "Ah": ("amp hour", "m"), "J": ("joule", "kM"),
-    "Pa": ("pascal", "hkM"), "B": ("byte", "kMGT"), "cal": ("calorie", "k"), "bar": ("bar", "m"),
-    "bps": ("bit per second", "kMGT"), "b/s": ("bit per second", "kMGT"), "eV": ("electronvolt",
-    "kMGT"), "F": ("farad", "pnum"), "Sv": ("sievert", "mu"), "mol": ("mole", "m"),
-    "t": ("ton", "kM"),
-}  # fmt: skip
 UNITS = {
-    prefix + base: (PREFIXES.get(prefix, "") + name)
-    for base, (name, prefixes) in BASES.items()
+    prefix + base: PREFIXES.get(prefix, "") + name
+    for base, name, prefixes in rows("prefixed_units")
     for prefix in ("", *prefixes)
     if prefix + base not in ("B", "A", "F")  # "5 B" and "5 A" are letters
-} | {
-    "ft": "foot", "yd": "yard", "yds": "yard", "mi": "mile", "lb": "pound", "lbs": "pound",
-    "oz": "ounce", "fl oz": "fluid ounce", "fl. oz": "fluid ounce", "gal": "gallon", "qt": "quart",
-    "pt": "pint", "tbsp": "tablespoon", "tsp": "teaspoon", "sec": "second", "secs": "second",
-    "min": "minute", "mins": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "wk": "week",
-    "wks": "week", "mo": "month", "mos": "month", "yr": "year", "yrs": "year", "mph": "mile per"
-    " hour", "kph": "kilometer per hour", "kmh": "kilometer per hour", "km/h": "kilometer per hour",
-    "fps": "frame per second", "rpm": "revolution per minute", "bpm": "beat per minute",
-    "mpg": "mile per gallon", "ppm": "part per million", "ppb": "part per billion", "dpi":
-    "dot per inch", "psi": "pound per square inch", "hp": "horsepower", "ha": "hectare",
-    "dB": "decibel", "px": "pixel", "KB": "kilobyte", "kb": "kilobit", "Kbps": "kilobit per second",
-    "sq ft": "square foot", "sq. ft": "square foot", "sq m": "square meter", "sq km": "square"
-    " kilometer", "sq mi": "square mile", "sq in": "square inch", "cu ft": "cubic foot",
-    "cu m": "cubic meter", "cc": "cubic centimeter", "°C": "degree Celsius", "° C": "degree"
-    " Celsius", "°F": "degree Fahrenheit", "° F": "degree Fahrenheit", "°": "degree", "K": "kelvin",
-    "ohm": "ohm", "ohms": "ohm", "kohm": "kilohm", "Mohm": "megohm", "%": "percent",
-    "arcsec": "arcsecond", "ton": "ton", "lux": "lux", "inch": "inch",
-}  # fmt: skip
-PER = {
-    "h": "hour", "hr": "hour", "hour": "hour", "s": "second", "sec": "second", "min": "minute",
-    "d": "day", "wk": "week", "mo": "month", "yr": "year", "y": "year", "kg": "kilogram",
-    "lb": "pound", "oz": "ounce", "L": "liter", "l": "liter", "dL": "deciliter", "ml": "milliliter",
-    "mL": "milliliter", "gal": "gallon", "m": "meter", "km": "kilometer", "mi": "mile", "g": "gram",
-    "ft": "foot", "cm": "centimeter", "mm": "millimeter", "m^2": "square meter", "m^3": "cubic"
-    " meter", "cm^2": "square centimeter", "cm^3": "cubic centimeter", "s^2": "second squared",
-    "kWh": "kilowatt hour", "GB": "gigabyte", "MB": "megabyte",
-}  # fmt: skip
-PER |= {
-    word: word
-    for word in (
-        "second minute hour day night week month year person page mile unit pound head share meter "
-        "item user"
-    ).split()
-}
+} | pairs("units")
+PER = pairs("rates")
 PLURALS = {"foot": "feet", "inch": "inches", "hertz": "hertz", "percent": "percent", "lux": "lux",
            "Celsius": "Celsius", "horsepower": "horsepower", "kelvin": "kelvin"}  # fmt: skip
 POWERS = {"2": "squared", "3": "cubed", "n": "to the n"}

@@ -3,110 +3,26 @@
 import re
 
 from .numerals import cardinal, ordinal
+from .tables import pairs
 
-TITLES = {
-    "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Prof": "Professor", "Capt": "Captain",
-    "Col": "Colonel", "Cpl": "Corporal", "Maj": "Major", "Adm": "Admiral", "Cmdr": "Commander",
-    "Gen": "General", "Lt": "Lieutenant", "Sgt": "Sergeant", "Rev": "Reverend", "Hon": "Honorable",
-    "Gov": "Governor", "Sen": "Senator", "Rep": "Representative", "Pres": "President",
-    "Supt": "Superintendent", "Atty": "Attorney", "Amb": "Ambassador", "Messrs": "Messieurs",
-    "Mme": "Madame", "Mlle": "Mademoiselle", "Fr": "Father", "Br": "Brother",
-}  # fmt: skip
-ABBREVIATIONS = TITLES | {
-    "Jr": "Junior", "Sr": "Senior", "Esq": "Esquire", "Mt": "Mount", "Ft": "Fort",
-    "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Ct": "Court",
-    "Pl": "Place", "Sq": "Square", "Hwy": "Highway", "Pkwy": "Parkway", "Apt": "Apartment",
-    "Ste": "Suite", "Bldg": "Building", "Co": "Company", "Corp": "Corporation",
-    "Inc": "Incorporated", "Ltd": "Limited", "Bros": "Brothers", "Assn": "Association",
-    "Assoc": "Association", "Univ": "University", "Inst": "Institute", "Intl": "International",
-    "Natl": "National", "Govt": "Government", "etc": "et cetera", "vs": "versus", "v": "versus",
-    "approx": "approximately", "dept": "department", "est": "established", "misc": "miscellaneous",
-    "incl": "including", "excl": "excluding", "max": "maximum", "avg": "average",
-    "tel": "telephone",
-    "cf": "compare", "viz": "namely", "ibid": "ibidem", "esp": "especially", "ca": "circa",
-    "Jan": "January", "Feb": "February", "Mar": "March", "Apr": "April", "Aug": "August",
-    "Jun": "June", "Jul": "July",
-    "Sept": "September", "Sep": "September", "Oct": "October", "Nov": "November", "Dec": "December",
-    "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday",
-    "Thurs": "Thursday", "Fri": "Friday", "e.g": "for example", "i.e": "that is",
-    "eg": "for example", "ie": "that is", "Ph.D": "P H D", "a.k.a": "also known as",
-    "et al": "et al", "Calif": "California", "Mass": "Massachusetts", "Penn": "Pennsylvania",
-}  # fmt: skip
-# Only before a number: "p. 5" and "Fig. 3", but "a bit of art."
-NUMBERED = {
-    "fig": "figure", "figs": "figures", "p": "page", "pp": "pages", "vol": "volume",
-    "vols": "volumes", "ch": "chapter", "chap": "chapter", "sec": "section", "art": "article",
-    "par": "paragraph", "para": "paragraph", "eq": "equation", "eqs": "equations", "no": "number",
-    "nos": "numbers", "l": "line", "ll": "lines", "c": "circa", "ed": "edition", "ext": "extension",
-    "rm": "room", "fl": "floor", "tab": "table", "app": "appendix", "op": "opus", "ver": "version",
-    "v": "version", "ep": "episode", "pt": "part", "sect": "section", "ref": "reference",
-}  # fmt: skip
-# Capitals that are read as a word; others of two or three letters are spelled unless in EMPHASIS.
-SAID_AS_WORDS = set(
-    (
-        "NASA NATO UNESCO UNICEF OPEC AIDS SARS MERS COVID SWAT SCUBA LASER RADAR SONAR FIFA "
-        "UEFA NAFTA OSHA FEMA NASDAQ NASCAR DARPA ASCII COBOL BASIC FORTRAN RAM ROM LAN WAN "
-        "PIN SIM GIF RAID CAPTCHA MIDI YOLO LOL NIMBY HAZMAT NORAD INTERPOL ASEAN BREXIT CERN "
-        "PETA MASH NICE TED SAAB IKEA LEGO ASAP AWOL POTUS SCOTUS FLOTUS NAVY ESPRIT DOS ZIP "
-        "SPAM TEFL TOEFL OK"
-    ).split()
-)
-EMPHASIS = set(
-    (
-        "ALL AND ANY ARE ASK BAD BIG BUT BYE CAN DAD DAY DID END FAR FEW FOR FUN GET GOD GOT "
-        "HAD HAS HER HEY HIM HIS HOT HOW ITS JOB LAW LET MAN MAY MEN MOM NEW NOR NOT NOW OFF "
-        "OLD ONE OUR OUT OWN PUT RED RUN SAW SAY SEE SET SHE TEN THE TOO TOP TRY TWO WAR WAS "
-        "WAY WHO WHY WIN WON WOW YES YET YOU AM AN AS AT BE BY DO GO HE IF IN IS ME MY NO OF "
-        "OH ON OR SO TO UP WE CAT DOG BOX CAR BED EAT SIT HIT CUT ADD USE BUY PAY AGE AIR BUS "
-        "CUP EGG EYE ICE KEY LIE MAP OIL SEA SKY SUN TAX TEA TIE TOY AWAY"
-    ).split()
-)
-# Four letters or more that are spelled though they look like words.
-SPELLED = set(
-    (
-        "UCLA USAF USSR UCSB UNLV AARP HTML HTTP HTTPS ISBN NCAA NAACP ASPCA "
-        "ESPN IEEE AFAIK FAQS OECD ICAO IATA USDA ECMA"
-    ).split()
-)
+TITLES = pairs("titles")
+ABBREVIATIONS = TITLES | pairs("abbreviations")
+NUMBERED = pairs("numbered")
+"""Only before a number: "p. 5" and "Fig. 3", but "a bit of art."."""
+CAPITALS = pairs("capitals")
+"""Words in capitals, acronyms read as words or in part; and those that look like words and are not.
+Others of two or three letters are spelled, longer ones with a vowel are read."""
 LOWER = (
     "https http html css urls url usb gpus gpu cpus cpu apis api sql pdfs pdf ftp ssh faqs faq "
     "dvds dvd tvs tv"
 ).split()
-PARTLY = {"JPEG": "J peg", "JPG": "J peg", "MPEG": "M peg", "CDROM": "C D rom", "PNG": "P N G"}
-REGNAL = set(
-    (
-        "Henry Edward George William Richard James Charles John Louis Philip Francis Napoleon "
-        "Frederick Otto Leopold Alfonso Ferdinand Carlos Pedro Ivan Peter Paul Nicholas "
-        "Alexander Catherine Mary Elizabeth Victoria Anne Margaret Pius Benedict Gregory "
-        "Innocent Leo Clement Urban Boniface Ramses Ramesses Cleopatra Ptolemy Darius Xerxes "
-        "Cyrus Constantine Theodosius Justinian Harald Olaf Christian Gustav Gustavus Wilhelm "
-        "Friedrich Ludwig Maximilian Rudolf Joseph Umberto Victor Emmanuel Stephen Robert "
-        "David  Kenneth Akbar Murad Selim Mehmed Suleiman Sixtus Julius Adrian "
-        "Celestine Christina Margrethe Harold Albert Baudouin Juan Felipe Isabella Bela "
-        "Sigismund Casimir Vladislav Boris Haakon Eric Sverre Edmund Athelstan Wenceslas "
-        "Francisco Manuel Matthias"
-    ).split()
-)
-NUMBERED_WORDS = set(
-    (
-        "chapter part book volume act scene section phase level type war bowl figure table "
-        "article appendix class grade stage title schedule canto verse page pages division "
-        "group category tier episode season series mark model version unit lesson module step "
-        "rule amendment round day exhibit item note plate olympiad corps factor apollo rocky"
-    ).split()
-)
+BEFORE_NUMERALS = pairs("before_numerals")
+"""What a Roman numeral is behind a name of rulers (ordinal), and behind "chapter" (cardinal)."""
+CROWNS = ("King", "Queen", "Pope", "Emperor", "Tsar", "Sultan", "Prince")
 CLAUSE = r"(?!\s(?:think|am|was|have|had|will|would|can|could|do|did|know|saw|see|said|like)\b|')"
 ROMAN = dict(zip("IVXLCDM", (1, 5, 10, 50, 100, 500, 1000), strict=True))
 WELL_FORMED = re.compile(r"M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})")
-SIGNS = {
-    "+/-": "plus or minus", "<=": "less than or equal to", ">=": "greater than or equal to",
-    "!=": "is not equal to", "==": "equals", "<->": "to and from", "-->": "to", "->": "to",
-    "=>": "to", "<-": "from", "&": "and", "%": "percent", "@": "at", "+": "plus", "=": "equals",
-    "<": "less than", ">": "greater than", "\\": "backslash", "^": "caret", "#": "number sign",
-    "°": "degrees", "£": "pounds", "€": "euros", "$": "dollars", "¥": "yen", "¢": "cents",
-    "₹": "rupees", "₩": "won", "₽": "rubles", "₺": "lira", "₪": "shekels", "₿": "bitcoin",
-    "₫": "dong", "₱": "pesos", "₦": "naira", "₴": "hryvnias", "฿": "baht",
-}  # fmt: skip
+SIGNS = pairs("signs")
 WEB = re.compile(
     r"(?<![\w@.])(?:(https?|ftp)://|www\.)[^\s,;()\"]+|(?<![\w@.])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
     r"|(?<![\w@.])(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|io|co|uk|de|ai|dev|info)\b(?:/[^\s,;()\"]*)?"
@@ -123,10 +39,7 @@ NUMBERED_FOUND = re.compile(
     rf"(?<![\w.])({any_of(NUMBERED)})\.(?:\s?(?=\d)|\s(?=(?:[IVXLCDM]+|[ivx]+)\b))"
 )
 DOTTED_FOUND = re.compile(rf"(?<![\w.])({any_of(ABBREVIATIONS)})\.(?!\w)")
-IN_ADDRESS = {
-    ".": "dot", "/": "slash", "-": "dash", "_": "underscore", "?": "question mark", "=": "equals",
-    "&": "and", "#": "hash", "%": "percent", "~": "tilde", ":": "colon", "@": "at", "+": "plus",
-}  # fmt: skip
+IN_ADDRESS = pairs("addresses")
 
 
 def read_abbreviations(text: str) -> str:
@@ -204,14 +117,12 @@ def _spell(word: str) -> str:
 
 def _acronym(match: re.Match[str]) -> str:
     """Letters, unless it is read as a word, or is a word in capitals for emphasis."""
-    word, ending = match[1], match[2] or ""
-    if word in PARTLY:
-        return PARTLY[word] + ending
-    if word in SAID_AS_WORDS or word in EMPHASIS:
-        return match[0]
-    if len(word) > 3 and word not in SPELLED and re.search("[AEIOUY]", word):
-        return match[0]
-    return " ".join(word) + ("'s" if ending else "")
+    word, spelled = match[1], " ".join(match[1])
+    is_read = len(word) > 3 and re.search("[AEIOUY]", word)
+    said = CAPITALS.get(word) or (word if is_read else spelled)
+    if not match[2]:
+        return said
+    return said + ("'s" if said == spelled else match[2])
 
 
 def _arabic(numeral: str) -> int:
@@ -231,22 +142,14 @@ def _roman(match: re.Match[str]) -> str:
     ):
         return match[0]
     after = match.string[match.end() :]
-    counted = name.lower() in NUMBERED_WORDS and (
+    counted = BEFORE_NUMERALS.get(name.lower()) == "cardinal" and (
         numeral.isupper() or len(numeral) > 1 or numeral in "vx"
     )
     if counted and not (numeral == "I" and not re.match(CLAUSE, after)):
         return f"{word}{second} {cardinal(_arabic(numeral))}{ending}"
     if not numeral.isupper() or not name[0].isupper():
         return match[0]
-    crowned = name in REGNAL or word in (
-        "King",
-        "Queen",
-        "Pope",
-        "Emperor",
-        "Tsar",
-        "Sultan",
-        "Prince",
-    )
+    crowned = BEFORE_NUMERALS.get(name) == "ordinal" or word in CROWNS
     if crowned and set(numeral) <= set("IVX") and (numeral != "I" or regnal_first(after)):
         return f"{word}{second} the {ordinal(_arabic(numeral))}{ending}"
     if (
