@@ -16,11 +16,9 @@ looked for among other rows. PerTh's own rows are of an earlier run: PerTh is as
 import argparse
 import shutil
 import subprocess
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from benchmarks.attacks import ATTACKS, RATE, WIDE, inverted, spliced
 from benchmarks.clips import excerpt, mixed_clips, real_clips
 from benchmarks.marks_page import FIELDS, KEY, ROBUST, ROW, SPLICED, UNDONE, write_page
 from benchmarks.results import RESULTS, read, write
+from benchmarks.synthesisers import FESTIVAL, espeak, flite, say
 from sayso.inference.watermark import perth_filter, spread_spectrum
 from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Marks
 from sayso.inference.watermark.keyed import CELLS, Keyed, KeyedTrace, Row
@@ -153,50 +152,25 @@ def synthesisers() -> None:
     """PerTh's scores of what other synthesisers say; those that are not installed are left out."""
     marks, texts = load(), SENTENCES.read_text().splitlines()
     out: dict[str, list[float]] = {}
-    for voice, speak in voices().items():
+    for voice, command in voices().items():
         said = {"flite slt": texts, EVERY: texts[:3]}.get(voice.partition(":")[0], texts[:20])
-        scores = [marks.perth.score(speak(text), RATE) for text in said]
+        sounds = [torch.from_numpy(say(command, text, RATE)) for text in said]
+        scores = [marks.perth.score(sound, RATE) for sound in sounds]
         out.setdefault(voice.partition(":")[0], []).extend(round(score, 3) for score in scores)
         write("marks_synthesisers.json", out)
 
 
-def voices() -> dict[str, Callable[[str], Tensor]]:
-    """Each voice of flite, espeak-ng and festival that is installed, from text to (samples,)."""
-    found: dict[str, Callable[[str], Tensor]] = {}
-    ways = {
-        "flite": [
-            ("flite", "-voice", v, "-t", "TEXT", "-o", "OUT")
-            for v in ("slt", "rms", "awb", "kal", "kal16")
-        ],
-        "espeak-ng": [
-            ("espeak-ng", "-v", v, "-w", "OUT", "--", "TEXT")
-            for v in ("en-us", "en-gb", "en-us+f3")
-        ],
-        "festival": [("text2wave", "-o", "OUT", "FILE")],
-    }
-    for program, commands in ways.items():
-        if shutil.which(commands[0][0]):
-            for command in commands:
-                name = " ".join((program, *(command[2:3] if program != "festival" else ())))
-                found[name] = partial(say, command)
+def voices() -> dict[str, tuple[str, ...]]:
+    """The command of each voice of flite, espeak-ng and festival that is installed."""
+    found = {f"flite {voice}": flite(voice) for voice in ("slt", "rms", "awb", "kal", "kal16")}
+    found |= {f"espeak-ng {voice}": espeak(voice) for voice in ("en-us", "en-gb", "en-us+f3")}
+    found["festival"] = FESTIVAL
     if shutil.which("espeak-ng"):
         listed = subprocess.run(["espeak-ng", "--voices"], capture_output=True, text=True).stdout
         for voice in (line.split()[1] for line in listed.splitlines()[1:]):
             if voice != NO_ENGLISH:
-                command = ("espeak-ng", "-v", voice, "-w", "OUT", "--", "TEXT")
-                found[f"{EVERY}: {voice}"] = partial(say, command)
-    return found
-
-
-def say(command: tuple[str, ...], text: str) -> Tensor:
-    """What a program writes to the file OUT of its command, (samples,) at `RATE`."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "text"
-        file.write_text(text)
-        words = {"OUT": f"{folder}/a.wav", "TEXT": text, "FILE": str(file)}
-        run = [words.get(word, word) for word in command]
-        subprocess.run(run, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-        return load_clip(Path(folder) / "a.wav")
+                found[f"{EVERY}: {voice}"] = espeak(voice)
+    return {name: command for name, command in found.items() if shutil.which(command[0])}
 
 
 def quality() -> None:

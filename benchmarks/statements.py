@@ -1,90 +1,45 @@
 """Statements read wrongly on purpose, and rightly: `python -m benchmarks.statements` makes them.
 
-Each is read by a synthesiser (flite, espeak-ng: Debian packages) or put together from Kathleen's
-words (readings.py), and heard by the enrolment's recogniser. What was heard is kept in
-results/statements.json, so that rules can be judged again without the hours of listening:
-`tests/test_statement.py` does. Needs ../shared/corpora, flite and espeak-ng; about 3 s a reading.
-The limits were chosen on these; `benchmarks.fresh` makes others.
+Each is read by a synthesiser (flite, espeak-ng and festival: Debian packages) or put together from
+Kathleen's words (readings.py), and heard by the enrolment's recogniser. What was heard is kept in
+results/, so that rules can be judged again without the hours of listening:
+`tests/test_statement.py` does. Needs ../shared/corpora; about 3 s a reading. The limits were chosen
+on the first three readers; the others have other voices and names, and are wrong in other words.
 """
 
 import argparse
 import json
 import random
-import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
+import yaml
 
 from benchmarks import readings
+from benchmarks.synthesisers import FESTIVAL, espeak, flite, say
 from sayso.inference.consent import challenge, clauses
 from sayso.inference.consent.recording import RATE, Audio, prepared
 from sayso.inference.consent.statement import Phrase, Terms, phrases, text_of
 from sayso.inference.recognisers import Ears, load_ears
-from sayso.model.audio import resample
 from sayso.model.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
+VARIANTS = "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-us+f3", "en-gb+f2", "en-us+m7"
 VOICES = {
-    "flite": [["flite", "-voice", voice] for voice in ("rms", "slt", "awb", "kal16")],
-    "espeak-ng": [["espeak-ng", "-s", "150", "-v", voice] for voice in ("en-us", "en-gb")],
+    "flite": [flite(voice) for voice in ("rms", "slt", "awb", "kal16")],
+    "espeak-ng": [espeak(voice, "-s", "150") for voice in ("en-us", "en-gb")],
+    "kal": [flite("kal")],
+    "festival": [FESTIVAL],
+    "variants": [espeak(voice, "-s", "140") for voice in VARIANTS],
 }
 DAY = 86400.0
-COUNTS = {"flite": (15, 95), "espeak-ng": (15, 95), "Kathleen": (57, 20)}  # right, wrong
+FIRST = {"flite": (15, 95), "espeak-ng": (15, 95), "Kathleen": (57, 20)}  # right, wrong
+FRESH = {"kal": (4, 32), "festival": (4, 32), "variants": (6, 36)}
 MAY = 1_588_420_800.0  # 2 May 2020, noon: the day Kathleen's sentences can say
-
-NEGATIONS = (
-    "not,never,do not,don't,no longer,refuse,hardly,against,without,except,unless,forbid,deny,"
-    "cannot,will not,neither,nobody,no,nothing,but,under protest,allegedly"
-)
-NAMES = {
-    "speakers": "Ada Lovelace,Maria Gomez,Peter Brown,Rebecca,Jonathan Reed,Sophia,Daniel,"
-    "Emily Carter",
-    "controllers": "Example Lab,Northern Radio,Green Valley School,Robert Miller,Museum House,Tom",
-    "users": "Eleanor,Martin,Jennifer,Patrick,Caroline,Benjamin,Angela,Christopher",
-    "purposes": "research,advertising,audio books,museum tours,language lessons,phone calls,"
-    "radio drama",
-    "negations": NEGATIONS,
-}
-KATHLEEN = {
-    "speakers": "Philip,Jeanne,Ernest,Thorpe,Saxon",
-    "controllers": "Gregson,Harrison,Sheldon,Pierre,Thornton",
-    "users": "Ernest,Jacques,Gregson,Thorpe",
-    "purposes": "business,history,information,psychology,children",
-    "negations": "not,never,don't,no,without,nothing,against,cannot,can't,nobody,none,but,won't",
-}
 LEFT_OUT = ("who", "allows", "whom", "what for", "users", "amount", "until", "freely", "revocable")
-REPLACED = {
-    "allows": ("I forbid", "I do not allow", "I never allow", "I refuse to allow", "I disallow"),
-    "freely": (
-        "I say so against my own will.",
-        "I do not say so of my own will.",
-        "I say so of no will of my own.",
-        "They made me say so.",
-    ),
-    "revocable": (
-        "I may never take it back at any time.",
-        "I may not take it back.",
-        "I may take it back at no time.",
-        "Nobody may take it back at any time.",
-    ),
-    "users": ("Only nobody may use it,", "Not even they may use it,", "Everyone may use it,"),
-    "amount": ("as rarely as they like,", "no more than once,", "never,"),
-    "alteration": ("My voice may not be altered.", "My voice must never be altered."),
-}
-AROUND = (
-    ("It is not true that", ""),
-    ("They force me to read this.", ""),
-    ("I take all of this back after saying", ""),
-    ("", "None of this is true."),
-    ("", "But I do not mean it."),
-    ("", "I take it all back."),
-    ("", "Not."),
-)
 
 
 @dataclass(frozen=True)
@@ -102,17 +57,12 @@ class Statement:
 class Author:
     """Writes statements in the words that a reader has."""
 
-    def __init__(
-        self,
-        reader: str,
-        seed: int,
-        names: dict[str, str],
-        replaced: dict[str, tuple[str, ...]] = REPLACED,
-        around: tuple[tuple[str, str], ...] = AROUND,
-    ):
+    def __init__(self, reader: str, seed: int):
+        words = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+        own = words["fresh" if reader in FRESH else "first"]
         self.reader, self.draw = reader, random.Random(f"{reader} {seed}")
-        self.lists = {name: value.split(",") for name, value in names.items()}
-        self.replaced, self.around = replaced, around
+        self.lists = words[reader]["names"] if reader == "Kathleen" else own["names"]
+        self.replaced, self.around = own["replaced"], own["around"]
         self.plain = reader == "Kathleen"
         self.pool = list(challenge.word_list())
         if self.plain:
@@ -218,17 +168,7 @@ KINDS = (
 def read_aloud(statement: Statement, rng: np.random.Generator) -> Audio | None:
     """(samples,) at 16 kHz; None when the reader has not all of the words."""
     if statement.reader != "Kathleen":
-        command = VOICES[statement.reader][statement.voice]
-        with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-            target = {
-                "flite": ["-t", statement.said, "-o", file.name],
-                "espeak-ng": ["-w", file.name, statement.said],
-                "text2wave": ["-o", file.name],  # of what comes in
-            }[command[0]]
-            text = statement.said.encode()
-            subprocess.run([*command, *target], input=text, capture_output=True, check=True)
-            audio, rate = soundfile.read(file.name, dtype="float32")
-        return resample(audio, rate, RATE)
+        return say(VOICES[statement.reader][statement.voice], statement.said, RATE)
     before, words, after = statement.said.partition(", ".join(statement.words) + ".")
     assert words
     audio = readings.reading(readings.stretches(before), list(statement.words), rng, last=True)
@@ -274,9 +214,7 @@ def judged() -> dict[str, Any]:
         rows = json.loads(path.read_text())
         wrong = [row for row in rows if row["kind"] != "genuine"]
         right = [row for row in rows if row["kind"] == "genuine"]
-        denied = [
-            row for row in wrong if row["denied"] or any(d["denied"] for d in row["differences"])
-        ]
+        denied = [row for row in wrong if is_denied(row)]
         excess = [worst_excess(row) for row in wrong if row not in denied and row["found"] == 5]
         found[path.stem.removeprefix("statements_")] = {
             "wrong": len(wrong),
@@ -310,12 +248,15 @@ def worst_excess(row: dict[str, Any]) -> float:
 
 def main() -> None:
     """Collect the statements of some readers, or of all."""
+    every = FIRST | FRESH
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("readers", nargs="*", help=", ".join(COUNTS), metavar="READER")
-    ears = load_ears()
-    for name in parser.parse_args().readers or COUNTS:
-        names = KATHLEEN if name == "Kathleen" else NAMES
-        collect(name, Author(name, 0, names), *COUNTS[name], ears)
+    parser.add_argument("readers", nargs="*", help=", ".join(every), metavar="READER")
+    parser.add_argument("--draw", type=int, default=1, help="of the last three readers")
+    asked, ears = parser.parse_args(), load_ears()
+    for name in asked.readers or every:
+        draw = asked.draw if name in FRESH else 0
+        kept = f"fresh{draw if draw > 1 else ''}_{name}" if draw else name
+        collect(kept, Author(name, 20261124 + draw if draw else 0), *every[name], ears)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,13 @@ Strangers: `apt-get install espeak-ng flite festival festvox-kallpc16k`.
 """
 
 import argparse
+import itertools
 import json
 import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +30,7 @@ from torch import Tensor
 from benchmarks import attacks
 from benchmarks.results import read, write
 from benchmarks.speak import SENTENCES
+from benchmarks.synthesisers import FESTIVAL, espeak, flite, say
 from sayso.inference.detection.classifier import (
     FOLDER,
     KINDS,
@@ -171,46 +169,20 @@ def interval(others: dict[str, list[float]], ours: dict[str, list[float]]) -> li
     return np.round(np.quantile(drawn, [0.025, 0.975]), 4).tolist()
 
 
-def said_by(command: list[str]) -> np.ndarray:
-    """What a speech program writes to the file that stands for OUT in its command, at 16 kHz."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = f"{folder}/a.wav"
-        filled = [out if word == "OUT" else word for word in command]
-        subprocess.run(filled, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-        audio, rate = soundfile.read(out, dtype="float32")
-        return narrow(audio, rate)
-
-
-def festival(text: str) -> np.ndarray:
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(text)
-        file.flush()
-        return said_by(["text2wave", file.name, "-o", "OUT"])
-
-
 def strangers(texts: list[str]) -> dict[str, list[np.ndarray]]:
     """Speech of generators that the network never heard; those that are not installed, left out."""
     found: dict[str, list[np.ndarray]] = {}
-    ways: dict[str, tuple[str, Callable[[int, str], np.ndarray]]] = {
-        "espeak-ng (formants)": (
-            "espeak-ng",
-            lambda i, t: said_by(
-                ["espeak-ng", "-v", ("en-us", "en-gb+f3")[i % 2], "-w", "OUT", "--", t]
-            ),
-        ),
-        "flite (HMM, clustered units)": (
-            "flite",
-            lambda i, t: said_by(
-                ["flite", "-voice", ("slt", "awb", "rms")[i % 3], "-t", t, "-o", "OUT"]
-            ),
-        ),
-        "festival (diphones)": ("text2wave", lambda i, t: festival(t)),
+    ways = {
+        "espeak-ng (formants)": [espeak("en-us"), espeak("en-gb+f3")],
+        "flite (HMM, clustered units)": [flite("slt"), flite("awb"), flite("rms")],
+        "festival (diphones)": [FESTIVAL],
     }
-    for name, (program, say) in ways.items():
-        if shutil.which(program) is None:
-            print(f"{program} is not installed (see the top of this file): {name} is left out")
+    for name, commands in ways.items():
+        if shutil.which(commands[0][0]) is None:
+            print(f"{name} is not installed (see the top of this file): it is left out")
             continue
-        found[name] = [say(i, text) for i, text in enumerate(texts)]
+        turns = zip(itertools.cycle(commands), texts, strict=False)
+        found[name] = [say(command, text, RATE) for command, text in turns]
     return found
 
 
