@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.speak import SENTENCES, enrol, kept_out, short_sentences
-from sayso.inference.provenance.c2pa import export_ca
+from sayso.inference.provenance.certificates import export_ca
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import Synthesizer
 from sayso.model.audio import read_audio

@@ -27,7 +27,7 @@ from .consent.session import login_name
 from .errors import GoneError, MarkError
 from .gate import Gate, Grant
 from .nobody import INVENTED, NOBODY, own_nobody
-from .provenance.c2pa import ensure_ca
+from .provenance.certificates import ensure_ca
 from .saying import TRIES, Manner, check_emphasis, limit_seconds, most_characters, speech_of
 from .store.checking import vouch
 from .store.releases import check_destination

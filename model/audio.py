@@ -88,23 +88,18 @@ def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
     return torch.from_numpy(mix.audio)[None]
 
 
-def read_samples(
-    path: Path, min_seconds: float = 0.0, max_seconds: float = MAX_SECONDS
-) -> tuple[np.ndarray, int]:
+def read_samples(path: Path) -> tuple[np.ndarray, int]:
     """What an audio file holds, as it is: (samples, channels) float32, and its rate in Hz.
 
-    At most a second more than `max_seconds` is decoded.
-
     Raises:
-        InputError: The file is missing, empty or no audio; by its header too short or long, or of
-        too many channels.
+        InputError: The file is missing, empty, no audio, too long, or of too many channels.
     """
 
     def whole(sound: "Sound | FfmpegSound") -> tuple[np.ndarray, int]:
         none = np.zeros((0, sound.channels), np.float32)
         return np.concatenate([none, *sound.blocks()]), sound.rate
 
-    return first_that_reads(whole, path, min_seconds, max_seconds)
+    return first_that_reads(whole, path, 0.0, MAX_SECONDS)
 
 
 def resample(audio: np.ndarray, from_rate: int | float, to_rate: int | float) -> np.ndarray:

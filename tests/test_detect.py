@@ -9,10 +9,11 @@ import torch
 
 from sayso.inference.detection.detector import detect
 from sayso.inference.errors import MarkError
-from sayso.inference.provenance.c2pa import ensure_ca, sign
+from sayso.inference.provenance.certificates import ensure_ca
 from sayso.inference.watermark.perth import Perth, load_watermarker
 from sayso.model.audio import read_audio, write_audio
 from sayso.model.errors import InputError
+from signing import sign
 from speech import reader_clips
 
 

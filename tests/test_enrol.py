@@ -32,7 +32,7 @@ from sayso.inference.consent.recording import RATE, fingerprint, overlap
 from sayso.inference.consent.session import Session, start_enrolment
 from sayso.inference.errors import RefusedError
 from sayso.inference.gate import Gate
-from sayso.inference.provenance.c2pa import ensure_ca, sign
+from sayso.inference.provenance.certificates import ensure_ca
 from sayso.inference.recognisers import Ears, load_ears, same_speaker
 from sayso.inference.store import ledger
 from sayso.inference.store.checking import verify
@@ -45,6 +45,7 @@ from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.text import phonemes
+from signing import sign
 from speech import KATHLEEN, SPEECH, reader_clips
 
 pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")

@@ -26,7 +26,7 @@ from sayso.training.prepare import prepare
 from sayso.training.readers import read_corpus
 from sayso.training.speech import Filters
 from sayso.training.tokens import open_tokens
-from sayso.training.train import train_ar, train_nar
+from sayso.training.train import Watch, train_ar, train_nar
 from training_fixtures import edit_manifest, end_every, small_recipe
 
 
@@ -142,7 +142,7 @@ def test_samples_are_spoken_through_the_gate_and_reach_tensorboard(recipe, tmp_p
 
     end_every(240, monkeypatch)
     judge = judger(recipe, "nar")
-    train_nar(recipe, report=lambda line: None, hear=hear, judge=judge, judge_every=2)
+    train_nar(recipe, report=lambda line: None, watch=Watch(hear, judge, 2))
     assert heard and heard[-1]
     judged = sorted(Path(recipe.run, "judged").iterdir())
     assert judged and {path.name.partition("-step-")[2] for path in judged} == {"00000002.wav"}

@@ -1,5 +1,7 @@
 """The keyed mark and all marks together, on real speech; the errors that keep speech back."""
 
+import hashlib
+import hmac
 import json
 import math
 import shutil
@@ -152,9 +154,13 @@ def test_the_same_sound_has_the_same_pattern_again_and_no_other_sound_has_it(cli
 
 def old_output(audio: torch.Tensor, row: str) -> torch.Tensor:
     """As stores made it that had one pattern for all."""
-    fixed = FixedPattern(KEY)
-    start = fixed_pattern.start_of(KEY, row)
-    return spread_spectrum.embed(audio, fixed.chips_for(row), start)
+    chips, payload = FixedPattern(KEY).chips, fixed_pattern.payload_of(KEY, row)
+    for group in range(1, fixed_pattern.GROUPS + 1):
+        bands = fixed_pattern.group_of() == group
+        chips[:, bands] = chips[:, bands].roll(payload >> (7 * (group - 1)) & 127, 0)
+    digest = hmac.new(KEY, b"sayso weave start" + row.encode(), hashlib.sha256).digest()
+    start = int.from_bytes(digest[:4], "big") % fixed_pattern.FRAMES
+    return spread_spectrum.embed(audio, chips, start)
 
 
 def test_files_of_older_stores_are_still_found(clips: list[torch.Tensor], perth: Perth):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sayso.inference.provenance import c2pa as ours
+from sayso.inference.provenance.certificates import ensure_ca
 from sayso.model.audio import write_audio
 
 JAIL = """
@@ -51,7 +52,7 @@ def jailed(program: str, *arguments: str, **environment: str) -> subprocess.Comp
 def baits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Files whose XMP says that their manifest is to be fetched from a web server."""
     folder = tmp_path_factory.mktemp("baits")
-    authority = ours.ensure_ca(folder / "ca")
+    authority = ensure_ca(folder / "ca")
     noise = torch.randn(24_000, generator=torch.Generator().manual_seed(1)) * 0.1
     for suffix in (".wav", ".flac", ".mp3"):
         write_audio(folder / f"plain{suffix}", noise, 24_000)

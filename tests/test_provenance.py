@@ -13,17 +13,15 @@ import torch
 from sayso.inference.errors import MarkError
 from sayso.inference.provenance import c2pa, certificates
 from sayso.inference.provenance.c2pa import (
-    ensure_ca,
-    export_ca,
     keep_manifest,
-    load_anchor,
     read_manifest,
     recall_manifest,
     sidecar_of,
-    sign,
 )
+from sayso.inference.provenance.certificates import ensure_ca, export_ca, load_anchor
 from sayso.model.audio import write_audio
 from sayso.model.errors import InputError
+from signing import sign
 
 LEDGER, CARD = "01JD-ledger-7", "ab" * 32
 

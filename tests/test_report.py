@@ -15,11 +15,13 @@ from rich.text import Text
 
 from sayso.inference.detection import report
 from sayso.inference.detection.detector import Detection, Detector
-from sayso.inference.provenance.c2pa import ensure_ca, keep_manifest, sign
+from sayso.inference.provenance.c2pa import keep_manifest
+from sayso.inference.provenance.certificates import ensure_ca
 from sayso.inference.store.store import Store
 from sayso.inference.watermark.ensemble import load_marks
 from sayso.model.audio import read_audio, write_audio
 from sayso.model.errors import InputError
+from signing import sign
 from speech import reader_clips
 
 

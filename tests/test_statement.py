@@ -1,6 +1,7 @@
 """What a speaker is told, and that nothing else passes for it: statements read wrongly."""
 
 import json
+import math
 import random
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 
 from benchmarks import statements
 from sayso.inference.consent.challenge import tokens, word_list
-from sayso.inference.consent.clauses import Deaf, Difference, denials, judged
+from sayso.inference.consent.clauses import Difference, denials, judged
 from sayso.inference.consent.statement import (
     MIN_SOUNDS,
     NEGATIONS,
@@ -24,6 +25,17 @@ MAY = 1_809_259_200.0  # 2 May 2027
 TERMS = Terms("Ada Lovelace", "Example Lab", ("research",), ("Eve", "Bob"), MAY, 25, 5000, True)
 WORDS = ("country", "pretty", "daylight", "almost", "afternoon")
 READ = phrases(TERMS)
+
+
+class Deaf:
+    """A transcript without its sound: nothing but the words shown will do."""
+
+    def __init__(self, text: str):
+        self.words = text.split()
+
+    def doubt(self, start: int, stop: int, instead: str) -> float:
+        """Infinite."""
+        return math.inf
 
 
 def good(said: str) -> bool:

@@ -36,7 +36,7 @@ from sayso.training.data import Batches, ahead
 from sayso.training.recipe import CodecChoice, Recipe, Text, parse_overrides, read_recipe
 from sayso.training.tasks import ARTask, rate_factor
 from sayso.training.tokens import open_tokens
-from sayso.training.train import DivergedError, train_ar, train_nar
+from sayso.training.train import DivergedError, Watch, train_ar, train_nar
 from speech import READERS
 from training_fixtures import (
     BOOK_SIZE,
@@ -457,7 +457,7 @@ def test_the_weights_judged_best_are_exported_and_a_resumed_run_knows_the_figure
         kept[step] = load_ar(weights).state_dict()
         return figures.get(step, {})
 
-    how: dict[str, Any] = {"judge": judge, "judge_every": 4, "report": lambda line: None}
+    how: dict[str, Any] = {"watch": Watch(judge=judge, every=4), "report": lambda line: None}
     train_ar(short, **how)
     assert read_card(tmp_path / "run")["models"]["ar"]["step"] == 12
     train_ar(recipe, **how)

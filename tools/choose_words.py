@@ -21,6 +21,7 @@ LEFT_OUT = {
     *("until", "police", "autism"),
     *("alright", "anymore", "anytime", "anyway", "brethren"),
 }
+COUNT = 512
 HEADER = """\
 # Words for consent sessions: 512 of the 7,776 of the EFF's long word list.
 # Source: EFF's New Wordlists for Random Passphrases (Joseph Bonneau, EFF, 2016),
@@ -30,7 +31,7 @@ HEADER = """\
 """
 
 
-def choose(candidates: list[str], vocabulary: dict[str, int], count: int = 512) -> list[str]:
+def choose(candidates: list[str], vocabulary: dict[str, int]) -> list[str]:
     """The words that keep the rules, sorted; `vocabulary` is Whisper's token to id."""
     known = pronunciations()
     speakers: dict[tuple[str, ...], int] = {}
@@ -56,7 +57,7 @@ def choose(candidates: list[str], vocabulary: dict[str, int], count: int = 512) 
             for other in taken
         ):
             taken.append(word)
-        if len(taken) == count:
+        if len(taken) == COUNT:
             break
     return sorted(taken)
 

@@ -60,12 +60,12 @@ def make(every: int) -> None:
         speak(split, every)
 
 
-def crop(audio: np.ndarray, random: np.random.Generator, length: int = WINDOW) -> np.ndarray:
-    """`length` samples from anywhere; shorter audio is repeated."""
-    while len(audio) < length:
+def crop(audio: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """`WINDOW` samples from anywhere; shorter audio is repeated."""
+    while len(audio) < WINDOW:
         audio = np.concatenate([audio, audio])
-    start = random.integers(0, len(audio) - length + 1)
-    return audio[start : start + length]
+    start = random.integers(0, len(audio) - WINDOW + 1)
+    return audio[start : start + WINDOW]
 
 
 def disturbed(audio: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -69,13 +69,12 @@ def write_card(
     write_json(run / CARD, card)
 
 
-def share(run: Path, other: Path, part: str = "nar") -> None:
-    """Takes one model of another run into a run: one NAR serves an AR of any group size.
+def share(run: Path, other: Path) -> None:
+    """Takes the NAR of another run into a run: one NAR serves an AR of any group size.
 
     Args:
         run: Folder of the run that has none.
         other: Folder of the run that trained it.
-        part: ``nar`` or ``ar``.
 
     Raises:
         CheckpointError: The other run has none, this one has one, or they have not the same codec,
@@ -83,18 +82,18 @@ def share(run: Path, other: Path, part: str = "nar") -> None:
         CorpusError: A card names a corpus that is not listed, or was edited.
     """
     card, theirs = read_card(run), read_card(other)
-    if part not in theirs["models"]:
-        raise CheckpointError(f"{other / CARD} names no {part}; it has {list(theirs['models'])}")
-    if (run / part).exists() or part in card["models"]:
-        raise CheckpointError(f"{run} has a {part} of its own; move it away first")
+    if "nar" not in theirs["models"]:
+        raise CheckpointError(f"{other / CARD} names no nar; it has {list(theirs['models'])}")
+    if (run / "nar").exists() or "nar" in card["models"]:
+        raise CheckpointError(f"{run} has a nar of its own; move it away first")
     for key in MADE_WITH:
         if card.get(key) != theirs.get(key):
             raise CheckpointError(f"{other} was trained with another {key} than {run}")
-    copy = run / f".{part}.{unique()}"
-    shutil.copytree(other / part, copy)
-    copy.rename(run / part)
+    copy = run / f".nar.{unique()}"
+    shutil.copytree(other / "nar", copy)
+    copy.rename(run / "nar")
     _join(card, theirs)
-    card["models"][part] = {**theirs["models"][part], "from": theirs["name"]}
+    card["models"]["nar"] = {**theirs["models"]["nar"], "from": theirs["name"]}
     write_json(run / CARD, card)
 
 

@@ -237,7 +237,6 @@ class Batches:
 
 def ahead(
     batches: Iterator[Item],
-    depth: int = 2,
     patience: float = PATIENCE,
     reading: Callable[[], str] = str,
 ) -> Generator[Item, None, None]:
@@ -250,7 +249,7 @@ def ahead(
     Raises:
         InputError: The next does not come.
     """
-    queue: Queue[Item | BaseException] = Queue(depth)
+    queue: Queue[Item | BaseException] = Queue(2)
     stopped = Event()
 
     def put(item: Item | BaseException) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,13 +48,22 @@ class DivergedError(SaysoError):
     """Too many non-finite steps in a row; the last batches were saved."""
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who hears and judges a model while it trains."""
+
+    hear: Hear | None = None
+    """Called whenever better weights were exported; its samples go to TensorBoard."""
+    judge: Judge | None = None
+    """Called every `every` steps and at the end; its figures go to the log."""
+    every: int = 1
+
+
+UNWATCHED = Watch()
+
+
 def train_ar(
-    recipe: Recipe,
-    resume: bool = True,
-    report: Report = print,
-    hear: Hear | None = None,
-    judge: Judge | None = None,
-    judge_every: int = 1,
+    recipe: Recipe, resume: bool = True, report: Report = print, watch: Watch = UNWATCHED
 ) -> Path:
     """Trains the AR model of a recipe and exports its weights to ``RUN/ar``.
 
@@ -62,8 +71,6 @@ def train_ar(
         recipe: Settings; its token folders must be prepared.
         resume: Continue from the newest checkpoint of the run if there is one.
         report: Takes the lines of the log.
-        hear: Called whenever better weights were exported; its samples go to TensorBoard.
-        judge: Called every `judge_every` steps and at the end; its figures go to the log.
 
     Raises:
         InputError: Token files are missing, or the run has checkpoints of another recipe.
@@ -71,22 +78,17 @@ def train_ar(
         CheckpointError: The last checkpoint cannot be written.
         DivergedError: The loss stayed non-finite.
     """
-    return _train(recipe, "ar", recipe.ar.train, resume, report, hear, judge, judge_every)
+    return _train(recipe, "ar", recipe.ar.train, resume, report, watch)
 
 
 def train_nar(
-    recipe: Recipe,
-    resume: bool = True,
-    report: Report = print,
-    hear: Hear | None = None,
-    judge: Judge | None = None,
-    judge_every: int = 1,
+    recipe: Recipe, resume: bool = True, report: Report = print, watch: Watch = UNWATCHED
 ) -> Path:
     """Trains the NAR model of a recipe and exports its weights to ``RUN/nar``.
 
     Arguments and errors as :func:`train_ar`.
     """
-    return _train(recipe, "nar", recipe.nar.train, resume, report, hear, judge, judge_every)
+    return _train(recipe, "nar", recipe.nar.train, resume, report, watch)
 
 
 def _train(
@@ -95,13 +97,11 @@ def _train(
     settings: Optimisation,
     resume: bool,
     report: Report,
-    hear: Hear | None,
-    judge: Judge | None,
-    judge_every: int,
+    watch: Watch,
 ) -> Path:
     """The loop; see :func:`train_ar`."""
     data = recipe.data
-    if settings.export == "judged" and judge is None:
+    if settings.export == "judged" and watch.judge is None:
         raise InputError("export: judged needs figures: give --evaluate-every N, or export: best")
     tokens = open_tokens([Path(each) for each in data.tokens], data.corpora, data.held_out)
     task = begin(recipe, part, tokens)
@@ -226,9 +226,9 @@ def _train(
                 looked = True
                 if better:
                     progress.best = row["validation_loss"]
-            asked = over or (progress.step % judge_every == 0 and not stopping)
-            if judge is not None and asked:
-                found = ask(fabric, task, average, judge, progress.step)
+            asked = over or (progress.step % watch.every == 0 and not stopping)
+            if watch.judge is not None and asked:
+                found = ask(fabric, task, average, watch.judge, progress.step)
                 row.update(found)
                 if found:
                     said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
@@ -243,10 +243,10 @@ def _train(
             }
             if wanted[settings.export]:
                 export(fabric, run, part, recipe, tokens, task, average, row)
-                if log is not None and hear is not None:
-                    for name, path in hear(progress.step).items():
+                if log is not None and watch.hear is not None:
+                    for name, path in watch.hear(progress.step).items():
                         log.audio(name, path, progress.step)
-            if looked or (judge is not None and asked):
+            if looked or (watch.judge is not None and asked):
                 clock.restart()
             if log is not None:
                 log.write(row)

@@ -6,7 +6,6 @@ less likely does the sound make its transcript with the words shown in that plac
 nats)? Mishearings cost little, other words much. A negation that was heard refuses in any case.
 """
 
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -293,14 +292,3 @@ def _between(hearing: Hearing, places: list[tuple[int, int]]) -> list[Difference
         if not _silent(hearing.words[start:stop]):
             found.append(Difference("words", "", heard, hearing.doubt(start, stop, "")))
     return found
-
-
-class Deaf:
-    """A transcript without its sound: nothing but the words shown will do."""
-
-    def __init__(self, text: str):
-        self.words = text.split()
-
-    def doubt(self, start: int, stop: int, instead: str) -> float:
-        """Infinite."""
-        return math.inf

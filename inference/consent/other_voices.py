@@ -47,11 +47,7 @@ def pack_codes(codes: Tensor) -> bytes:
 
 
 def issue_bundled_voice(
-    folder: Path,
-    codes: Tensor,
-    transcript: str,
-    codec_identity: str,
-    source: str = "made by the model",
+    folder: Path, codes: Tensor, transcript: str, codec_identity: str
 ) -> Receipt:
     """Write a synthetic voice to ship: prompt.safetensors, receipt.jws, issuer.pem.
 
@@ -60,12 +56,12 @@ def issue_bundled_voice(
         codes: The prompt, (K, T) int64, made by the model and no recording of a person.
         transcript: What the prompt says.
         codec_identity: `Codec.identity` of the codec that the codes belong to.
-        source: How the prompt was made.
     The signing key exists only while this runs.
     """
     key = Ed25519PrivateKey.generate()
     now = time.time() // 86400 * 86400  # from the day's start, for clocks that are a little behind
     kid = keys.thumbprint(key.public_key())
+    source = "made by the model"
     receipt = _synthetic(folder.name, codes, transcript, codec_identity, kid, source, now)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prompt.safetensors").write_bytes(pack_codes(codes))

@@ -21,6 +21,7 @@ FRAME = RATE * 30 // 1000
 AROUND = RATE // 2
 RUMBLE = 50.0  # Hz; no voice is below
 LOUD = 0.1
+NEAR, FAR = 10, 200  # samples on each side of a click, not and still looked at
 QUIETEST = 1e-5  # a third of a step of 16-bit audio: quieter frames are silence
 
 
@@ -118,19 +119,18 @@ def flat_milliseconds(audio: Audio) -> float:
     return float(np.diff(moving).max(initial=0)) * 1000 / RATE
 
 
-def loneliest_click(audio: Audio, near: int = 10, far: int = 200) -> float:
+def loneliest_click(audio: Audio) -> float:
     """How far the sharpest lone step (second difference) stands out of the 12 ms around it.
 
     A cut without a fade leaves one; speech has pulses and bursts, but they come with neighbours.
     """
     step = np.abs(np.diff(audio, 2))
-    width = far - near
-    around = maximum_filter1d(step, width)
-    reach = near + 1 + width // 2
+    around = maximum_filter1d(step, FAR - NEAR)
+    reach = NEAR + 1 + (FAR - NEAR) // 2
     beside = np.maximum(np.roll(around, -reach), np.roll(around, reach))
     lone = step / (beside + 2**-15)
-    lone[step < maximum_filter1d(step, 2 * near + 1)] = 0
-    return float(lone[far:-far].max(initial=0))
+    lone[step < maximum_filter1d(step, 2 * NEAR + 1)] = 0
+    return float(lone[FAR:-FAR].max(initial=0))
 
 
 def fingerprint(audio: Audio) -> NDArray[np.uint32]:

@@ -19,7 +19,8 @@ from torch import Tensor
 from sayso.model.audio import read_audio, resample
 from sayso.model.errors import InputError
 
-from ..provenance.c2pa import Manifest, load_anchor, read_manifest, recall_manifest
+from ..provenance.c2pa import Manifest, read_manifest, recall_manifest
+from ..provenance.certificates import load_anchor
 from ..store.released import released
 from ..watermark.base import Trace
 from ..watermark.ensemble import Found, Marks, load_audioseal_if_there

@@ -21,24 +21,7 @@ from sayso.model.errors import InputError
 from sayso.model.files import read_bounded, read_regular, replace_file
 
 from ..errors import MarkError
-from .certificates import CA, Anchor, ensure_ca, export_ca, load_anchor
-
-__all__ = [  # the authority's names belong to this interface
-    "CA",
-    "Anchor",
-    "Manifest",
-    "check_manifest",
-    "ensure_ca",
-    "export_ca",
-    "keep_manifest",
-    "kept_path",
-    "load_anchor",
-    "read_manifest",
-    "recall_manifest",
-    "sidecar_of",
-    "sign",
-    "sign_audio",
-]
+from .certificates import CA, Anchor
 
 State = Literal["trusted", "valid", "invalid", "none"]
 TRAINED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -145,38 +128,6 @@ def _signed(
             return builder.sign(signer, kind or TYPES[".ogg"], source, target)
     except (c2pa.C2paError, OSError) as error:
         raise MarkError(f"{definition['title']} could not be signed: {error}") from error
-
-
-def sign(
-    audio_file: Path,
-    out_file: Path,
-    ca: CA,
-    ledger_id: str,
-    card_hash: str,
-    title: str,
-    sound: bytes = b"",
-) -> bytes:
-    """`sign_audio` from file to file, whole or not at all; a manifest beside it is written first.
-
-    Returns:
-        The manifest.
-    Raises:
-        MarkError: The file cannot be signed.
-    """
-    audio_file, out_file = Path(audio_file), Path(out_file)
-    suffix = audio_file.suffix.lower()
-    if out_file.suffix.lower() != suffix:
-        raise MarkError(f"Cannot sign {audio_file.name} as {out_file.name}: give one suffix.")
-    try:
-        signed, manifest = sign_audio(
-            audio_file.read_bytes(), suffix, ca, ledger_id, card_hash, title, sound
-        )
-        if suffix in BESIDE:
-            replace_file(sidecar_of(out_file), manifest, 0o644)
-        replace_file(out_file, signed, 0o644)
-    except OSError as error:
-        raise MarkError(f"{audio_file.name} could not be signed: {error}") from error
-    return manifest
 
 
 def sidecar_of(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import soxr
@@ -59,24 +59,6 @@ class Trace:
 
 
 TraceKind = TypeVar("TraceKind", bound=Trace)
-
-
-class Watermarker(Protocol):
-    """A mark that is put into samples and found in them again."""
-
-    name: str
-
-    def embed(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """Marks (samples,) float audio; the same length comes back. MarkError if it cannot."""
-        ...
-
-    def search(self, audio: Tensor, sample_rate: int) -> Trace:
-        """Looks for the mark at any speed from 0.9 to 1.1. Silence has none. MarkError for NaN."""
-        ...
-
-    def score(self, audio: Tensor, sample_rate: int) -> float:
-        """How marked (samples,) audio looks, 0 to 1; from `THRESHOLD` on it counts as marked."""
-        ...
 
 
 def check_audio(audio: Tensor) -> None:

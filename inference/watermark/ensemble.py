@@ -223,18 +223,17 @@ def joined_keyed(pieces: list[KeyedTrace], begins: list[float]) -> KeyedTrace:
     )
 
 
-def load_marks(home: Path | None, create: bool = True, rows: Sequence[Row] = ()) -> Marks:
+def load_marks(home: Path | None, rows: Sequence[Row] = ()) -> Marks:
     """The marks of the store in `home`, fail closed.
 
     Args:
         home: The store's folder; None for a reader without a store, who finds PerTh's mark only.
-        create: Make the key on first use; False to only look.
         rows: The outputs to look for, see `Keyed`.
 
     Raises:
         MarkError: PerTh or its weights are missing or damaged, or the key is.
     """
-    keyed = None if home is None else load_keyed(home, create, rows)
+    keyed = None if home is None else load_keyed(home, rows=rows)
     return Marks(load_watermarker(), keyed, load_audioseal_if_there())
 
 

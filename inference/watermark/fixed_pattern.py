@@ -57,14 +57,6 @@ class FixedPattern:
         self.power = left.square().mean(0) @ _groups() / _groups().sum(0)
         self.wave = torch.fft.rfft(left, dim=0)
 
-    def chips_for(self, ledger_id: str) -> Tensor:
-        """The pattern (PERIOD, BANDS) with each payload group turned by its 7 bits."""
-        out, payload = self.chips.clone(), payload_of(self.key, ledger_id)
-        for group in range(1, GROUPS + 1):
-            bands = group_of() == group
-            out[:, bands] = self.chips[:, bands].roll(payload >> (7 * (group - 1)) & 127, 0)
-        return out
-
     def search(self, power: Tensor) -> FixedTrace:
         """Looks in (T, bins) power at every offset, and at speeds from 0.9 to 1.1."""
         evidence, offset = self._fit(power, 1.0, True)
@@ -122,12 +114,6 @@ def payload_of(key: bytes, ledger_id: str) -> int:
     """The 21 bits that stand for a ledger row; without the key they say nothing."""
     digest = hmac.new(key, b"sayso weave payload" + ledger_id.encode(), hashlib.sha256).digest()
     return int.from_bytes(digest[:4], "big") >> (32 - BITS)
-
-
-def start_of(key: bytes, ledger_id: str) -> int:
-    """The frame of the pattern at which a file begins."""
-    digest = hmac.new(key, b"sayso weave start" + ledger_id.encode(), hashlib.sha256).digest()
-    return int.from_bytes(digest[:4], "big") % FRAMES
 
 
 def group_of() -> Tensor:

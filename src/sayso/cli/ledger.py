@@ -74,7 +74,7 @@ def ledger_check(
 @ca.command("export")
 def ca_export(out: Annotated[Path, typer.Argument(help="PEM file to write.")]) -> None:
     """Write the root certificate that reviewers need to call our files trusted."""
-    from sayso.inference.provenance.c2pa import export_ca
+    from sayso.inference.provenance.certificates import export_ca
     from sayso.inference.store.store import Store
 
     with Store.open() as store:

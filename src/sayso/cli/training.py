@@ -19,6 +19,7 @@ train = typer.Typer(help="Train a part of a model from a recipe.", no_args_is_he
 codec = typer.Typer(help="Codecs that others trained.", no_args_is_help=True)
 for name, group in (("corpora", corpora), ("train", train), ("codec", codec)):
     app.add_typer(group, name=name)
+Roots = Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")]
 RecipeFile = Annotated[Path, typer.Option(help="Such as configs/tiny.yaml.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")]
 Listen = Annotated[
@@ -31,7 +32,9 @@ EvaluateEvery = Annotated[
 Changes = Annotated[
     str, typer.Option("--set", help="Other settings for this run: '{ar.train.steps: 1000}'.")
 ]
-
+HeldOutUtterances = Annotated[
+    list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
+]
 HeldOutSpeakers = Annotated[
     list[str] | None,
     typer.Option(help="NAME=N: one speaker in N is kept out, as in the recipe."),
@@ -113,10 +116,7 @@ def train_codec(
         str, typer.Option(help="What is fitted without a config: world or fargan.")
     ] = "world",
     codebooks: Annotated[int, typer.Option(help="K, of a fitted codec.")] = 8,
-    held_out: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=N: one utterance in N is kept out of a fitted codec; else 47."),
-    ] = None,
+    held_out: HeldOutUtterances = None,
     held_out_speakers: HeldOutSpeakers = None,
 ) -> None:
     """Make a codec from corpora, without their held-out utterances: WORLD, FARGAN, an EnCodec."""
@@ -134,7 +134,7 @@ def train_codec(
         say(f"{out}: {made.codebooks} x {made.codebook_size}, identity {made.identity}")
         return
     roots = parse_roots(root)
-    rule = parse_rule(roots, held_out or [], held_out_speakers or [])
+    rule = parse_rule(roots, held_out, held_out_speakers)
     codec = fit_codec(kind, roots, out, rule, codebooks, say)
     say(f"{out}: {codec.codebooks} x {codec.codebook_size}, identity {codec.identity}")
 
@@ -155,13 +155,11 @@ def codec_published(
 @train.command("timbre")
 def train_timbre(
     out: Annotated[Path, typer.Option(help="Folder for it.")],
-    root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
+    root: Roots,
     pivot: Annotated[str, typer.Option(help="NAME of one, of one speaker the model knows well.")],
     share: Annotated[float, typer.Option(help="Of that voice in how the model speaks.")] = 0.5,
     codebooks: Annotated[int, typer.Option(help="K, of the model's codec.")] = 4,
-    held_out: Annotated[
-        list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
-    ] = None,
+    held_out: HeldOutUtterances = None,
     held_out_speakers: HeldOutSpeakers = None,
 ) -> None:
     """Fit what takes a prompt's timbre off for the model, and puts it on its speech (WORLD); and
@@ -170,7 +168,7 @@ def train_timbre(
 
     check_out(out)
     roots = parse_roots(root)
-    rule = parse_rule(roots, held_out or [], held_out_speakers or [])
+    rule = parse_rule(roots, held_out, held_out_speakers)
     model = fit_timbres(roots, out, pivot, share, rule, codebooks=codebooks, report=say)
     say(f"{out}: 2 x {model.config.classes} classes of sounds; {codebooks} codebooks")
 
@@ -179,11 +177,9 @@ def train_timbre(
 def train_decoder(
     out: Annotated[Path, typer.Option(help="Folder for it: decoder/ in the timbre's.")],
     model: Annotated[Path, typer.Option(help="A run with its timbre, or a model folder.")],
-    root: Annotated[list[str], typer.Option(help="NAME=FOLDER of a listed corpus; repeatable.")],
+    root: Roots,
     config: Annotated[Path, typer.Option(help="Such as configs/mini/decoder.yaml.")],
-    held_out: Annotated[
-        list[str] | None, typer.Option(help="NAME=N: one utterance in N is kept out; else 47.")
-    ] = None,
+    held_out: HeldOutUtterances = None,
     held_out_speakers: HeldOutSpeakers = None,
 ) -> None:
     """Learn to make sound of a model's codes (FARGAN), for a model that has a timbre."""
@@ -191,7 +187,7 @@ def train_decoder(
     from sayso.training.fitting.decoder_recipe import read_decoder_recipe
 
     roots = parse_roots(root)
-    rule = parse_rule(roots, held_out or [], held_out_speakers or [])
+    rule = parse_rule(roots, held_out, held_out_speakers)
     made = fit_decoder(read_decoder_recipe(config), model, roots, out, rule, say)
     say(f"{out}: identity {made.identity}")
 
@@ -214,16 +210,20 @@ def train_text(
     say(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
 
 
-def _read(recipe: Path, changes: str, listen: bool, every: int | None, part: str):
-    """A recipe with its changes, and what speaks while it trains, if asked for."""
+def _train(
+    part: str, recipe: Path, resume: bool, listen: bool, every: int | None, changes: str
+) -> None:
+    """Train a part of a recipe with its changes, heard and judged if that was asked for."""
     from sayso.listen import judger, listener
     from sayso.training.recipe import parse_overrides, read_recipe
+    from sayso.training.train import Watch, train_ar, train_nar
 
     if every is not None and every < 1:
         raise InputError(f"--evaluate-every {every}: give at least 1 step")
     settings = read_recipe(recipe, parse_overrides(changes))
     judge = judger(settings, part) if every is not None else None
-    return settings, listener(settings) if listen else None, judge
+    watch = Watch(listener(settings) if listen else None, judge, every or 1)
+    {"ar": train_ar, "nar": train_nar}[part](settings, resume, watch=watch)
 
 
 @train.command("ar")
@@ -235,10 +235,7 @@ def train_ar(
     changes: Changes = "{}",
 ) -> None:
     """Train the AR model of a recipe."""
-    from sayso.training.train import train_ar
-
-    settings, hear, judge = _read(recipe, changes, listen, evaluate_every, "ar")
-    train_ar(settings, resume, hear=hear, judge=judge, judge_every=evaluate_every or 1)
+    _train("ar", recipe, resume, listen, evaluate_every, changes)
 
 
 @train.command("nar")
@@ -250,10 +247,7 @@ def train_nar(
     changes: Changes = "{}",
 ) -> None:
     """Train the NAR model of a recipe."""
-    from sayso.training.train import train_nar
-
-    settings, hear, judge = _read(recipe, changes, listen, evaluate_every, "nar")
-    train_nar(settings, resume, hear=hear, judge=judge, judge_every=evaluate_every or 1)
+    _train("nar", recipe, resume, listen, evaluate_every, changes)
 
 
 @train.command("doctor")
@@ -298,14 +292,16 @@ def parse_roots(pairs: list[str]) -> dict[str, Path]:
     return {name: Path(folder) for name, folder in parse_pairs("--root", pairs).items()}
 
 
-def parse_rule(roots: dict[str, Path], utterances: list[str], speakers: list[str]) -> "HeldOut":
+def parse_rule(
+    roots: dict[str, Path], utterances: list[str] | None, speakers: list[str] | None
+) -> "HeldOut":
     """What is kept out of a fit; one utterance in 47 of corpora that neither list names."""
     from sayso.training.fitting.residual import usual_rule
     from sayso.training.held_out import HeldOut
 
-    by_speaker = parse_numbers("--held-out-speakers", speakers)
+    by_speaker = parse_numbers("--held-out-speakers", speakers or [])
     usual = usual_rule(name for name in roots if name not in by_speaker).utterances
-    return HeldOut(by_speaker, usual | parse_numbers("--held-out", utterances))
+    return HeldOut(by_speaker, usual | parse_numbers("--held-out", utterances or []))
 
 
 def parse_numbers(option: str, pairs: list[str]) -> dict[str, int]:

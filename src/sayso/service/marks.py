@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, File, Request, UploadFile
 from fastapi.responses import PlainTextResponse, Response
 
 from sayso.inference.detection.detector import Detection
-from sayso.inference.provenance.c2pa import kept_path, load_anchor, sidecar_of
+from sayso.inference.provenance.c2pa import kept_path, sidecar_of
+from sayso.inference.provenance.certificates import load_anchor
 from sayso.inference.store.checking import verify
 from sayso.inference.store.export import Checked, verify_export
 from sayso.inference.store.keys import dated_pem
