@@ -23,10 +23,10 @@ from benchmarks.results import write
 from sayso.model.ar import AR, ARConfig
 from sayso.model.bundle import load_bundle
 from sayso.model.engine import Engine, Request
-from sayso.model.generate import generate_nar, last_codes, sample_group
+from sayso.model.generate import generate_nar
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.precision import Packed, convert
-from sayso.model.sampling import Sampling
+from sayso.model.sampling import Sampling, last_codes, sample_group
 from sayso.model.text.normalization import pieces
 from sayso.model.transformer import Cache, Size
 

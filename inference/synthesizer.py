@@ -38,8 +38,7 @@ from .watermark.spread_spectrum import HOP
 
 MOST_CHARACTERS = 10_000
 """Of one text, as written or as spoken: about twelve minutes, all of which is held in memory."""
-MOST_SAMPLES = 20
-"""Of one sentence."""
+MOST_SAMPLES = 20  # of one sentence
 SHORT_SECONDS = 1.0
 """Speech that may be too short for the marks: it is tried again like one without end."""
 SEEDS = 2**32  # a fresh seed is one of so many

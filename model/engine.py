@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .errors import InputError
 from .extras.alignment import NONE, AlignedAR, AlignedNAR, Walk
-from .generate import Decoder, Ended, generate_nar
+from .generate import generate_nar
+from .rows import Decoder, Ended
 from .sampling import Sampling
 from .transformer import join
 from .valle2 import Valle2, pure_ar, pure_nar

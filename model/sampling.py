@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 EMPTY = -1
@@ -127,3 +128,26 @@ def sample(
     redrawn = draw(p, random)  # from the full distribution: no top-p, nothing banned
     repeated = repetition(candidate, history[:, -sampling.window :]) > sampling.threshold
     return torch.where(repeated, redrawn, candidate)
+
+
+def sample_group(
+    logits: Tensor, history: Tensor, eos_id: int, sampling: Sampling, random: Random
+) -> tuple[Tensor, Tensor]:
+    """Draw one group from (B, G, V + 1) logits; returns codes (B, G) and whether it is <eos> (B,).
+
+    `history` is (B, window). The first place decides on <eos>, see `model/ar.py`.
+    """
+    first = sample(logits[:, 0], history, sampling, random)
+    ended = first == eos_id
+    group = [first.masked_fill(ended, 0)]
+    for place in range(1, logits.shape[1]):
+        history = torch.cat([history, group[-1][:, None]], 1)[:, 1:]
+        group.append(sample(logits[:, place], history, sampling, random, exclude=eos_id))
+    return torch.stack(group, 1), ended
+
+
+def last_codes(codes: Tensor, lengths: Tensor, window: int) -> Tensor:
+    """The last `window` real codes of each row, the newest last: (B, window), EMPTY in front."""
+    index = lengths[:, None] + torch.arange(-window, 0, device=codes.device)
+    found = F.pad(codes, (0, 1)).gather(1, index.clamp(min=0))  # padded: there may be no code
+    return torch.where(index < 0, EMPTY, found)

@@ -10,7 +10,7 @@ from sayso.model import compiled
 from sayso.model.engine import Engine, Request, Speech
 from sayso.model.errors import InputError
 from sayso.model.extras.alignment import NONE, AlignedAR, Walk
-from sayso.model.generate import LOOK_EVERY
+from sayso.model.rows import LOOK_EVERY
 from sayso.model.sampling import Sampling
 from sayso.model.transformer import join
 from sayso.model.valle2 import ABLATIONS, Valle2, pure_ar, pure_nar

@@ -4,14 +4,9 @@ import pytest
 import torch
 
 from sayso.model.ar import clip_to_groups
-from sayso.model.generate import (
-    LOOK_EVERY,
-    generate_ar,
-    generate_nar,
-    last_codes,
-    sample_group,
-)
-from sayso.model.sampling import EMPTY, Sampling
+from sayso.model.generate import generate_ar, generate_nar
+from sayso.model.rows import LOOK_EVERY
+from sayso.model.sampling import EMPTY, Sampling, last_codes, sample_group
 from test_models import make_ar, make_nar
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOMES = {"model": "sayso.model", "training": "sayso.training", "inference": "sayso.inference"}
 HOMES |= {"src/sayso": "sayso", "benchmarks": "benchmarks", "tools": "tools"}
 MOST_LINES = 350
-LONGER = {"sayso.evaluation.run": 450, "sayso.model.generate": 450, "benchmarks.speak": 380}
+LONGER = {"sayso.evaluation.run": 450, "benchmarks.speak": 380}
 """To be cut; no other may be longer than `MOST_LINES`: split it by what it does."""
 MAY_IMPORT = {  # of our own packages; a room not named here may import every other
     "sayso.model": {"sayso.model"},

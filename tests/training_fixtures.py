@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sayso.model import corpora, generate
+from sayso.model import corpora
+from sayso.model import rows as decoding
 from sayso.model.codecs.load import load_codec
 from sayso.model.files import file_hash, write_json
 from sayso.model.text.tokenizers import Phonemes
@@ -134,11 +135,11 @@ def train_quietly(recipe: Recipe) -> None:
 
 def end_every(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model of few steps ends anywhere or never: here whenever so many groups were drawn."""
-    draw, drawn = generate.sample_group, [0]
+    draw, drawn = decoding.sample_group, [0]
 
     def ends(*given):
         codes, ended = draw(*given)
         drawn[0] += 1
         return codes, torch.full_like(ended, drawn[0] % groups == 0)
 
-    monkeypatch.setattr(generate, "sample_group", ends)
+    monkeypatch.setattr(decoding, "sample_group", ends)
