@@ -68,8 +68,8 @@ def read_audio(
         InputError: The file is missing, empty, no audio, too short or long, of too many
         channels, silent, or holds NaN.
     """
-    audio = read_mono(Path(path), sample_rate, min_seconds, max_seconds, allow_silence)
-    return torch.from_numpy(audio)[None]
+    found = read_mono(Path(path), [sample_rate], min_seconds, max_seconds, allow_silence)
+    return torch.from_numpy(found[sample_rate])[None]
 
 
 def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
@@ -81,11 +81,12 @@ def decode_audio(data: bytes, sample_rate: int, name: str) -> Tensor:
         InputError: It is no audio, too long, of too many channels, silent, or holds NaN.
     """
     try:
-        mix = mixed(Sound(Path(name), MIN_SECONDS, MAX_SECONDS, io.BytesIO(data)), sample_rate)
+        sound = Sound(Path(name), MIN_SECONDS, MAX_SECONDS, io.BytesIO(data))
+        mix = mixed(sound, [sample_rate])
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name} cannot be decoded: {error}") from None
     check_peak(Path(name), mix.peak, False)
-    return torch.from_numpy(mix.audio)[None]
+    return torch.from_numpy(mix.sounds[sample_rate])[None]
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, int]:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
@@ -236,13 +236,14 @@ def first_that_reads(
 
 
 def read_mono(
-    path: Path, rate: int, least: float, most: float, allow_silence: bool = False
-) -> np.ndarray:
-    """As `audio.read_audio`: (samples,) float32 at `rate` Hz, of `least` to `most` seconds."""
-    mix = first_that_reads(lambda sound: mixed(sound, rate), path, least, most)
+    path: Path, rates: Sequence[int], least: float, most: float, allow_silence: bool = False
+) -> dict[int, np.ndarray]:
+    """As `audio.read_audio`, decoded once: (samples,) float32 of `least` to `most` seconds, by rate
+    in Hz."""
+    mix = first_that_reads(lambda sound: mixed(sound, rates), path, least, most)
     check_peak(path, mix.peak, allow_silence)
     check_length(path, mix.seconds, least, most)
-    return mix.audio
+    return mix.sounds
 
 
 def check_peak(path: Path, peak: float, allow_silence: bool) -> None:
@@ -259,25 +260,30 @@ def check_peak(path: Path, peak: float, allow_silence: bool) -> None:
 class Mix(NamedTuple):
     """A file as one channel."""
 
-    audio: np.ndarray  # (samples,) float32 at the rate asked for
+    sounds: dict[int, np.ndarray]  # (samples,) float32, by rate
     peak: float  # this and the next before resampling
     seconds: float
     power: np.ndarray  # (channels,) sums of squares
     own: float  # the same of the mix
 
 
-def mixed(sound: "Sound | FfmpegSound", to_rate: int) -> Mix:
+def mixed(sound: "Sound | FfmpegSound", rates: Sequence[int]) -> Mix:
     """The mean of the channels, or where they cancel out the loudest."""
-    mix = _mix(sound, to_rate)
+    mix = _mix(sound, rates)
     if mix.own < CANCELLED * mix.power.max():
-        return _mix(sound, to_rate, int(mix.power.argmax()))
+        return _mix(sound, rates, int(mix.power.argmax()))
     return mix
 
 
-def _mix(sound: "Sound | FfmpegSound", to_rate: int, channel: int | None = None) -> Mix:
+def _mix(sound: "Sound | FfmpegSound", rates: Sequence[int], channel: int | None = None) -> Mix:
     """The mean of the channels, or one of them."""
-    stream = soxr.ResampleStream(sound.rate, to_rate, 1, "float32", "HQ")
-    same, parts, frames, peak = sound.rate == to_rate, [], 0, 0.0
+    streams = {
+        rate: soxr.ResampleStream(sound.rate, rate, 1, "float32", "HQ")
+        for rate in rates
+        if rate != sound.rate
+    }
+    parts: dict[int, list[np.ndarray]] = {rate: [] for rate in rates}
+    frames, peak = 0, 0.0
     power, own = np.zeros(sound.channels), 0.0
     for block in sound.blocks():
         if not np.isfinite(block).all():
@@ -289,9 +295,11 @@ def _mix(sound: "Sound | FfmpegSound", to_rate: int, channel: int | None = None)
         power += np.square(block, dtype=np.float64).sum(axis=0)
         own += float(np.square(mono, dtype=np.float64).sum())
         peak, frames = max(peak, float(np.abs(mono).max())), frames + len(mono)
-        parts.append(mono if same else stream.resample_chunk(mono))
+        for rate, found in parts.items():
+            found.append(streams[rate].resample_chunk(mono) if rate in streams else mono)
     if not frames:
         raise InputError(f"{sound.path} holds no audio samples; give a recording with sound in it.")
-    if not same:
-        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    return Mix(np.concatenate(parts), peak, frames / sound.rate, power, own)
+    for rate, stream in streams.items():
+        parts[rate].append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+    sounds = {rate: np.concatenate(found) for rate, found in parts.items()}
+    return Mix(sounds, peak, frames / sound.rate, power, own)

@@ -7,7 +7,7 @@ fine spectral lines or phases is lost. `keyed` says where a pattern comes from.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 import torch
@@ -33,35 +33,41 @@ def embed(audio: Tensor, chips: Tensor, start: int, decibels: float = DECIBELS) 
     return torch.istft(spectrum * gain.T, WINDOW, HOP, window=window, length=len(audio))
 
 
+def spectra(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Power, (T, WINDOW // 2 + 1), of one sound at `RATE` in blocks (samples,), piece by piece.
+
+    Both ends are mirrored; a sound that is shorter than a window is padded.
+    """
+    half, rest, begun = WINDOW // 2, torch.zeros(0), False
+    for block in blocks:
+        rest = torch.cat([rest, block])
+        if len(rest) >= WINDOW:
+            rest = rest if begun else torch.cat([rest[1 : half + 1].flip(0), rest])
+            begun = True
+            yield (power := _power(rest))
+            rest = rest[HOP * len(power) :]
+    if not begun:
+        rest = torch.nn.functional.pad(rest, (0, WINDOW - len(rest)))
+        rest = torch.cat([rest[1 : half + 1].flip(0), rest])
+    rest = torch.cat([rest, rest[-half - 1 : -1].flip(0)])
+    if len(rest) >= WINDOW:
+        yield _power(rest)
+
+
+def _power(audio: Tensor) -> Tensor:
+    window = torch.hann_window(WINDOW)
+    spectrum = torch.stft(audio, WINDOW, HOP, window=window, center=False, return_complex=True)
+    return spectrum.abs().square().T
+
+
 def spectrum_of(audio: Tensor) -> Tensor:
     """Power, (T, WINDOW // 2 + 1), of (samples,) at `RATE`; shorter than a window, it is padded."""
-    audio = torch.nn.functional.pad(audio, (0, max(0, WINDOW - len(audio))))
-    window = torch.hann_window(WINDOW)
-    return torch.stft(audio, WINDOW, HOP, window=window, return_complex=True).abs().square().T
+    return torch.cat([*spectra([audio])])
 
 
 def bands_of(blocks: Iterable[Tensor]) -> Tensor:
     """Power of the bands, (T, BANDS), of one sound at `RATE` in blocks (samples,), as if in one."""
-    window, half, rest = torch.hann_window(WINDOW), WINDOW // 2, torch.zeros(0)
-    found = list[Tensor]()
-
-    def take(more: Tensor) -> None:
-        nonlocal rest
-        rest = torch.cat([rest, more])
-        if len(rest) < WINDOW:
-            return
-        if not found:  # both ends are mirrored, as in `spectrum_of`
-            rest = torch.cat([rest[1 : half + 1].flip(0), rest])
-        part = torch.stft(rest, WINDOW, HOP, window=window, center=False, return_complex=True)
-        found.append(part.abs().square().T @ _members(1.0))
-        rest = rest[HOP * part.shape[1] :]
-
-    for block in blocks:
-        take(block)
-    if not found:
-        return spectrum_of(rest) @ _members(1.0)
-    take(rest[-half - 1 : -1].flip(0))
-    return torch.cat(found)
+    return torch.cat([power @ _members(1.0) for power in spectra(blocks)])
 
 
 def loudness(power: Tensor, speed: float) -> Tensor:

@@ -125,8 +125,8 @@ def main(path: Path, least: float, most: float, rates: list[int]) -> None:
             return SUFFIXES.get(file.format, "")
 
     try:
-        for rate in rates:
-            sound = read_mono(path, rate, least, most, allow_silence=True)
+        found = read_mono(path, rates, least, most, allow_silence=True)
+        for rate, sound in found.items():
             sound.astype("<f4").tofile(_samples(path, rate))
         print(json.dumps({"suffix": first_that_reads(suffix, path, 0.0, most)}))
     except InputError as error:
