@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.attacks import ATTACKS, PROMISED, WIDE, bundled_codec, codec_name
-from benchmarks.results import fill, read, share
+from benchmarks.results import fill, read, share, table
+from sayso.inference.detection.classifier import Likeness
+from sayso.inference.detection.detector import Detection
+from sayso.inference.provenance.c2pa import Manifest
 from sayso.inference.watermark import perth_filter
 from sayso.inference.watermark.base import THRESHOLD
-from sayso.inference.watermark.ensemble import PERTH_STRENGTHS
+from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Found
 from sayso.inference.watermark.keyed import LIMIT_COPIED, SOUND, SOUND_CHANGED, SOUND_GROWTH
+from sayso.inference.watermark.perth import PerthTrace
 
 KEY = bytes(range(32))
 ROW = "benchmark-row"
@@ -30,11 +34,7 @@ def robust_table(keyed: dict[str, dict], perth: dict[str, dict]) -> list[str]:
     Args:
         keyed, perth: Per clip and attack, the run's fields.
     """
-    out = [
-        "| what happened | clips | row named | sounds as its row | as another | clips | PerTh | "
-        "PerTh's own detector |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns, rows = ["what happened", "clips", "row named", "sounds as its row"], []
     for name in (*ATTACKS, *WIDE, UNDONE, SPLICED):
         found = [row[name] for row in keyed.values() if name in row]
         older = [row[name] for row in perth.values() if name in row]
@@ -48,17 +48,17 @@ def robust_table(keyed: dict[str, dict], perth: dict[str, dict]) -> list[str]:
             cells[4:] = [str(n), share(sum(f[0] >= THRESHOLD for f in older), n), own]
         if found or older:
             label = f"**{name}**" if name in PROMISED else name
-            out.append(f"| {label} | {' | '.join(cells)} |")
-    return out
+            rows.append([label, *cells])
+    return table([*columns, "as another", "clips", "PerTh", "PerTh's own detector"], rows)
 
 
 def forged_table(kept: dict[str, Any]) -> list[str]:
     """What outputs with known originals teach, by their number."""
-    out = [
-        "| outputs with known originals | cells of one learnt, % | cells of the next output, % | "
-        "put on others: ours | told as copied | taken off others: mark left | sound known |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = (
+        *("outputs with known originals", "cells of one learnt, %", "cells of the next output, %"),
+        *("put on others: ours", "told as copied", "taken off others: mark left", "sound known"),
+    )
+    rows = []
     for count, row in kept.items():
         cells = ["", "", "", ""]
         if "forged" in row:
@@ -68,8 +68,8 @@ def forged_table(kept: dict[str, Any]) -> list[str]:
         total, mark, named = row["washed"]
         cells += [f"{mark} of {total}", f"{named} of {total}"]
         label = "the original itself, no mark" if count == "originals" else count
-        out.append(f"| {label} | {' | '.join(cells)} |")
-    return out
+        rows.append([label, *cells])
+    return table(columns, rows)
 
 
 def null_table() -> list[str]:
@@ -90,21 +90,23 @@ def null_table() -> list[str]:
         "sounds like a row that it is not": named,
         "the pattern of one of 64 rows found on it": [row[6] >= LIMIT_COPIED for row in null],
     }
-    out = ["| what was said of real clips | clips | so often | share in % (95 %) |"]
-    out.append("|---|---|---|---|")
-    for name, hits in found.items():
-        out.append(f"| {name} | {len(hits)} | {sum(hits)} | {share(sum(hits), len(hits))} |")
-    return out
+    columns = ("what was said of real clips", "clips", "so often", "share in % (95 %)")
+    rows = [(n, len(hits), sum(hits), share(sum(hits), len(hits))) for n, hits in found.items()]
+    return table(columns, rows)
 
 
 def others_table(kept: dict[str, list[float]]) -> list[str]:
-    """In how many files of other synthesisers PerTh's mark is found: now "unsure"."""
-    out = ["| voice | files | PerTh found | called marked | highest score |"]
-    out.append("|---|---|---|---|---|")
+    """In how many files of other synthesisers PerTh's mark is found, and which are called marked
+    where nothing stands beside it."""
+    hint, rows = Likeness(math.nan, 0.0, True), []
     for voice, scores in kept.items():
-        hits = sum(score >= THRESHOLD for score in scores)
-        out.append(f"| {voice} | {len(scores)} | {hits} | 0 | {max(scores):.2f} |")
-    return out
+        found = [
+            Detection(Path(), 0.0, Found(PerthTrace(score), None), Manifest("none"), hint)
+            for score in scores
+        ]
+        present, marked = sum(one.present for one in found), sum(one.marked for one in found)
+        rows.append((voice, len(scores), present, marked, f"{max(scores):.2f}"))
+    return table(("voice", "files", "PerTh found", "called marked", "highest score"), rows)
 
 
 def codes_of_the_codec() -> str:
@@ -139,24 +141,23 @@ def quality_words() -> str:
 
     difference = np.subtract(words["marked"]["per_sentence"], words["unmarked"]["per_sentence"])
     voice = np.array(kept["voice"])
-    return "\n".join(
-        [
-            "| what | measured |",
-            "|---|---|",
-            f"| PESQ-WB, PerTh at {PERTH_STRENGTHS[0]} of its strength | {mean('pesq perth')} |",
-            f"| PESQ-WB, keyed mark | {mean('pesq keyed')} |",
-            f"| PESQ-WB, both as released | {mean('pesq both')} |",
-            f"| speech to mark, dB | {mean('snr')} |",
-            f"| similarity to the same clip unmarked (Resemblyzer) | {mean('similarity')} |",
-            "| similarity to Kathleen's mean voice, unmarked -> marked | "
-            f"{voice[:, 0].mean():.4f} -> {voice[:, 1].mean():.4f} ({paired(voice)}) |",
-            "| word error rate (Whisper tiny.en), unmarked -> marked | "
-            f"{100 * words['unmarked']['wer']:.2f} % -> {100 * words['marked']['wer']:.2f} % |",
-            f"| its change per sentence ({len(difference)} sentences), points | "
-            f"{100 * difference.mean():+.2f} +- "
-            f"{196 * difference.std() / len(difference) ** 0.5:.2f} |",
-        ]
-    )
+    wer = [f"{100 * words[name]['wer']:.2f} %" for name in ("unmarked", "marked")]
+    change, spread = 100 * difference.mean(), 196 * difference.std() / len(difference) ** 0.5
+    kathleen = f"{voice[:, 0].mean():.4f} -> {voice[:, 1].mean():.4f} ({paired(voice)})"
+    rows = [
+        (f"PESQ-WB, PerTh at {PERTH_STRENGTHS[0]} of its strength", mean("pesq perth")),
+        ("PESQ-WB, keyed mark", mean("pesq keyed")),
+        ("PESQ-WB, both as released", mean("pesq both")),
+        ("speech to mark, dB", mean("snr")),
+        ("similarity to the same clip unmarked (Resemblyzer)", mean("similarity")),
+        ("similarity to Kathleen's mean voice, unmarked -> marked", kathleen),
+        ("word error rate (Whisper tiny.en), unmarked -> marked", " -> ".join(wer)),
+        (
+            f"its change per sentence ({len(difference)} sentences), points",
+            f"{change:+.2f} +- {spread:.2f}",
+        ),
+    ]
+    return "\n".join(table(("what", "measured"), rows))
 
 
 def paired(values: np.ndarray) -> str:
@@ -168,7 +169,9 @@ def paired(values: np.ndarray) -> str:
 
 def speed_words() -> str:
     kept = read("marks_speed.json")
-    lines = ["| step | CPU s per s of audio, median (highest) | times real time |", "|---|---|---|"]
-    for name, (median, highest) in kept.items():
-        lines.append(f"| {name} | {median:.4f} ({highest:.4f}) | {1 / median:.0f} |")
-    return "\n".join(lines)
+    rows = [
+        (name, f"{median:.4f} ({highest:.4f})", f"{1 / median:.0f}")
+        for name, (median, highest) in kept.items()
+    ]
+    columns = ("step", "CPU s per s of audio, median (highest)", "times real time")
+    return "\n".join(table(columns, rows))

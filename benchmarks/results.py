@@ -1,10 +1,11 @@
 """Where measured figures are kept, how they are written, and how a page is filled with them."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,15 +25,20 @@ def read(name: str) -> Any:
 
 def interval(hits: int, total: int) -> tuple[float, float]:
     """Clopper and Pearson's exact 95 % interval of a share."""
-    low = float(beta.ppf(0.025, hits, total - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, total - hits)) if hits < total else 1.0
-    return low, high
+    found = binomtest(hits, total).proportion_ci()
+    return float(found.low), float(found.high)
 
 
 def share(hits: int, total: int) -> str:
     """Such as "4.0 (0.1-20.4)": in %, with its interval."""
     low, high = interval(hits, total)
     return f"{100 * hits / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table."""
+    head, *lines = [f"| {' | '.join(map(str, cells))} |" for cells in (columns, *rows)]
+    return [head, "|---" * len(columns) + "|", *lines]
 
 
 def fill(template: Path, page: Path, words: dict[str, str]) -> None:

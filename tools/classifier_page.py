@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import fill, share
+from benchmarks.results import fill, share, table
 from sayso.inference.detection.classifier import KINDS
 
 PAGE = Path(__file__).parents[1] / "docs/detector.md"
@@ -24,51 +24,40 @@ def error(row: dict[str, Any], name: str) -> str:
 
 
 def conditions(rows: dict[str, Any]) -> list[str]:
-    out = [
-        "| what was done to all three | real called ours | coded real called ours | ours missed | "
-        "EER against both | against real | against coded real | clips |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("what was done to all three", "real called ours", "coded real called ours")
+    columns += ("ours missed", "EER against both", "against real", "against coded real", "clips")
+    out = []
     for name, row in rows.items():
         *three, clips = rates(row)
         errors = [error(row, "equal error")]
         errors += [error(row, f"equal error, {kind}") for kind in KINDS[:2]]
-        out.append(f"| {name} | {' | '.join([*three, *errors, clips])} |")
-    return out
+        out.append((name, *three, *errors, clips))
+    return table(columns, out)
 
 
 def voices(rows: dict[str, Any]) -> list[str]:
     """One line per voice that had an error, and how many had none."""
-    out = [
-        "| voice | real called ours | coded real called ours | ours missed |",
-        "|---|---|---|---|",
-    ]
-    clean = []
+    out, clean = [], []
     for voice, by in rows.items():
         (real, reals), (coded, codeds), (ours, all_ours) = (by[kind] for kind in KINDS)
+        cells = (f"{real} of {reals}", f"{coded} of {codeds}", f"{all_ours - ours} of {all_ours}")
         if real or coded or ours < all_ours:
-            missed = f"{all_ours - ours} of {all_ours}"
-            out.append(f"| {voice} | {real} of {reals} | {coded} of {codeds} | {missed} |")
+            out.append((voice, *cells))
         else:
             clean.append(voice)
-    out.append(f"\nNo error in the other {len(clean)} voices: {', '.join(clean) or 'none'}.")
-    return out
+    columns = ("voice", "real called ours", "coded real called ours", "ours missed")
+    rest = f"\nNo error in the other {len(clean)} voices: {', '.join(clean) or 'none'}."
+    return [*table(columns, out), rest]
 
 
 def never_heard(rows: dict[str, Any]) -> list[str]:
-    out = [
-        "| generator | called ours, % | so missed as synthetic speech, % | "
-        "EER against recordings, % | clips |",
-        "|---|---|---|---|---|",
-    ]
+    columns = ("generator", "called ours, %", "so missed as synthetic speech, %")
+    out = []
     for name, row in rows.items():
         called, clips = row["called ours"], row["clips"]
         eer = 100 * row["equal error against recordings"]
-        out.append(
-            f"| {name} | {share(called, clips)} | {share(clips - called, clips)} | {eer:.0f} | "
-            f"{clips} |"
-        )
-    return out
+        out.append((name, share(called, clips), share(clips - called, clips), f"{eer:.0f}", clips))
+    return table((*columns, "EER against recordings, %", "clips"), out)
 
 
 def write_page(rows: dict[str, Any]) -> None:

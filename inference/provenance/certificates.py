@@ -106,7 +106,7 @@ def _make_ca(folder: Path) -> None:
     try:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("Sayso local root")
-        usage = _usage(key_cert_sign=True, crl_sign=True)
+        usage = _usage("key_cert_sign", "crl_sign")
         root = (
             _certificate(name, name, key.public_key(), key.public_key(), ROOT_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -136,7 +136,7 @@ def _renew_leaf(folder: Path) -> None:
             _name("Sayso signer"), root.subject, key.public_key(), root_key.public_key(), LEAF_DAYS
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(_usage("digital_signature"), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
         )
@@ -213,17 +213,9 @@ def _certificate(
     )
 
 
-def _usage(
-    digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
+def _usage(*allowed: str) -> x509.KeyUsage:
+    names = (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+        *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
     )
+    return x509.KeyUsage(**{name: name in allowed for name in names})
