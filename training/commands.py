@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -62,46 +63,44 @@ def prepare(
     out = out or Path(settings.data.tokens[0])
     rank, world = process_rank()
     if processes == 1:
-        _prepare(settings, corpus, root, out, limit, device, rank, world)
+        _prepare(rank, _Job(settings, corpus, root, out, limit, device, world))
         return
     if world > 1:
         raise InputError("either --processes or torchrun, not both")
     try:
         torch.multiprocessing.start_processes(  # type: ignore[attr-defined]
-            _prepare_part, (settings, corpus, root, out, limit, device, processes), nprocs=processes
+            _prepare_part,
+            (_Job(settings, corpus, root, out, limit, device, processes),),
+            nprocs=processes,
         )
     except ProcessExitedException as error:
         raise InputError(f"prepare stopped: {error}; give the command again to go on") from None
 
 
-def _prepare_part(
-    rank: int,
-    recipe: Recipe,
-    corpus: str,
-    root: Path,
-    out: Path,
-    limit: int | None,
-    device: str,
-    world: int,
-) -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+@dataclass(frozen=True)
+class _Job:
+    """What every process of one prepare is told."""
+
+    recipe: Recipe
+    corpus: str
+    root: Path
+    out: Path
+    limit: int | None
+    device: str
+    world: int
+
+
+def _prepare_part(rank: int, job: _Job) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.world))
     try:
-        _prepare(recipe, corpus, root, out, limit, device, rank, world)
+        _prepare(rank, job)
     except SaysoError as error:
-        _say(f"prepare {rank + 1}/{world}: {error}")
+        _say(f"prepare {rank + 1}/{job.world}: {error}")
         sys.exit(1)
 
 
-def _prepare(
-    recipe: Recipe,
-    corpus: str,
-    root: Path,
-    out: Path,
-    limit: int | None,
-    device: str,
-    rank: int,
-    world: int,
-) -> None:
+def _prepare(rank: int, job: _Job) -> None:
+    recipe, out, corpus, world = job.recipe, job.out, job.corpus, job.world
     data = recipe.data
     parts = {"codec": recipe.codec.folder, "timbre": data.timbre, "text": recipe.text.folder}
     for kind, folder in parts.items():
@@ -110,7 +109,7 @@ def _prepare(
                 f"{folder} is missing: make it with `{maker(recipe, kind, Path(folder))}`"
             )
     timbre = None if data.timbre is None else Path(data.timbre)
-    codec = load_codec(Path(recipe.codec.folder), timbre, codec_device(device, rank))
+    codec = load_codec(Path(recipe.codec.folder), timbre, codec_device(job.device, rank))
     tokenizer = load_tokenizer(Path(recipe.text.folder))
     if tokenizer.kind != recipe.text.kind:
         raise InputError(
@@ -120,14 +119,14 @@ def _prepare(
     with Bar(rank, world) as bar:
         complete = prepare_corpus(
             corpus,
-            root,
+            job.root,
             out,
             codec,
             tokenizer,
             Filters(data.min_seconds, data.max_seconds),
             align=data.align,
             copies=data.copies,
-            limit=limit,
+            limit=job.limit,
             rank=rank,
             world=world,
             report=bar.report,

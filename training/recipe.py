@@ -157,11 +157,9 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
-class ARRecipe:
-    """The autoregressive model."""
+class ModelRecipe:
+    """What both models have."""
 
-    group_size: int = 1
-    """Frames per step, G."""
     size: Size = PAPER_SIZE
     """Layers, heads, width, feed-forward width, dropout."""
     max_text: int = 600
@@ -176,35 +174,28 @@ class ARRecipe:
     code_init: Literal["random", "codebooks"] = "random"
     """Code tables start at random, or from the codec's codebooks: quicker on little data."""
     start_from: str | None = None
-    """Model folder to fine-tune from; G = 1 weights may go into G > 1."""
+    """Model folder to fine-tune from; an AR of G = 1 may go into G > 1."""
     train: Optimisation = field(default_factory=Optimisation)
     """Its schedule."""
 
 
 @dataclass(frozen=True)
-class NARRecipe:
+class ARRecipe(ModelRecipe):
+    """The autoregressive model."""
+
+    group_size: int = 1
+    """Frames per step, G."""
+
+
+@dataclass(frozen=True)
+class NARRecipe(ModelRecipe):
     """The non-autoregressive model, shared by all group sizes."""
 
-    size: Size = PAPER_SIZE
-    """Layers, heads, width, feed-forward width, dropout."""
-    max_text: int = 600
-    """Text positions."""
-    max_frames: int = 3_000
-    """Frames, prompt included."""
-    alignment: bool = False
-    """Whether a pointer walks through the text (VALL-E R); not in VALL-E 2."""
     prompts: PromptRule = "paper"
     """How much of an utterance of T frames the NAR is given whole in training: min(T/2, U(3 s,
     30 s)); U(T/4, T/2) and at most 3 s (icefall); or U(0, T/2)."""
     expected: bool = False
     """Whether the middle of what is likely is taken, not the likeliest code; not in VALL-E 2."""
-    tied: bool = True
-    """Whether codes are predicted through their embeddings, as in the paper; others found it hurts.
-    False is for comparison, and for models without alignment."""
-    code_init: Literal["random", "codebooks"] = "random"
-    """Code tables start at random, or from the codec's codebooks: quicker on little data."""
-    start_from: str | None = None
-    """Model folder to fine-tune from."""
     train: Optimisation = field(default_factory=lambda: Optimisation(seed=2))
     """Its schedule."""
 

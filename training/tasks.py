@@ -49,22 +49,48 @@ def shuffle_texts(batch: Batch) -> Batch:
     return batch._replace(text=batch.text.roll(1, 0), text_lengths=batch.text_lengths.roll(1, 0))
 
 
-class ARTask(LightningModule):
+class Task(LightningModule):
+    """What both models' tasks share."""
+
+    settings: Optimisation
+    levels: tuple[int, ...]
+    """Codebooks this task predicts."""
+
+    def measure(self, batch: Batch, level: int) -> Loss | AlignedLoss:
+        """The model's loss of one codebook on one batch."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Batch) -> Tensor:
+        """Sums (levels, 4): nats, codes, nats more with shuffled texts, codes of these.
+
+        A lone utterance has no other's text.
+        """
+        sums = torch.zeros(len(self.levels), 4, dtype=torch.float64)
+        for row, level in enumerate(self.levels):
+            right = self.measure(batch, level)
+            sums[row, :2] = torch.stack([right.summed.double(), right.count.double()]).cpu()
+            if len(batch.text) > 1:
+                wrong = self.measure(shuffle_texts(batch), level)
+                gain = wrong.summed.double() - right.summed.double()
+                sums[row, 2:] = torch.stack([gain, wrong.count.double()]).cpu()
+        return sums if batch.step_frames else torch.zeros_like(sums)
+
+    def configure_optimizers(self) -> AdamW:
+        """AdamW; the rate is set by the loop from :func:`rate_factor`."""
+        return make_optimizer(self, self.settings)
+
+
+class ARTask(Task):
     """The loss of codebook 0."""
 
     def __init__(self, model: AnyAR, settings: Optimisation):
         super().__init__()
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.levels = model, settings, (0,)
 
     @property
     def pure(self) -> AR:
         """The paper's model inside."""
         return pure_ar(self.model)
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Codebooks this task predicts."""
-        return (0,)
 
     def measure(self, batch: Batch, level: int) -> Loss | AlignedLoss:
         """The model's loss of one codebook on one batch."""
@@ -89,31 +115,19 @@ class ARTask(LightningModule):
         tokens = batch.text_lengths + 2 + groups
         return step_flops(config.size, tokens, True) + 6.0 * int(groups.sum()) * head
 
-    def validation_step(self, batch: Batch) -> Tensor:
-        """Sums (levels, 4): nats, codes, nats more with shuffled texts, codes of these."""
-        return _validate(self, batch)
 
-    def configure_optimizers(self) -> AdamW:
-        """AdamW; the rate is set by the loop from :func:`rate_factor`."""
-        return make_optimizer(self, self.settings)
-
-
-class NARTask(LightningModule):
+class NARTask(Task):
     """The loss of one codebook of 1..K-1, drawn per step."""
 
     def __init__(self, model: AnyNAR, settings: Optimisation):
         super().__init__()
         self.model, self.settings = model, settings
+        self.levels = tuple(range(1, self.pure.config.codebooks))
 
     @property
     def pure(self) -> NAR:
         """The paper's model inside."""
         return pure_nar(self.model)
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Codebooks this task predicts."""
-        return tuple(range(1, self.pure.config.codebooks))
 
     def measure(self, batch: Batch, level: int) -> Loss:
         """The model's loss of one codebook on one batch."""
@@ -135,24 +149,3 @@ class NARTask(LightningModule):
         head = config.size.width * config.codebook_size
         tokens = batch.text_lengths + 3 + batch.lengths
         return step_flops(config.size, tokens, False) + 6.0 * int(batch.lengths.sum()) * head
-
-    def validation_step(self, batch: Batch) -> Tensor:
-        """Sums (levels, 4): nats, codes, nats more with shuffled texts, codes of these."""
-        return _validate(self, batch)
-
-    def configure_optimizers(self) -> AdamW:
-        """AdamW; the rate is set by the loop from :func:`rate_factor`."""
-        return make_optimizer(self, self.settings)
-
-
-def _validate(task: ARTask | NARTask, batch: Batch) -> Tensor:
-    """Right texts and shuffled texts, every codebook of the task; a lone utterance has no other."""
-    sums = torch.zeros(len(task.levels), 4, dtype=torch.float64)
-    for row, level in enumerate(task.levels):
-        right = task.measure(batch, level)
-        sums[row, :2] = torch.stack([right.summed.double(), right.count.double()]).cpu()
-        if len(batch.text) > 1:
-            wrong = task.measure(shuffle_texts(batch), level)
-            gain = wrong.summed.double() - right.summed.double()
-            sums[row, 2:] = torch.stack([gain, wrong.count.double()]).cpu()
-    return sums if batch.step_frames else torch.zeros_like(sums)

@@ -210,44 +210,27 @@ def train_text(
     say(f"{out}: {tokenizer.kind}, {tokenizer.size} entries, identity {tokenizer.identity}")
 
 
-def _train(
-    part: str, recipe: Path, resume: bool, listen: bool, every: int | None, changes: str
+@train.command("ar", help="Train the AR model of a recipe.")
+@train.command("nar", help="Train the NAR model of a recipe.")
+def train_model(
+    context: typer.Context,
+    recipe: RecipeFile,
+    resume: Resume = True,
+    listen: Listen = False,
+    evaluate_every: EvaluateEvery = None,
+    changes: Changes = "{}",
 ) -> None:
-    """Train a part of a recipe with its changes, heard and judged if that was asked for."""
+    """Train a model of a recipe with its changes, heard and judged if that was asked for."""
     from sayso.listen import judger, listener
     from sayso.training.recipe import parse_overrides, read_recipe
     from sayso.training.train import Watch, train_ar, train_nar
 
-    if every is not None and every < 1:
-        raise InputError(f"--evaluate-every {every}: give at least 1 step")
-    settings = read_recipe(recipe, parse_overrides(changes))
-    judge = judger(settings, part) if every is not None else None
-    watch = Watch(listener(settings) if listen else None, judge, every or 1)
+    if evaluate_every is not None and evaluate_every < 1:
+        raise InputError(f"--evaluate-every {evaluate_every}: give at least 1 step")
+    settings, part = read_recipe(recipe, parse_overrides(changes)), context.info_name or ""
+    judge = judger(settings, part) if evaluate_every is not None else None
+    watch = Watch(listener(settings) if listen else None, judge, evaluate_every or 1)
     {"ar": train_ar, "nar": train_nar}[part](settings, resume, watch=watch)
-
-
-@train.command("ar")
-def train_ar(
-    recipe: RecipeFile,
-    resume: Resume = True,
-    listen: Listen = False,
-    evaluate_every: EvaluateEvery = None,
-    changes: Changes = "{}",
-) -> None:
-    """Train the AR model of a recipe."""
-    _train("ar", recipe, resume, listen, evaluate_every, changes)
-
-
-@train.command("nar")
-def train_nar(
-    recipe: RecipeFile,
-    resume: Resume = True,
-    listen: Listen = False,
-    evaluate_every: EvaluateEvery = None,
-    changes: Changes = "{}",
-) -> None:
-    """Train the NAR model of a recipe."""
-    _train("nar", recipe, resume, listen, evaluate_every, changes)
 
 
 @train.command("doctor")
