@@ -110,13 +110,13 @@ def finish_enrolment(
             used = {"session": session, "recordings": hashes}
             used["fingerprint"] = recording.pack(recording.fingerprint(take.audio))
             store.append("session-used", session, used)  # one recording only: it counts from here
+        hearing = _Hearing(store, started, takes, prompt_text, hashes, codec, ears, marks)
         try:
-            passed = _examine(store, started, take, other, hashes, ears, marks, codec)
-            return _take_in(store, started, take, other, prompt_text, hashes, passed, codec, ears)
+            return hearing.take_in(hearing.examine())
         except RefusedError:
             raise
         except Exception as error:  # the session is used up: the ledger must say what became of it
-            _refused(store, started, "broken-off", type(error).__name__, [], hashes)
+            hearing.refused("broken-off", type(error).__name__, [])
             raise
 
 
@@ -145,124 +145,114 @@ def _refusal_logged(store: Store, session: str) -> Iterator[None]:
         raise
 
 
-def _examine(
-    store: Store,
-    started: Entry,
-    consent: Take,
-    prompt: Take | None,
-    hashes: dict[str, str],
-    ears: Ears,
-    marks: Marks,
-    codec: Codec,
-) -> list[Check]:
-    """Run the checks; the list of them, or RefusedError (logged with the scores so far)."""
-    sessions = store.entries("session-started")
-    heard = store.entries("session-used")
-    words = [entry.content["words"] for entry in sessions if entry.id != started.id]
-    prints = [recording.unpack(e.content["fingerprint"]) for e in heard if e.id != started.id]
-    asked = started.content
-    read = phrases(terms_of(asked["speaker"], asked["controller"], asked["scope"], asked["until"]))
-    if text_of(read) != asked["statement"]:  # two minutes ago, by another version
-        message = "The statement was shown by another version of Sayso: start a new session."
-        raise _refused(store, started, "session-expired", message, [], hashes)
-    done: list[Check] = []
-    verdicts = checks.examine(
-        consent,
-        prompt,
-        read,
-        asked["words"],
-        words,
-        prints,
-        ears,
-        marks,
-        codec,
-    )
-    for verdict in verdicts:
-        done.append(verdict.check)
-        if not verdict.passed:
-            raise _refused(store, started, verdict.code, verdict.message, done, hashes)
-    return done
+@dataclass(frozen=True)
+class _Hearing:
+    """A session's recording on its way to a voice, or to a refusal."""
 
+    store: Store
+    started: Entry
+    takes: list[Take]  # the consent, and perhaps another recording that is to be the prompt
+    prompt_text: str | None
+    hashes: dict[str, str]
+    codec: Codec
+    ears: Ears
+    marks: Marks
 
-def _refused(
-    store: Store,
-    started: Entry,
-    code: str,
-    message: str,
-    done: list[Check],
-    hashes: dict[str, str],
-) -> RefusedError:
-    """The refusal of a recording, logged with the scores so far."""
-    details = {
-        "session": started.id,
-        "code": code,
-        "checks": [dataclasses.asdict(check) for check in done],
-        "recordings": hashes,
-    }
-    with store.transaction():
-        store.append("enrol-refused", f"e-{secrets.token_hex(16)}", details)
-    return RefusedError(code, message)
+    def examine(self) -> list[Check]:
+        """Run the checks; the list of them, or RefusedError (logged with the scores so far)."""
+        asked, store = self.started.content, self.store
+        others = [e.content for e in store.entries("session-started") if e.id != self.started.id]
+        heard = [e.content for e in store.entries("session-used") if e.id != self.started.id]
+        terms = terms_of(asked["speaker"], asked["controller"], asked["scope"], asked["until"])
+        read = phrases(terms)
+        if text_of(read) != asked["statement"]:  # two minutes ago, by another version
+            message = "The statement was shown by another version of Sayso: start a new session."
+            raise self.refused("session-expired", message, [])
+        done: list[Check] = []
+        for verdict in checks.examine(
+            self.takes[0],
+            self.takes[1] if len(self.takes) > 1 else None,
+            read,
+            asked["words"],
+            [each["words"] for each in others],
+            [recording.unpack(each["fingerprint"]) for each in heard],
+            self.ears,
+            self.marks,
+            self.codec,
+        ):
+            done.append(verdict.check)
+            if not verdict.passed:
+                raise self.refused(verdict.code, verdict.message, done)
+        return done
 
+    def refused(self, code: str, message: str, done: list[Check]) -> RefusedError:
+        """The refusal of a recording, logged with the scores so far."""
+        details = {
+            "session": self.started.id,
+            "code": code,
+            "checks": [dataclasses.asdict(check) for check in done],
+            "recordings": self.hashes,
+        }
+        with self.store.transaction():
+            self.store.append("enrol-refused", f"e-{secrets.token_hex(16)}", details)
+        return RefusedError(code, message)
 
-def _take_in(
-    store: Store,
-    started: Entry,
-    consent: Take,
-    prompt: Take | None,
-    prompt_text: str | None,
-    hashes: dict[str, str],
-    passed: list[Check],
-    codec: Codec,
-    ears: Ears,
-) -> Enrolment:
-    asked = started.content
-    source = prompt or consent
-    start, stop, transcript = 0.0, source.seconds, prompt_text or ""
-    if prompt is None:  # a consent recording is longer than a prompt should be: its end
+    def cut(self, passed: list[Check]) -> tuple[float, float, str]:
+        """From where to where the last recording is the prompt, in seconds, and what it says.
+
+        A consent recording is longer than a prompt should be: of that it is the end.
+        """
+        source, asked = self.takes[-1], self.started.content
+        if len(self.takes) > 1:
+            return 0.0, source.seconds, self.prompt_text or ""
         read = f"{asked['statement']} {', '.join(asked['words'])}."
         try:
-            behind = recording.speech_span(consent.audio)[1]
-            start, transcript = cut_prompt(consent.audio[:behind], normalise(read))
-            stop = behind / RATE
+            behind = recording.speech_span(source.audio)[1]
+            start, transcript = cut_prompt(source.audio[:behind], normalise(read))
+            return start, behind / RATE, transcript
         except InputError as error:
             message = f"No prompt can be cut from the consent recording: {error}."
-            raise _refused(store, started, "prompt-unclear", message, passed, hashes) from None
-    audio = source.at(codec.sample_rate)
-    audio = audio[:, int(start * codec.sample_rate) : int(stop * codec.sample_rate)]
-    codes = codec.encode(audio)[0]
-    slug = re.sub(r"[^a-z0-9]+", "-", asked["speaker"].lower()).strip("-") or "voice"
-    scope: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in asked["scope"].items()
-    }
-    key, now, anchor = store.signing_key(), store.now(), vars(store.check())
-    receipt = Receipt(
-        record_id=f"c-{secrets.token_hex(16)}",
-        voice=_fresh_name(store, slug),
-        basis="consent",
-        principal=asked["speaker"],
-        controller=asked["controller"],
-        statement=asked["statement"],
-        transcript=transcript,
-        scope=Scope(**scope),
-        issued=ledger.stamp(now),
-        expires=asked["until"],
-        codes_sha256=codes_digest(codes),
-        codec=codec.identity,
-        kid=keys.thumbprint(key.public_key()),
-        recordings=hashes,
-        checks=tuple(passed),
-        anchor=anchor,
-        source=NOT_LIVE,
-    )
-    token = issue(receipt, key)
-    secret = {"codes": pack_codes(codes)}
-    secret["embedding"] = embedding(ears.voices(source.audio)).astype("<f4").tobytes()
-    for take in (consent, prompt):
-        if take is not None:
+            raise self.refused("prompt-unclear", message, passed) from None
+
+    def take_in(self, passed: list[Check]) -> Enrolment:
+        """Register the voice, whose checks all passed."""
+        asked, store, codec, source = self.started.content, self.store, self.codec, self.takes[-1]
+        start, stop, transcript = self.cut(passed)
+        audio = source.at(codec.sample_rate)
+        audio = audio[:, int(start * codec.sample_rate) : int(stop * codec.sample_rate)]
+        codes = codec.encode(audio)[0]
+        slug = re.sub(r"[^a-z0-9]+", "-", asked["speaker"].lower()).strip("-") or "voice"
+        scope: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in asked["scope"].items()
+        }
+        key, now, anchor = store.signing_key(), store.now(), vars(store.check())
+        receipt = Receipt(
+            record_id=f"c-{secrets.token_hex(16)}",
+            voice=_fresh_name(store, slug),
+            basis="consent",
+            principal=asked["speaker"],
+            controller=asked["controller"],
+            statement=asked["statement"],
+            transcript=transcript,
+            scope=Scope(**scope),
+            issued=ledger.stamp(now),
+            expires=asked["until"],
+            codes_sha256=codes_digest(codes),
+            codec=codec.identity,
+            kid=keys.thumbprint(key.public_key()),
+            recordings=self.hashes,
+            checks=tuple(passed),
+            anchor=anchor,
+            source=NOT_LIVE,
+        )
+        token = issue(receipt, key)
+        secret = {"codes": pack_codes(codes)}
+        secret["embedding"] = embedding(self.ears.voices(source.audio)).astype("<f4").tobytes()
+        for take in self.takes:
             secret[f"{take.name}-recording"] = take.path.read_bytes()
-    store.enrol(receipt.voice, receipt.record_id, token, secret)
-    return Enrolment(receipt.voice, receipt, token)
+        store.enrol(receipt.voice, receipt.record_id, token, secret)
+        return Enrolment(receipt.voice, receipt, token)
 
 
 def _fresh_name(store: Store, slug: str) -> str:
