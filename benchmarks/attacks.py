@@ -21,6 +21,7 @@ import soxr
 import torch
 
 from benchmarks.clips import RATE
+from sayso.model.audio import resample
 from sayso.model.bundle import BUNDLED
 from sayso.model.codecs.base import Codec
 from sayso.model.codecs.load import load_codec
@@ -51,18 +52,11 @@ def tempo(factor: float) -> Attack:
 
 def speed(factor: float) -> Attack:
     """Faster or slower with the pitch going along: plain resampling."""
-
-    def attack(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return soxr.resample(audio, RATE * factor, RATE).astype(np.float32)
-
-    return attack
+    return lambda audio, rng: soxr.resample(audio, RATE * factor, RATE).astype(np.float32)
 
 
 def resampled(rate: int) -> Attack:
-    def attack(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return soxr.resample(soxr.resample(audio, RATE, rate), rate, RATE).astype(np.float32)
-
-    return attack
+    return lambda audio, rng: resample(resample(audio, RATE, rate), rate, RATE)
 
 
 def noise(decibels: float) -> Attack:
@@ -89,11 +83,8 @@ def pink_noise(decibels: float) -> Attack:
 
 
 def filtered(kind: str, edge: float) -> Attack:
-    def attack(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        sections = scipy.signal.butter(6, edge, kind, fs=RATE, output="sos")
-        return np.asarray(scipy.signal.sosfilt(sections, audio), np.float32)
-
-    return attack
+    sections = scipy.signal.butter(6, edge, kind, fs=RATE, output="sos")
+    return lambda audio, rng: np.asarray(scipy.signal.sosfilt(sections, audio), np.float32)
 
 
 def telephone(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,6 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 
@@ -37,7 +36,7 @@ from sayso.inference.recognisers import (
     one_speaker,
     same_speaker,
 )
-from sayso.model.audio import resample
+from sayso.model.audio import read_audio
 
 CLIPS = readings.KATHLEEN.parent / "librispeech-clips"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -50,11 +49,8 @@ POSSIBLE_PURPOSES = (
 
 def readers() -> dict[str, Audio]:
     """LibriSpeech: one clip of each reader, by reader."""
-    found = {}
-    for path in sorted((CLIPS / "audio").iterdir()):
-        audio, rate = soundfile.read(path, dtype="float32")
-        found[path.stem.split("-")[0]] = resample(audio, rate, RATE)
-    return found
+    paths = sorted((CLIPS / "audio").iterdir())
+    return {path.stem.split("-")[0]: read_audio(path, RATE)[0].numpy() for path in paths}
 
 
 def sexes() -> dict[str, str]:

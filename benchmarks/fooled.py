@@ -16,7 +16,6 @@ from typing import Any
 
 import librosa
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from benchmarks.consent import CLIPS
 from sayso.inference.consent import changes
 from sayso.inference.consent.recording import RATE, Audio, prepared
 from sayso.inference.recognisers import Ears, embedding, least_alike, load_ears, same_speaker
-from sayso.model.audio import resample
+from sayso.model.audio import read_audio
 from sayso.model.bundle import BUNDLED
 from sayso.model.codecs.load import load_codec
 from sayso.model.files import write_json
@@ -36,8 +35,7 @@ WINDOW, HOP = 160, 77  # frames of 10 ms
 
 
 def clip(path: Path) -> Audio:
-    audio, rate = soundfile.read(path, dtype="float32")
-    return prepared(resample(audio, rate, RATE))
+    return prepared(read_audio(path, RATE)[0].numpy())
 
 
 def kathleen(start: int, count: int) -> Audio:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pocketsphinx
-import soundfile
 
 from sayso.inference.consent.challenge import pronunciations, tokens
 from sayso.inference.consent.recording import RATE, Audio
-from sayso.model.audio import resample
+from sayso.model.audio import read_audio
 
 KATHLEEN = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "kathleen"
 MARGIN = 0.01  # seconds kept on each side of a cut
@@ -36,8 +35,7 @@ def transcripts() -> dict[str, tuple[str, ...]]:
 @cache
 def clip(name: str) -> Audio:
     """One sentence, (samples,) at 16 kHz."""
-    audio, rate = soundfile.read(KATHLEEN / "audio" / f"{name}.flac", dtype="float32")
-    return resample(audio, rate, RATE)
+    return read_audio(KATHLEEN / "audio" / f"{name}.flac", RATE)[0].numpy()
 
 
 @cache

@@ -96,12 +96,20 @@ def speak(
         except ValueError as error:
             raise InputError(f"--top-p: {error}") from None
     if file is not None:
+        from rich.console import Console
+        from rich.progress import Progress
+
         from sayso.inference.book import read_out
 
         manner = synthesizer.manner(seed, sampling, alteration, samples)
-        with Bar() as bar:
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("", total=None)
+
+            def report(said: int, all: int) -> None:
+                progress.update(task, completed=said, total=all)
+
             read = read_out(
-                *(synthesizer, text, voice, out, purpose, user, manner, resume, bar.report),
+                *(synthesizer, text, voice, out, purpose, user, manner, resume, report),
                 f".{whole.lstrip('.')}" if whole else "",
             )
         return say(f"{out}: {len(read)} files, each marked and signed, .srt and .vtt beside it")
@@ -132,29 +140,6 @@ def read_text(path: Path) -> str:
         return read_regular(path, 4 * MAX_TEXT).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise InputError(f"--file {path} is not UTF-8: save it as UTF-8.") from None
-
-
-class Bar:
-    """How far a long text is, with minutes left: a bar in a terminal; used as a context."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
-        columns = BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), "left"
-        self.progress = Progress(*columns, console=Console(stderr=True))
-        self.task = self.progress.add_task("", total=None)
-
-    def __enter__(self) -> "Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def report(self, said: int, all: int) -> None:
-        """Called after each sentence: characters said and to say."""
-        self.progress.update(self.task, completed=said, total=all)
 
 
 def write_stream(sent: "Iterator[Chunk]", out: Path, home: Path) -> str:
