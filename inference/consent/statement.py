@@ -181,7 +181,7 @@ def _check_name(role: str, name: str) -> None:
         found += [token for token in said if many & {token, token.removesuffix("s")}]
     if role in ("user", "controller"):
         found += [word for word in words if WHOEVER.fullmatch(word)]
-        found += [name] if name.lower() in NOBODY_KNOWS else []
+        found += [name] if name.lower().removeprefix("the ") in NOBODY_KNOWS else []
     if found:
         raise InputError(
             f"The {role} {shown} has the word {found[0]!r}, which would change what the statement "
