@@ -50,7 +50,7 @@ class Place(NamedTuple):
 def verbs(place: Place) -> dict[str, list[str]]:
     """Name to arguments; each verb that is quick, with the output names that people choose."""
     speak = ["speak", "--voice", "nobody", "--text", SAID, "--seed", "1", "--out"]
-    asked = ["--controller", "Lab", "--purpose", "research"]
+    asked = ["--controller", "Example Lab", "--purpose", "research"]
     out, given, pem = place.out, place.given, str(place.given / "pem")
     return {
         "voices": ["voices"],

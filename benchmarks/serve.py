@@ -71,7 +71,7 @@ class Server:
         environment = os.environ | {"SAYSO_HOME": str(self.home)}
         self.log = (folder / "log").open("ab")
         self.process = subprocess.Popen(
-            [*command, "--controller", "Lab", *limits, *self.flags],
+            [*command, "--controller", "Example Lab", *limits, *self.flags],
             env=environment,
             stdout=self.log,
             stderr=self.log,

@@ -58,7 +58,7 @@ def enrol(store: Store, voice: str, days: float = 30, age: float = 0.0) -> None:
         voice=voice,
         basis="consent",
         principal="Vera",
-        controller="Lab",
+        controller="Example Lab",
         statement="I say so.",
         transcript=asked.transcript,
         scope=Scope(purposes=("research",), users=tuple(NAMES.values())),
@@ -92,7 +92,7 @@ def serving(settings: Settings) -> Iterator[tuple[str, House]]:
 @contextmanager
 def served(folder: Path, **limits) -> Iterator[Served]:
     """A service over a fresh store with the voices own, other, revoked and expired."""
-    settings = replace(Settings(home=folder / "home", controller="Lab"), **limits)
+    settings = replace(Settings(home=folder / "home", controller="Example Lab"), **limits)
     with Store.open(settings.home) as store:
         for voice in ("own", "other", "revoked"):
             enrol(store, voice)

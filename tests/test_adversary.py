@@ -308,7 +308,12 @@ def test_a_release_replaces_a_link_and_not_what_it_points_to(store: Store, tmp_p
     ],
 )
 def test_a_session_shows_what_is_consented_to_and_nothing_hidden(store: Store, change: dict):
-    arguments = {"speaker": "Vera", "controller": "Lab", "purposes": ("research",), "days": 30}
+    arguments = {
+        "speaker": "Vera",
+        "controller": "Example Lab",
+        "purposes": ("research",),
+        "days": 30,
+    }
     before = len(store.entries())
     with pytest.raises(InputError):
         start_enrolment(store, **(arguments | change))

@@ -153,7 +153,12 @@ def test_a_session_names_what_is_consented_to(store: Store):
     ],
 )
 def test_a_session_that_cannot_be_is_an_input_error(store: Store, change: dict, said: str):
-    arguments = {"speaker": "Vera", "controller": "Lab", "purposes": ("research",), "days": 30}
+    arguments = {
+        "speaker": "Vera",
+        "controller": "Example Lab",
+        "purposes": ("research",),
+        "days": 30,
+    }
     with pytest.raises(InputError, match=said):
         start_enrolment(store, **(arguments | change))
 

@@ -97,7 +97,7 @@ def test_no_verb_asks_for_a_socket(baits: list[Path], tmp_path: Path):
             "--speaker",
             "Ada Example",
             "--controller",
-            "Lab",
+            "Example Lab",
             "--purpose",
             "reading",
         ],

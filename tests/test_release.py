@@ -187,7 +187,7 @@ VERBS = {
     "ledger head": "ey",
     "receipt key": "BEGIN PUBLIC KEY",
     "keys rotate": "signing with",
-    "enrol start --speaker Vera --controller Lab --purpose research": "session s-",
+    "enrol start --speaker Vera --controller Gregson --purpose research": "session s-",
     "revoke vera": "1 recordings",
 }
 
