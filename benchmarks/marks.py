@@ -2,6 +2,7 @@
 
     python -m benchmarks.marks                everything, then the page; about two hours
     python -m benchmarks.marks robust --minutes 20
+    python -m benchmarks.marks said           what the bundled model says, released by the gate
     python -m benchmarks.marks forge
     python -m benchmarks.marks synthesisers   (apt-get install flite espeak-ng festival)
     python -m benchmarks.marks quality
@@ -16,6 +17,7 @@ looked for among other rows. PerTh's own rows are of an earlier run: PerTh is as
 import argparse
 import shutil
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -27,13 +29,17 @@ import soxr
 import torch
 from torch import Tensor
 
-from benchmarks.attacks import ATTACKS, RATE, WIDE, inverted, spliced
+from benchmarks.attacks import ATTACKS, PROMISED, RATE, WIDE, inverted, spliced
 from benchmarks.clips import excerpt, mixed_clips, real_clips
-from benchmarks.marks_page import FIELDS, KEY, ROBUST, ROW, SPLICED, UNDONE, write_page
+from benchmarks.marks_page import FIELDS, KEY, ROBUST, ROW, SAID, SPLICED, UNDONE, write_page
 from benchmarks.results import RESULTS, read, write
 from benchmarks.synthesisers import FESTIVAL, espeak, flite, say
+from sayso.inference.nobody import NOBODY
+from sayso.inference.store.released import released
+from sayso.inference.store.store import Store
+from sayso.inference.synthesizer import Synthesizer
 from sayso.inference.watermark import perth_filter, spread_spectrum
-from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Marks
+from sayso.inference.watermark.ensemble import PERTH_STRENGTHS, Marks, load_marks
 from sayso.inference.watermark.keyed import CELLS, Keyed, KeyedTrace, Row
 from sayso.inference.watermark.perth import load_watermarker
 from sayso.inference.watermark.perth_net import SCALE
@@ -82,6 +88,29 @@ def robust(minutes: float) -> None:
             named = 0 if not row else 1 if row == (ROW,) else -1
             done[name] = [round(found.score, 3), round(found.likeness, 3), named]
             write(ROBUST, {"fields": FIELDS, "rows": len(others) + 1, "clips": rows})
+
+
+def said() -> None:
+    """What the promised attacks leave of the bundled model's own speech, as the gate releases it.
+
+    Kept of each: PerTh's score, and 1 where the store names its row by sound and mark.
+    """
+    files: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "home") as store:
+        speaker, spoken = Synthesizer(store=store), {}
+        for number, text in enumerate(SENTENCES.read_text().splitlines()[:20]):
+            out = Path(folder) / f"{number}.wav"
+            made = speaker.speak(text, NOBODY, out, purpose="benchmark", seed=number)
+            spoken[made.ledger_id] = read_audio(made.path, RATE)[0].numpy()
+        marks = load_marks(store.home, rows=released(store.home))
+        for number, (row, audio) in enumerate(spoken.items()):
+            for name in PROMISED:
+                hit = ATTACKS[name](audio, np.random.default_rng([number, *name.encode()]))
+                found = marks.search(torch.from_numpy(np.ascontiguousarray(hit)), RATE)
+                named = found.keyed is not None and found.keyed.rows == (row,)
+                kept = files.setdefault(f"{number}", {"seconds": [len(audio) / RATE]})
+                kept[name] = [round(found.perth.score, 3), float(named)]
+                write(SAID, files)
 
 
 def perth_pattern(marks: Marks) -> np.ndarray:
@@ -142,9 +171,8 @@ def pattern_between(plain: Tensor, marked: Tensor) -> Tensor:
         spread_spectrum.loudness(spread_spectrum.spectrum_of(audio), 1.0)
         for audio in (plain, marked)
     )
-    difference = (after - before)[:: spread_spectrum.CELL][
-        :CELLS
-    ]  # a cell's first frame is its own
+    # a cell's first frame is its own
+    difference = (after - before)[:: spread_spectrum.CELL][:CELLS]
     return torch.nn.functional.pad(difference, (0, 0, 0, CELLS - len(difference)))
 
 
@@ -270,7 +298,7 @@ def speed() -> None:
     write("marks_speed.json", {k: [round(x, 4) for x in v] for k, v in medians.items()})
 
 
-PARTS = {"speed": speed, "quality": quality, "forge": forge, "synthesisers": synthesisers}
+PARTS = {part.__name__: part for part in (speed, quality, said, forge, synthesisers)}
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ ROW = "benchmark-row"
 UNDONE = "PerTh's filter undone"
 SPLICED = "3 s of it within 6 s of others"
 ROBUST, PERTH_ROBUST = "marks_robust_keyed.json", "marks_robust_perth.json"
+SAID = "marks_said.json"
 FIELDS = ("score", "likeness", "named")
 """Kept of each clip and attack: the mark's score, likeness, 1 for its row's sound, -1 another's.
 PerTh's run kept its score and its own network's."""
@@ -50,6 +51,19 @@ def robust_table(keyed: dict[str, dict], perth: dict[str, dict]) -> list[str]:
             label = f"**{name}**" if name in PROMISED else name
             rows.append([label, *cells])
     return table([*columns, "as another", "clips", "PerTh", "PerTh's own detector"], rows)
+
+
+def said_table(kept: dict[str, dict[str, list[float]]]) -> list[str]:
+    """One line per promised attack on the bundled model's own speech: PerTh, the row, either."""
+    out = ["| what happened | files | row named | PerTh | either |", "|---|---|---|---|---|"]
+    for name in PROMISED:
+        found = [file[name] for file in kept.values() if name in file]
+        perth = [score >= THRESHOLD for score, _ in found]
+        named = [bool(row) for _, row in found]
+        either = [a or b for a, b in zip(perth, named, strict=True)]
+        cells = [share(sum(hits), len(hits)) for hits in (named, perth, either) if hits]
+        out.append(f"| {name} | {len(found)} | {' | '.join(cells)} |")
+    return out
 
 
 def forged_table(kept: dict[str, Any]) -> list[str]:
@@ -119,6 +133,7 @@ def write_page() -> None:
     words = {
         "robust": "\n".join(robust_table(robust["clips"], read(PERTH_ROBUST)["clips"])),
         "rows": str(robust["rows"]),
+        "said": "\n".join(said_table(read(SAID))),
         "forged": "\n".join(forged_table(read("marks_forged.json"))),
         "codec": codec_name().split(", ")[1],
         "codes": codes_of_the_codec(),

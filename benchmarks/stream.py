@@ -31,7 +31,7 @@ from sayso.inference.watermark.ensemble import Marks
 from sayso.inference.watermark.keyed import load_keyed
 from sayso.inference.watermark.spread_spectrum import loudness, spectrum_of
 from sayso.model.audio import read_audio, resample, wav_header
-from sayso.model.codecs.decoder import loudness as level_of
+from sayso.model.loudness import loudness as level_of
 from sayso.model.text.book import parts_of, sentences_of
 
 MORE = (

@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 
 from sayso.model.audio import decode_audio, encode_audio, wav_header
 from sayso.model.errors import InputError
+from sayso.model.loudness import as_loud, loudness
 
 from .errors import MarkError
 from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio, sign_stream
@@ -64,7 +65,8 @@ def finish(
     ca: CA,
     again: bool = False,
 ) -> Marked:
-    """Put both marks on speech (samples,) and find them again in the finished file.
+    """Put both marks on speech (samples,), as loud as it was, and find them again in the finished
+    file.
 
     Args:
         again: Whether the same samples are to have the same mark whenever they are made.
@@ -75,7 +77,7 @@ def finish(
     """
     audio = fit(audio)
     pattern = marks.again(audio, sample_rate) if again else grant_id
-    marked = fit(marks.embed(audio, sample_rate, pattern))
+    marked = as_loud(marks.embed(audio, sample_rate, pattern), loudness(audio))
     sound = marks.fingerprint([marked], sample_rate)
     plain = encode_audio(marked, sample_rate, suffix)
     signed, manifest = sign_audio(plain, suffix, ca, grant_id, card_hash, title, sound)

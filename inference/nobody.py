@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sayso.model.bundle import Bundle
+from sayso.model.codecs.base import NOTHING
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.engine import Engine, Request
 from sayso.model.errors import UnfinishedError
@@ -39,11 +40,13 @@ def invent(
     limit = int(seconds * bundle.codec.frame_rate)
     for seed in range(first_seed, first_seed + MOST_SEEDS):
         request = Request(ids, nothing, limit, bundle.model.generator(seed), bundle.sampling)
-        [(codes, finished, _)] = Engine(bundle.model).answer([request])
+        [(codes, finished, where)] = Engine(bundle.model).answer([request])
         if finished and codes.shape[1] >= bundle.codec.frame_rate:
             prompt = bundle.codec.as_prompt(codes)
             if edit is not None and not edit.neutral:
-                prompt = bundle.codec.encode(bundle.codec.hear(prompt, edit)[None])[0]
+                edited = bundle.codec.encode(bundle.codec.hear(prompt, edit)[None])[0]
+                symbols = None if where is None else torch.tensor([NOTHING, *ids])[where.cpu()]
+                prompt = bundle.codec.as_prompt(codes, edited, symbols)
             return prompt, seed
     raise UnfinishedError(
         f"the model made up no voice that ended within {limit} frames, in {MOST_SEEDS} tries: "

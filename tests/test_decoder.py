@@ -16,11 +16,12 @@ import torch
 
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs.base import Said
-from sayso.model.codecs.decoder import HIGHEST, Decoder, DecoderConfig, as_loud, loudness
+from sayso.model.codecs.decoder import Decoder, DecoderConfig
 from sayso.model.codecs.timbre_codec import TimbreCodec
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.codecs.world import Features, WorldConfig, alter, emphasise, to_rows
 from sayso.model.errors import CheckpointError, CorpusError, InputError
+from sayso.model.loudness import HIGHEST, as_loud, loudness
 from sayso.training.fitting.decoder import fit_decoder, fit_examples
 from sayso.training.fitting.decoder_examples import Example, gather, in_turn, read_example
 from sayso.training.fitting.decoder_recipe import DecoderRecipe, read_decoder_recipe

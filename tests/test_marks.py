@@ -14,6 +14,8 @@ import torch
 
 from benchmarks.attacks import ATTACKS, RATE, speed
 from sayso.inference.errors import MarkError, StoreError
+from sayso.inference.finishing import finish
+from sayso.inference.provenance.certificates import ensure_ca
 from sayso.inference.store.released import released
 from sayso.inference.store.store import Store
 from sayso.inference.watermark import fixed_pattern, sound, spread_spectrum
@@ -29,7 +31,8 @@ from sayso.inference.watermark.ensemble import (
 from sayso.inference.watermark.fixed_pattern import FixedPattern, FixedTrace
 from sayso.inference.watermark.keyed import Keyed, load_keyed
 from sayso.inference.watermark.perth import Perth, PerthTrace, load_watermarker
-from sayso.model.audio import read_audio
+from sayso.model.audio import decode_audio, read_audio
+from sayso.model.loudness import loudness
 from speech import reader_clips
 
 KEY = bytes(range(32))
@@ -228,6 +231,18 @@ def test_every_mark_holds_even_in_a_short_sentence(clips: list[torch.Tensor], pe
         assert marks.demand(marked, RATE, "row") >= MARGIN
         noise = marked - short
         assert 10 * torch.log10(short.square().mean() / noise.square().mean()) > 5  # dB
+
+
+def test_a_file_is_as_loud_as_what_is_marked(
+    clips: list[torch.Tensor], perth: Perth, tmp_path: Path
+):
+    """In the frames that loudness is measured in; by themselves marks move it by up to 1 dB."""
+    marks, ca = Marks(perth, Keyed(KEY)), ensure_ca(tmp_path / "ca")
+    for number, clip in enumerate(clips[:2]):
+        quiet = clip * (0.5 / clip.abs().max())
+        made = finish(quiet, RATE, f"g-{number:032x}", ".wav", "a.wav", "0" * 64, marks, ca)
+        marked = decode_audio(made.audio, RATE, "a.wav")[0]
+        assert loudness(marked) == pytest.approx(loudness(quiet), rel=2e-3)
 
 
 def test_nothing_passes_unmarked(clips: list[torch.Tensor], perth: Perth):

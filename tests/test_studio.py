@@ -13,10 +13,10 @@ from sayso.inference.errors import GoneError
 from sayso.inference.nobody import INVENTED
 from sayso.inference.studio import Job, Rounds, Studio, Visit
 from sayso.model.bundle import BUNDLED, load_bundle
-from sayso.model.codecs.decoder import loudness
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.engine import Request, Speech
 from sayso.model.errors import InputError
+from sayso.model.loudness import loudness
 from sayso.model.text.normalization import normalise
 
 if not (BUNDLED / "codec" / "config.json").is_file():

@@ -224,6 +224,24 @@ def test_prompts_made_of_the_models_codes_are_in_the_usual_timbre(bundled, nobod
     assert abs(found.pitch[0] - bundled.timbre.usual.pitch[0]) < 0.1
 
 
+def test_a_prompt_in_a_voice_is_nearer_to_what_is_said_in_it(bundled, nobody):
+    """Than the voice's own prompt is: the learnt decoder changes the timbre."""
+    codes = bundled.read(nobody)
+    deep = bundled.encode(bundled.hear(nobody, Alteration(pitch=-2.0, formant=0.94))[None])[0]
+    said = bundled.encode(bundled.speak(codes, deep)[None])[0]
+    own = bundled.as_prompt(codes, deep)
+    assert own.shape == nobody.shape
+    of_said, of_own, of_deep = (
+        bundled.timbre.measure(bundled.prompts.features(each)) for each in (said, own, deep)
+    )
+    assert abs(of_own.pitch[0] - of_said.pitch[0]) < 0.05
+
+    def far(timbre) -> float:
+        return float(np.square(timbre.level - of_said.level).mean())
+
+    assert far(of_own) < 0.7 * far(of_deep)
+
+
 @pytest.mark.parametrize("damage", ["missing", "not in the card", "another", "another codec"])
 def test_a_timbre_that_is_not_as_the_card_says_is_refused(damage: str, tmp_path: Path):
     folder = tmp_path / "model"

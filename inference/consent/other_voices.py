@@ -28,7 +28,8 @@ from .receipt import ANY, Receipt, Scope, codes_digest, issue, read
 from .session import login_name
 
 ISSUERS = {  # SHA-256 of the issuer.pem of each voice that ships, or did
-    "58871b6b52d7a21d8e39d8274bf786c49fa382418400257b5da1fa63e0380d87",  # nobody of mini
+    "d9aae6a1c0ef73084e1cfe7dddac73e52f622e19bceecd5768e55fd7e3fc04a4",  # nobody of mini
+    "58871b6b52d7a21d8e39d8274bf786c49fa382418400257b5da1fa63e0380d87",  # as WORLD had it
     "350601a7bd64cd0f2fd32f88e7ee03fbfe8ac42cc05b9e8cb91a5940c9d10e72",  # before it was moved
 }
 CENTURY = 100 * 365.25 * 86400.0  # seconds; nobody's consent does not run out

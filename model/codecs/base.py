@@ -168,9 +168,13 @@ class Codec(nn.Module):
         """
         raise InputError(f"no decoder is learnt for {type(self).__name__}: it needs a timbre")
 
-    def as_prompt(self, codes: Tensor) -> Tensor:
-        """The model's codes (K, T) as prompt codes (K', T), of nobody in particular."""
-        return codes
+    def as_prompt(
+        self, codes: Tensor, voice: Tensor | None = None, symbols: Tensor | None = None
+    ) -> Tensor:
+        """The model's codes (K, T) as prompt codes (K', T): of nobody in particular; or `voice`,
+        prompt codes that were made of them by an edit, nearer to how the codec speaks in it, which
+        is `voice` itself where a codec says what it hears. `symbols` as of `speak`."""
+        return codes if voice is None else voice
 
     def speaker(self, recordings: Iterable[Tensor]) -> Any:
         """For training: what a speaker's recordings (1, samples) share that the model's codes shall

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..loudness import HIGHEST, as_loud, loudness
 from .base import Codec, Pieces, Said, check_audio
-from .decoder import HIGHEST, PER_FRAME, Decoder, as_loud, loudness
+from .decoder import PER_FRAME, Decoder
 from .fargan import FEATURES
 from .timbre import SpeechModel, Timbre, speaker_timbre
 from .voice_edit import Alteration
@@ -169,9 +170,19 @@ class TimbreCodec(Codec):
         """A prompt (K', T) itself, edited: audio (samples,); raises InputError."""
         return self.prompts.hear(prompt, edit)
 
-    def as_prompt(self, codes: Tensor) -> Tensor:
-        """The model's codes (K, T), in the usual timbre, as prompt codes (K', T)."""
-        return self.prompts.quantize(self.voiced(codes, codes[:, :0]))
+    def as_prompt(
+        self, codes: Tensor, voice: Tensor | None = None, symbols: Tensor | None = None
+    ) -> Tensor:
+        """As of `Codec`: in the usual timbre, or in a voice half of the way from its timbre to that
+        of what is said in it: a learnt decoder changes it, and all the way would cost words."""
+        if voice is None:
+            return self.prompts.quantize(self.voiced(codes, codes[:, :0]))
+        heard = self._heard(voice)
+        said = self.encode(self.speak(codes, voice, symbols=symbols)[None])[0]
+        found = self.timbre.measure(self.prompts.features(said))
+        between = Timbre(*((a + b) / 2 for a, b in zip(heard.timbre, found, strict=True)))
+        moved = self.timbre.change(heard.features, heard.timbre, between)
+        return self.prompts.quantize(moved)
 
     def voiced(self, codes: Tensor, prompt: Tensor, median: float | None = None) -> Features:
         """Features of the model's codes (K, T) in a prompt's timbre; for one of no frames in the
