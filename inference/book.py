@@ -14,12 +14,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sayso.model.audio import wav_header
 from sayso.model.chapters import check_chapters
 from sayso.model.errors import InputError
-from sayso.model.files import MOST_JSON, check_outside, read_regular, replace_file
+from sayso.model.files import MOST_JSON, check_outside, open_regular, read_regular, replace_file
 from sayso.model.text.book import Part, parts_of, sentences_of
 from sayso.model.text.captions import Cue, read_srt, srt, vtt
 
@@ -33,6 +33,8 @@ from .synthesizer import Synthesizer
 from .whole import Bound
 
 STATE = "book.json"
+MOST_PART = 2**30
+"""Bytes of a part: six hours."""
 Tell = Callable[[int, int], None]
 """Told after each sentence: characters said and to say."""
 
@@ -105,6 +107,22 @@ def read_out(
         }
         state |= {"done": [], "part": None}
         _write_state(folder, state)
+    with speaker.store.alone(f"the text of {state['grant'][:40]}"):
+        if resume:  # another may have gone on since
+            state = _read_state(folder, digest, asked)
+        return _go_on(speaker, parts, asked, folder, manner, state, tell, whole)
+
+
+def _go_on(
+    speaker: Synthesizer,
+    parts: list[Part],
+    asked: Asked,
+    folder: Path,
+    manner: Manner,
+    state: dict[str, Any],
+    tell: Tell,
+    whole: str,
+) -> list[Path]:
     length = sum(len(part.text) for part in parts)
     said = sum(len(part.text) for part in parts if part.number in state["done"])
     for part in parts:
@@ -156,18 +174,15 @@ def _say_part(
     rate, out = speaker.bundle.codec.sample_rate, folder / _name(part)
     key = speaker.marks.keyed.key if speaker.marks.keyed else b""
     draft, header = out.with_name(f".{out.name}.part"), wav_header(rate)
-    begun, data = state["part"], b""
-    if begun is not None:
-        data = _left(draft, begun["stretches"], header, begun["tag"], key)
-        if begun["stretches"] == []:
-            begun = None
-    again = begun["grant"] if begun else ""
-    grant = grant_part(speaker.gate, state["grant"], asked, part.number, part.text, again, data)
-    state["part"] = begun = begun or {"grant": grant.id, "stretches": [], "tag": ""}
-    spoken, size = sentences_of(part.text, most_characters(speaker.bundle, grant)), len(data)
-    del data
-    first = begun["stretches"][-1]["sentences"] if begun["stretches"] else 0
-    with draft.open("r+b" if size else "wb") as file:
+    begun = state["part"] if state["part"] and state["part"]["stretches"] else None
+    with _draft(draft, fresh=begun is None) as file:
+        data = b"" if begun is None else _left(file, begun["stretches"], header, begun["tag"], key)
+        again = begun["grant"] if begun else ""
+        grant = grant_part(speaker.gate, state["grant"], asked, part.number, part.text, again, data)
+        state["part"] = begun = begun or {"grant": grant.id, "stretches": [], "tag": ""}
+        spoken, size = sentences_of(part.text, most_characters(speaker.bundle, grant)), len(data)
+        del data
+        first = begun["stretches"][-1]["sentences"] if begun["stretches"] else 0
         file.seek(size)
         file.truncate()
         if not size:
@@ -189,19 +204,30 @@ def _say_part(
     _write_state(folder, state)
 
 
-def _left(draft: Path, stretches: list[dict], header: bytes, tag: str, key: bytes) -> bytes:
+def _draft(draft: Path, fresh: bool) -> BinaryIO:
+    """A part that is being written: what is looked at is what is gone on with.
+
+    A link or anything else that somebody put in its place is not followed.
+    """
+    try:
+        if fresh:
+            draft.unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if fresh else 0)
+        return open_regular(draft, flags)
+    except OSError as error:
+        raise InputError(f"{draft} cannot be used ({error.strerror}).") from None
+
+
+def _left(file: BinaryIO, stretches: list[dict], header: bytes, tag: str, key: bytes) -> bytes:
     """What has left of a part, if it is still what was written."""
-    if not stretches:
-        return b""
     size = len(header) + sum(each["bytes"] for each in stretches)
-    with draft.open("rb") as file:
-        data = file.read(size)  # a killed process may have written more: it is said again
+    data = file.read(min(size, MOST_PART))  # a killed process may have written more: said again
     found, place = "", len(header)
     for each in stretches:
         found = _tag(key, found, data[place : place + each["bytes"]])
         place += each["bytes"]
     if not hmac.compare_digest(found, tag) or data[: len(header)] != header:
-        raise InputError(f"{draft} was changed: it is not taken up again. Begin anew.")
+        raise InputError(f"{file.name} was changed: it is not taken up again. Begin anew.")
     return data
 
 
@@ -237,7 +263,8 @@ def _read_state(folder: Path, digest: str, asked: Asked) -> dict[str, Any]:
         own = [state[name] for name in ("text", "voice", "purpose", "user")]
         begun = state["part"] or {"grant": "", "stretches": [], "tag": ""}
         good = isinstance(state["grant"] + begun["grant"] + begun["tag"], str)
-        good &= all(int(each["sentences"]) and int(each["bytes"]) for each in begun["stretches"])
+        numbers = [each[name] for each in begun["stretches"] for name in ("sentences", "bytes")]
+        good &= all(type(number) is int and 0 < number < MOST_PART for number in numbers)
         if not good or not isinstance(state["done"], list):
             raise ValueError("it was changed")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

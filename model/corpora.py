@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from .errors import CorpusError
-from .files import ASSETS, file_hash
+from .files import ASSETS, MOST_JSON, file_hash, read_bounded, read_utf8
 
 LIST = Path(__file__).with_name("corpora.yaml")
 USES = ("training", "benchmark", "free-text")
@@ -66,12 +66,12 @@ def read_list(path: Path = LIST) -> tuple[dict[str, Corpus], dict[str, Refused]]
         CorpusError: The file is not a list of corpora, or names one twice.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_bounded(path, MOST_JSON))
         allowed = [
             Corpus(**{**entry, "uses": tuple(entry["uses"])}) for entry in content["allowed"]
         ]
         refused = [Refused(**entry) for entry in content["refused"]]
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+    except (OSError, yaml.YAMLError, TypeError, KeyError, RecursionError) as error:
         raise CorpusError(f"{path} is not a list of corpora: {error}") from error
     names = [entry.name for entry in (*allowed, *refused)]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -139,7 +139,7 @@ def recordings(name: str) -> frozenset[str]:
         CorpusError: The corpus itself is not listed.
     """
     path = RECORDINGS / f"{get(name).name}.sha256"
-    return frozenset(path.read_text("utf-8").splitlines() if path.is_file() else [])
+    return frozenset(read_utf8(path).splitlines() if path.is_file() else [])
 
 
 def published(prompts: str) -> Corpus:

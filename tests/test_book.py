@@ -177,7 +177,8 @@ def test_killed_while_the_whole_is_made_nothing_of_it_lies_anywhere(speaker, tmp
         before = {path for path in tmp_path.rglob("*") if path.is_file()}
         assert os.waitpid(in_child(work), 0)[1] == signal.SIGKILL
         found = {path for path in tmp_path.rglob("*") if path.is_file()} - before
-        assert {path.name for path in found} <= {"calls", "sayso.db-wal", "sayso.db-shm"}
+        kept = {path.name for path in found if path.suffix != ".lock"}  # of the text being said
+        assert kept <= {"calls", "sayso.db-wal", "sayso.db-shm"}
     assert read(speaker, out, resume=True, whole=".m4b")[-1].is_file()
     verify(speaker.store)
 
@@ -288,6 +289,46 @@ def test_an_interrupted_text_goes_on_at_the_next_sentence(speaker, tmp_path):
         *("part", "streamed", "resumed", "resumed", "released"),
     ]
     verify(speaker.store)
+
+
+def test_two_callers_do_not_say_one_text_at_once(speaker, tmp_path):
+    """Both would let out the next sentence, and the second file would not be what was logged."""
+    out, said = tmp_path / "out", []
+
+    def meanwhile(*far) -> None:
+        if said:
+            return
+        with Store.open(speaker.store.home) as store, pytest.raises(InputError) as refused:
+            read(speaker.beside(store), out, resume=True)
+        said.append(str(refused.value))
+
+    read(speaker, out, tell=meanwhile)
+    assert said and "under way already" in said[0]
+    assert [row.event for row in speaker.store.entries(event="resumed")] == []
+    assert not list((speaker.store.home / "work").iterdir())
+    assert len(read(speaker, out, resume=True)) == 2
+
+
+def test_no_link_in_the_folder_is_written_through(speaker, tmp_path):
+    out, mine = tmp_path / "out", tmp_path / "mine"
+
+    def kill(said, all):
+        raise Killed
+
+    with pytest.raises(Killed):
+        read(speaker, out, tell=kill)
+    (draft,) = out.glob(".*.part")
+    draft.rename(mine)
+    draft.symlink_to(mine)
+    before = mine.read_bytes()
+    with pytest.raises(InputError, match="cannot be used"):
+        read(speaker, out, resume=True)
+    draft.unlink()
+    mine.rename(draft)
+    mine.write_bytes(b"of nobody's business")
+    (out / ".02-the-bus.wav.part").symlink_to(mine)
+    first, _ = read(speaker, out, resume=True)
+    assert mine.read_bytes() == b"of nobody's business" and first.read_bytes().startswith(before)
 
 
 def test_what_was_changed_or_revoked_meanwhile_does_not_go_on(speaker, tmp_path):

@@ -15,7 +15,18 @@ from sayso.model.text.normalization import normalise
 from test_engine import assert_same, by_the_oracle, requests
 from test_valle2 import KINDS, make
 
-SENTENCES = ["The cat sat on the mat and looked at the quiet garden.", "A letter lay beside it."]
+SENTENCES = [  # of fewer a share of 99 % says little
+    "In the end a farmer took us home in his old truck.",
+    "She had thought about it for a long time before she answered the question.",
+    "In the morning there was bread and butter on the table.",
+    "The clocks were striking thirteen, and nobody was surprised.",
+    "The cat sat on the mat and looked at the quiet garden.",
+    "It was a bright cold day in April.",
+    "Where were you this morning?",
+    "We walked along the river until the sun went down.",
+    "Nobody had brought an umbrella, so we waited under the bridge.",
+    "A letter lay beside it.",
+]
 NEEDS_VNNI = pytest.mark.skipif(
     not torch.cpu._is_vnni_supported(), reason="NOT RUN: int8 needs a CPU with AVX-512 VNNI"
 )
@@ -84,7 +95,7 @@ def likeliest(bundle: Bundle, spoken: list[tuple[Request, Speech]]) -> tuple[Ten
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("int8", marks=NEEDS_VNNI)])
 def test_in_fewer_bits_the_likeliest_codes_are_the_same(spoken, precision):
     wanted = likeliest(load_bundle(device="cpu"), spoken)
-    assert len(wanted[0]) > 200 and len(wanted[1]) > 600
+    assert len(wanted[0]) > 1000 and len(wanted[1]) > 3000
     found = likeliest(load_bundle(device="cpu", precision=precision), spoken)
     for one, two in zip(found, wanted, strict=True):
         assert (one == two).float().mean() >= 0.99

@@ -1,6 +1,5 @@
 """`sayso prepare` and `sayso corpora check`: a recipe's token files made, and all files checked."""
 
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from sayso.model.card import CARD, read_card
 from sayso.model.codecs.load import load_codec
 from sayso.model.corpora import Corpus
 from sayso.model.errors import InputError, SaysoError
+from sayso.model.files import MOST_LIST, read_json
 from sayso.model.printable import printable
 from sayso.model.text.tokenizers import load_tokenizer
 
@@ -138,7 +138,7 @@ def _prepare(rank: int, job: _Job) -> None:
         )
         return
     open_tokens([out], [corpus])  # checks all, and makes the arrays that training maps
-    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(out / MANIFEST, MOST_LIST)
     hours = {part: count["seconds"] / 3600 for part, count in manifest["counts"].items()}
     left_out = ", ".join(f"{n} {why}" for why, n in manifest["left_out"]["reasons"].items())
     _say(

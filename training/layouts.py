@@ -4,10 +4,12 @@ What cannot be read is named with its fault, never skipped and never an error: `
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from sayso.model.errors import CorpusError
 from sayso.model.files import MOST_JSON, open_regular, read_bounded
@@ -70,6 +72,15 @@ def reader_of(name: str) -> Callable[[Path], Found]:
     raise CorpusError(f"{name} is listed but has no reader yet: add one to training/layouts.py")
 
 
+def inside(root: Path, name: str) -> Path | None:
+    """A file that a manifest names; None if its name leads out of the corpus."""
+    if "\0" in name:
+        return None
+    place = Path(os.path.abspath(root / name))  # lexically: links of the corpus's own are its own
+    within = any(place.is_relative_to(each) for each in (os.path.abspath(root), root.resolve()))
+    return place if within else None
+
+
 def files(root: Path, pattern: str) -> list[Path]:
     """Files that match, without what other systems leave, in a fixed order."""
     found = sorted(path for path in root.glob(pattern) if path.is_file())
@@ -92,21 +103,27 @@ def _decode(raw: bytes) -> tuple[str, str]:
     return text.removeprefix("\ufeff").rstrip("\r\n"), fault
 
 
-def lines_of(file: Iterable[bytes]) -> Iterator[tuple[int, str, str]]:
+def lines_of(path: Path, file: BinaryIO) -> Iterator[tuple[int, str, str]]:
     """Number, text and fault of each line that is not blank.
 
     They end with LF or CRLF alone: a text may hold U+2028, at which Python would split it.
+
+    Raises:
+        ValueError: A line is longer than `MOST_JSON` bytes, or all are than `MOST_TABLE`: a packed
+            file may be any length.
     """
-    for number, raw in enumerate(file, start=1):
+    size = 0
+    for number, raw in enumerate(iter(lambda: file.readline(MOST_JSON + 1), b""), start=1):
+        size += len(raw)
+        if len(raw) > MOST_JSON or size > MOST_TABLE:
+            raise ValueError(f"line {number} of {path} is longer than a transcript, or all are")
         if raw.strip(b"\xef\xbb\xbf\r\n \t"):
             yield number, *_decode(raw)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
     with open_regular(path) as file:
-        if path.stat().st_size > MOST_TABLE:
-            raise ValueError(f"{path} is larger than {MOST_TABLE / 2**30:g} GiB")
-        yield from lines_of(file)
+        yield from lines_of(path, file)
 
 
 def _rows(
@@ -215,14 +232,14 @@ def _hifi_tts(root: Path) -> Found:
         for number, line, fault in _lines(manifest):
             try:
                 row = json.loads(line)
-                path, text = root / row["audio_filepath"], str(row["text"])
+                path, text = inside(root, row["audio_filepath"]), str(row["text"])
             except (ValueError, KeyError, TypeError):
                 id = f"{manifest.name}:{number}"
                 transcripts.append(Transcript(id, speaker, "", fault="line is cut off"))
                 continue
-            id = f"{speaker}_{path.stem}"
+            id = f"{speaker}_{Path(row['audio_filepath']).stem}"
             transcripts.append(Transcript(id, speaker, text, fault=fault))
-            if path.is_file():
+            if path is not None and path.is_file():
                 recordings.append((id, Recording(path)))
     return transcripts, recordings
 

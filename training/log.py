@@ -2,6 +2,7 @@
 Weights & Biases where the recipe asks for it."""
 
 import csv
+import io
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
+from sayso.model.files import read_utf8
 
 RATE = 24_000  # Hz of samples in TensorBoard
 COLUMNS = (
@@ -94,6 +96,14 @@ def _wandb(run: Path, part: str) -> Any:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """The lines of a run's CSV by column; one that a kill cut short counts as never written."""
-    with path.open(newline="") as lines:
-        return [row for row in csv.DictReader(lines) if None not in row.values()]
+    """The lines of a run's CSV by column; one that a kill cut short counts as never written.
+
+    Raises:
+        InputError: It is no CSV, or cannot be read.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_utf8(path), newline="")))
+    except csv.Error as error:
+        raise InputError(f"{path} is no log ({error}): remove it") from None
+    whole = [row for row in rows if None not in row.values() and {*COLUMNS[:7]} <= {*row}]
+    return [row for row in whole if row["step"].isdecimal() and row["level"].isdecimal()]

@@ -8,14 +8,17 @@ layout of lhotse's cuts is as Libriheavy's README shows it (k2-fsa/libriheavy, 2
 import functools
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from .layouts import DEVELOPMENT, Found, Transcript, files, lines_of, reader_of
+from sayso.model.files import open_regular
+
+from .layouts import DEVELOPMENT, Found, Transcript, files, inside, lines_of, reader_of
 from .recordings import AUDIO_COLUMN, Recording
 
 IDS = {
@@ -103,8 +106,9 @@ def _lhotse(name: str, root: Path) -> Found:
 def _json_lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """As `layouts.lines_of`, packed or not."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from lines_of(file)
+        with open_regular(path) as file, gzip.GzipFile(fileobj=file) as unpacked:
+            packed = path.suffix == ".gz"
+            yield from lines_of(path, cast(BinaryIO, unpacked) if packed else file)
     except (EOFError, zlib.error):
         raise ValueError(f"{path} is cut off: download it anew") from None
 
@@ -118,6 +122,8 @@ def _cut(cut: dict[str, Any], root: Path) -> tuple[str, str, Recording | None, s
     start = float(cut["start"]) + float(own.get("start", 0))
     seconds = float(own.get("duration", cut["duration"]))
     fault = "several supervisions" if len(said) > 1 else ""
+    if not (0 <= start < math.inf and 0 < seconds < math.inf):
+        fault, start, seconds = "no length", 0.0, 1.0
     if source["type"] != "file":
         fault = f"recording is a {source['type']}"
     path = _place(root, str(source["source"]))
@@ -127,9 +133,9 @@ def _cut(cut: dict[str, Any], root: Path) -> tuple[str, str, Recording | None, s
 
 @functools.lru_cache(maxsize=1024)  # the next cut is mostly of the same file
 def _place(root: Path, source: str) -> Path | None:
-    """Where a source lies: under `root`, with or without Libri-light's own folder, or elsewhere."""
-    tries = (root / source.removeprefix(LIBRI_LIGHT), root / source)
-    return next((path for path in tries if path.is_file()), None)
+    """Where a source lies under `root`, with or without Libri-light's own folder."""
+    tries = (inside(root, source.removeprefix(LIBRI_LIGHT)), inside(root, source))
+    return next((path for path in tries if path is not None and path.is_file()), None)
 
 
 def _parquet(name: str, root: Path) -> Found:
@@ -148,16 +154,20 @@ def _parquet(name: str, root: Path) -> Found:
 
 def _table_rows(path: Path) -> Iterator[tuple[tuple[int, int], str, str]]:
     """Row group and row, id and text of each row; ValueError names the file if it is none."""
-    import pyarrow.parquet as pq  # of the extra `train`; other layouts are read without it
+    import pyarrow as pa  # of the extra `train`; other layouts are read without it
+    import pyarrow.parquet as pq
+
+    from .shards import batches
 
     try:
-        file = pq.ParquetFile(path)
-        columns = _columns(file.schema_arrow)
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=columns).flatten()
-            text, id = (table[name].to_pylist() for name in columns)
-            for row, (said, name) in enumerate(zip(text, id, strict=True)):
-                yield (group, row), Path(name or "").stem, " ".join((said or "").split())
+        columns = _columns(pq.read_schema(path))
+        for group in range(pq.read_metadata(path).num_row_groups):
+            place = -1
+            for batch in batches(path, columns, group):
+                table = pa.Table.from_batches([batch]).flatten()
+                text, id = (table[name].to_pylist() for name in columns)
+                for place, (said, name) in enumerate(zip(text, id, strict=True), place + 1):  # noqa: B020
+                    yield (group, place), Path(name or "").stem, " ".join((said or "").split())
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: {error}") from None
 

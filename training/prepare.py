@@ -25,7 +25,7 @@ from torch import Tensor
 from sayso.model import corpora
 from sayso.model.codecs.base import Codec
 from sayso.model.errors import CorpusError, InputError
-from sayso.model.files import file_hash, replacing, write_json
+from sayso.model.files import MOST_LIST, file_hash, read_json, replacing, write_json
 from sayso.model.text.forced_alignment import RATE, Aligner
 from sayso.model.text.tokenizers import Tokenizer
 
@@ -33,7 +33,7 @@ from .encoding import Coded, Heard, encode, hear
 from .extras.align import align_tokens
 from .extras.augment import altered_row
 from .readers import LeftOut, Utterance, list_corpus
-from .shards import COPY, FORMAT, MANIFEST, PARTS, PLAN, SCHEMA
+from .shards import COPY, FORMAT, MANIFEST, PARTS, PLAN, SCHEMA, read_table
 from .speech import Filters, Unusable, read_speech
 
 
@@ -190,7 +190,7 @@ def prepare(
     }
     out.mkdir(parents=True, exist_ok=True)
     if (out / PLAN).is_file():
-        old = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        old = read_json(out / PLAN)
         new = json.loads(json.dumps(plan))
         differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         if differing:
@@ -228,7 +228,7 @@ def prepare(
         if not paths[index].is_file():
             _write_shard(paths[index], chunks[index], read, encode_all, make)
             made += 1
-        frames += int(np.sum(pq.read_table(paths[index], columns=["frames"])["frames"]))
+        frames += int(np.sum(read_table(paths[index], columns=["frames"])["frames"]))
         if report is not None:
             report(made, done, len(mine), frames / codec.frame_rate / 3600)
     if not all(path.is_file() for path in paths):
@@ -259,8 +259,8 @@ def _write_manifest(
     counts = {part: {"utterances": 0, "frames": 0} for part in PARTS}
     left_out: list[dict[str, str]] = []
     for path in paths:
-        table = pq.read_table(path, columns=["id", "frames", "part"])
-        left_out += json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        table = read_table(path, columns=["id", "frames", "part"])
+        left_out += read_json(path.with_suffix(".json"), MOST_LIST)
         for id, frames, part in zip(*(c.to_pylist() for c in table.columns), strict=True):
             if id in ids:
                 raise CorpusError(f"{path}: utterance {id} is in the shards twice; prepare anew")

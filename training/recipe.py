@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from sayso.model import corpora
 from sayso.model.ar import Size
 from sayso.model.errors import InputError
+from sayso.model.files import yaml_of
 
 from .held_out import HeldOut
 
@@ -249,7 +250,7 @@ def read_recipe(path: Path | str, overrides: dict[str, object] | None = None) ->
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe, as_group=False)
     try:
-        config = parser.parse_path(str(path))
+        config = parser.parse_string(yaml_of(path), str(path))
         for key, value in (overrides or {}).items():
             if key not in config:
                 raise InputError(f"{path}: unknown key {key!r}")
@@ -274,7 +275,8 @@ def read_settings(kind: type[Settings], path: Path, example: str) -> Settings:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, as_group=False)
     try:
-        return kind(**vars(parser.instantiate_classes(parser.parse_path(str(path)))))
+        config = parser.parse_string(yaml_of(path), str(path))
+        return kind(**vars(parser.instantiate_classes(config)))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from sayso.model.files import open_regular
 
 AUDIO_COLUMN = "audio"
 """Of Hugging Face's data sets: a struct of the file's bytes and its name."""
+AUDIO_SUFFIX = r"\.[A-Za-z0-9]{1,5}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def _row(path: Path, group: int, row: int) -> tuple[np.ndarray, int, bool]:
     if not data:
         raise InputError(f"{path}, row {row} of group {group}, holds no audio")
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / f"audio{Path(name or '').suffix}"
+        suffix = Path(name or "").suffix
+        file = Path(place) / f"audio{suffix if re.fullmatch(AUDIO_SUFFIX, suffix) else ''}"
         file.write_bytes(data)
         return _whole(file)
 
@@ -88,10 +91,14 @@ def _row(path: Path, group: int, row: int) -> tuple[np.ndarray, int, bool]:
 @functools.lru_cache(maxsize=2)
 def _row_group(path: Path, group: int) -> list[tuple[bytes | None, str | None]]:
     """Bytes and file name of each row; neighbours are asked for one after the other."""
-    import pyarrow.parquet as pq  # of the extra `train`
+    from .shards import batches  # with pyarrow, of the extra `train`
 
     try:
-        column = pq.ParquetFile(path).read_row_group(group, columns=[AUDIO_COLUMN])[0]
+        found = [
+            each
+            for batch in batches(path, [AUDIO_COLUMN], group, rows=1)
+            for each in batch.column(0).to_pylist()
+        ]
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    return [(each and each["bytes"], each and each["path"]) for each in column.to_pylist()]
+    return [(each and each["bytes"], each and each["path"]) for each in found]

@@ -1,6 +1,5 @@
 """Token files opened for training: checked against the list and their hashes, then split."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ import pyarrow.parquet as pq
 
 from sayso.model import corpora
 from sayso.model.errors import CorpusError, InputError
-from sayso.model.files import file_hash, read_regular, unique, write_json
+from sayso.model.files import MOST_LIST, file_hash, open_regular, read_json, unique, write_json
 
 from .held_out import HeldOut, split
-from .shards import ARRAYS, COPY, MANIFEST, MOST_MANIFEST, PARTS, SCHEMAS
+from .shards import ARRAYS, COPY, MANIFEST, PARTS, SCHEMAS, read_table
 
 TRAIN, VALIDATION, NEITHER = 0, 1, 2
 INDEX = ("start", "frames", "text_start", "text_size", "shard")
@@ -93,7 +92,7 @@ class Flat:
         """
         self.path, self.dtype, self.shape = path, np.dtype(dtype), (width,) if width else ()
         self.bytes = self.dtype.itemsize * max(1, width)
-        self.file = path.open("rb") if rows else None
+        self.file = open_regular(path) if rows else None
         if path.stat().st_size < rows * self.bytes:
             raise InputError(f"{path} is cut off: remove {path.parent}, it is made anew")
 
@@ -118,10 +117,7 @@ def read_manifest(folder: Path, allowed: list[str]) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{path} is missing; run prepare to its end first")
-    try:
-        manifest = json.loads(read_regular(path, MOST_MANIFEST))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON; run prepare again") from error
+    manifest = read_json(path, MOST_LIST)
     if not isinstance(manifest, dict):
         raise InputError(f"{path} holds no JSON object; run prepare again")
     if manifest.get("format") not in SCHEMAS:
@@ -200,7 +196,7 @@ def _cache(folder: Path, manifest: dict[str, Any]) -> Path:
         (part / "starts.i32").open("wb") as starts,
     ):
         for number, shard in enumerate(manifest["shards"]):
-            table = pq.read_table(folder / shard["file"])
+            table = read_table(folder / shard["file"])
             if table.schema != schema:
                 raise CorpusError(f"{folder / shard['file']} has other columns; prepare anew")
             for row in _rows(table, folder / shard["file"]):
@@ -251,8 +247,8 @@ def open_tokens(folders: list[Path], allowed: list[str], rule: HeldOut | None = 
                 raise InputError(f"{folder} was made with another {part} than {folders[0]}")
         arrays = _cache(folder, manifest)
         shards.append([folder / shard["file"] for shard in manifest["shards"]])
-        skipped.update(json.loads((arrays / "skipped.json").read_text(encoding="utf-8")))
-        table = pq.read_table(arrays / TABLE)
+        skipped.update(read_json(arrays / "skipped.json"))
+        table = read_table(arrays / TABLE)
         tables.append(table.append_column("folder", [[len(tables)] * table.num_rows]))
         frames, size = (int(np.sum(table[name])) for name in ("frames", "text_size"))
         books = manifest["codec"]["codebooks"]

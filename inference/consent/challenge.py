@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 
 from sayso.model.errors import InputError
-from sayso.model.files import ASSETS
+from sayso.model.files import ASSETS, read_utf8
 from sayso.model.text.normalization import MAX_CHARACTERS, normalise
 from sayso.model.text.phonemes import Dictionary
 
@@ -28,7 +28,7 @@ LIST = ASSETS / "words" / "eff-512.txt"
 @cache
 def word_list() -> tuple[str, ...]:
     """The list, without its header."""
-    lines = LIST.read_text("ascii").splitlines()
+    lines = read_utf8(LIST).splitlines()
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sayso.model.codecs.base import Codec
 from sayso.model.errors import InputError
-from sayso.model.files import create_file, file_hash, read_regular
+from sayso.model.files import create_file, file_hash, read_bounded, read_regular
 from sayso.model.text.normalization import normalise
 
 from ..errors import RefusedError
@@ -250,7 +250,7 @@ class _Hearing:
         secret = {"codes": pack_codes(codes)}
         secret["embedding"] = embedding(self.ears.voices(source.audio)).astype("<f4").tobytes()
         for take in self.takes:
-            secret[f"{take.name}-recording"] = take.path.read_bytes()
+            secret[f"{take.name}-recording"] = read_bounded(take.path, MAX_FILE)
         store.enrol(receipt.voice, receipt.record_id, token, secret)
         return Enrolment(receipt.voice, receipt, token)
 

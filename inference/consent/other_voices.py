@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sayso.model.corpora import published
 from sayso.model.errors import CorpusError
-from sayso.model.files import ASSETS
+from sayso.model.files import ASSETS, MOST_JSON, read_bounded
 
 from ..errors import RefusedError, StoreError
 from ..store import keys, ledger
@@ -138,9 +138,12 @@ def install_bundled_voice(store: Store, folder: Path) -> str:
             "issuer-unknown", f"{folder} does not ship with Sayso: enrol a voice instead."
         )
     try:
-        issuer = (folder / "issuer.pem").read_text("ascii")
-        token = (folder / "receipt.jws").read_text("ascii").removesuffix("\n")
-        codes = load_tensors((folder / "prompt.safetensors").read_bytes())["codes"].long()
+        issuer, token, prompt = (
+            read_bounded(folder / name, MOST_JSON)
+            for name in ("issuer.pem", "receipt.jws", "prompt.safetensors")
+        )
+        issuer, token = issuer.decode("ascii"), token.decode("ascii").removesuffix("\n")
+        codes = load_tensors(prompt)["codes"].long()
     except (
         Exception
     ) as error:  # safetensors raises its own kinds; any of them means a damaged install

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 import c2pa
 
 from sayso.model.errors import InputError
-from sayso.model.files import read_bounded, read_regular, replace_file
+from sayso.model.files import open_regular, read_bounded, read_regular, replace_file
 
 from ..errors import MarkError
 from .certificates import CA, Anchor
@@ -42,6 +42,8 @@ BESIDE = (".ogg", ".opus")
 """C2PA has no place in these; their manifest stands in a file beside them."""
 MOST_SIDECAR = 2**24
 """Bytes of a manifest beside a file."""
+MOST_SIGNED = 2**31
+"""Bytes of a file that is signed in memory."""
 ELSEWHERE = "Remote: must fetch remote manifests from url "
 """What C2PA says of a file that only names a URL, which is never followed."""
 NOT_FETCHED = "not fetched: "
@@ -149,7 +151,7 @@ def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
             if not sidecar_of(path).is_file():
                 return Manifest("none", reasons=(f"no {sidecar_of(path).name} beside it",))
             sidecar = read_regular(sidecar_of(path), MOST_SIDECAR)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = check_manifest(file, suffix, sidecar, ca)
             lacking = sidecar is None and found.state in ("none", "invalid")
             if lacking and sidecar_of(path).is_file():  # a stream's
@@ -204,7 +206,7 @@ def recall_manifest(path: Path, home: Path, ledger_id: str, ca: Anchor | None) -
         kept = read_bounded(file, MOST_SIDECAR)
         with (
             _context(ca) as context,
-            Path(path).open("rb") as audio,
+            open_regular(Path(path)) as audio,
             c2pa.Reader("audio/wav", audio, kept, context=context) as reader,
         ):
             found = json.loads(reader.json())

@@ -5,6 +5,8 @@ import os
 import time
 from pathlib import Path
 
+from sayso.model.files import MOST_JSON, read_bounded
+
 
 def wall() -> float:
     """Seconds since 1970: a function of its own, so that a test can set the clock."""
@@ -26,7 +28,7 @@ def since_boot() -> float:
 def boot_id() -> str:
     """The id of this start of the machine and of the time namespace; "" where there are none."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = read_bounded(Path("/proc/sys/kernel/random/boot_id"), MOST_JSON).decode().strip()
         return f"{boot} {os.readlink('/proc/self/ns/time')}"
     except OSError:
         return ""

@@ -6,6 +6,7 @@ folder that somebody has put them in, tensors only. No weights could be had wher
 the wiring is tested with random ones, and nothing about its robustness has been measured by us.
 """
 
+import io
 import os
 from hashlib import sha1
 from importlib import import_module
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sayso.model.audio import resample
+from sayso.model.files import MOST_WEIGHTS, read_bounded
 
 from ..errors import MarkError
 from .base import Stretch, Trace, check_audio, to_rate
@@ -119,7 +121,8 @@ def load_audioseal(folder: Path | None = None) -> AudioSealMark:
         network = build(role)
         loader = import_module("audioseal.loader")
         try:
-            stored = torch.load(files[role], map_location="cpu", weights_only=True)
+            data = io.BytesIO(read_bounded(files[role], MOST_WEIGHTS))
+            stored = torch.load(data, map_location="cpu", weights_only=True)
             stored = stored.get("model", stored)
             stored = loader.convert_state_dict_for_scriptable_model(stored)
             loader.load_state_dict(network, stored)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import build, load_pickle
 from ..errors import CheckpointError, InputError
-from ..files import MOST_JSON, read_regular
+from ..files import yaml_of
 
 REPOSITORY = "charactr/vocos-encodec-24khz"
 FILES = ("config.yaml", "pytorch_model.bin")
@@ -88,7 +88,7 @@ def read_arguments(path: Path) -> dict[str, Any]:
         CheckpointError: It is no YAML, or names another class or argument than those of `SECTIONS`.
     """
     try:
-        found = yaml.safe_load(read_regular(path, MOST_JSON))
+        found = yaml.safe_load(yaml_of(path))
     except (InputError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): fetch it anew") from None
     if not isinstance(found, dict) or set(found) != set(SECTIONS):

@@ -3,17 +3,22 @@
 By the standard library: an EPUB is a ZIP of XHTML, and the known reader (ebooklib) is under AGPL.
 """
 
+import os
 import posixpath
 import zipfile
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from ..errors import InputError
+from ..files import open_regular
 
 MOST_BYTES = 2**25
 """Of all its documents, unpacked."""
+MOST_PACKED = 2**26
+"""Of the file: its list of contents, some hundred bytes in memory for 46 in the file, is in it."""
 HEADINGS = {f"h{level}": "#" * level for level in range(1, 7)}
 BLOCKS = {"p", "div", "section", "li", "dt", "dd", "blockquote", "pre", "tr", "figcaption", "body"}
 SKIPPED = {"head", "script", "style", "nav", "svg", "math", "rt"}
@@ -26,7 +31,12 @@ def read_epub(path: Path) -> str:
         InputError: It is damaged, encrypted, or too large.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with open_regular(path) as packed:
+            if os.fstat(packed.fileno()).st_size > MOST_PACKED:
+                most = MOST_PACKED / 2**20
+                raise InputError(f"{path} is larger than {most:g} MiB: take its pictures out.")
+            file = zipfile.ZipFile(packed)
+            file.filename = str(path)  # what was opened knows only its number
             left = MOST_BYTES
             container = _xml(file, "META-INF/container.xml", left)
             package = next(e.attrib["full-path"] for e in container.iter() if _is(e, "rootfile"))
@@ -45,7 +55,7 @@ def read_epub(path: Path) -> str:
                 page.close()
                 page.flush()
                 found += page.blocks
-    except (zipfile.BadZipFile, ElementTree.ParseError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, ElementTree.ParseError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no whole EPUB ({error}).") from None
     except (KeyError, StopIteration, RuntimeError, NotImplementedError, EOFError) as error:
         raise InputError(f"{path} is damaged or encrypted ({error}).") from None
@@ -60,7 +70,7 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.blocks: list[str] = []
-        self.words, self.prefix, self.skipping = "", "", 0
+        self.words, self.prefix, self.skipping = list[str](), "", 0
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         if tag in SKIPPED:
@@ -69,7 +79,7 @@ class _Page(HTMLParser):
             self.flush()
             self.prefix = f"{HEADINGS[tag]} " if tag in HEADINGS else self.prefix
         elif tag == "br":
-            self.words += " "
+            self.words.append(" ")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in SKIPPED:
@@ -80,13 +90,13 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self.skipping:
-            self.words += data
+            self.words.append(data)  # a text would be copied for each
 
     def flush(self) -> None:
         """End a block."""
-        if self.words.strip():
-            self.blocks.append(self.prefix + " ".join(self.words.split()))
-        self.words = ""
+        if words := "".join(self.words).split():
+            self.blocks.append(self.prefix + " ".join(words))
+        self.words = []
 
 
 def _is(element: ElementTree.Element, name: str) -> bool:

@@ -8,7 +8,7 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
-from ..checkpoint import WEIGHTS, load_module
+from ..checkpoint import WEIGHTS, load_module, read_known
 from ..errors import CheckpointError
 from ..files import ASSETS, file_hash
 from .letters import Letters, LettersConfig
@@ -36,15 +36,8 @@ class Dictionary:
             ) from None
         self.path = Path(str(pocketsphinx.get_model_path())) / "en-us" / "cmudict-en-us.dict"
         self._read: dict[str, str] = {}
-        try:
-            self._bytes = self.path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: {error}; reinstall pocketsphinx") from None
-        if (met := hashlib.sha256(self._bytes).hexdigest()) != DICTIONARY_SHA256:
-            raise CheckpointError(
-                f"{self.path} has sha256 {met[:16]}..., and {DICTIONARY_SHA256[:16]}... is known: "
-                "reinstall pocketsphinx (5.1 has that one)"
-            )
+        remedy = "reinstall pocketsphinx (5.1 has that one)"
+        self._bytes = read_known(self.path, DICTIONARY_SHA256, remedy)
 
     @cached_property
     def identity(self) -> str:

@@ -6,26 +6,25 @@ AR, NAR and a learnt decoder are stored in half precision (and computed with in 
 download.
 """
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from sayso.inference.consent.other_voices import issue_bundled_voice
 from sayso.inference.nobody import INVENTED, NOBODY, invent
 from sayso.inference.saying import limit_seconds
 from sayso.model.bundle import load_bundle
 from sayso.model.card import CARD, read_card
-from sayso.model.checkpoint import WEIGHTS, read_config
+from sayso.model.checkpoint import WEIGHTS, read_config, read_tensors
 from sayso.model.codecs.encodec import PRETRAINED
 from sayso.model.codecs.fargan_weights import MADE_BY
 from sayso.model.codecs.load import load_codec
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.corpora import verify
 from sayso.model.errors import CheckpointError, InputError
-from sayso.model.files import file_hash, unique, write_json
+from sayso.model.files import file_hash, read_json, unique, write_json
 from sayso.model.printable import printable
 from sayso.model.sampling import Sampling
 from sayso.model.text.normalization import normalise
@@ -46,7 +45,7 @@ def fitted_on(codec: Path) -> list[dict] | str:
     path = codec / FITTED_ON
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: a codec whose corpora are unknown is not used")
-    fitted = json.loads(path.read_text())
+    fitted = read_json(path)
     verify(fitted["corpora"], path)
     return fitted["corpora"]
 
@@ -60,7 +59,7 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
     if not (run / "timbre").is_dir():
         return
     shutil.copytree(run / "timbre", out / "timbre")
-    fitted = json.loads((run / "timbre" / FITTED_ON).read_text())
+    fitted = read_json(run / "timbre" / FITTED_ON)
     learnt = out / "timbre" / "decoder" / WEIGHTS
     if learnt.is_file():
         halve(learnt)
@@ -86,7 +85,7 @@ def add_timbre(run: Path, out: Path, card: dict) -> None:
 
 def halve(weights: Path) -> None:
     """Store a file of weights in half precision."""
-    save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
+    save_file({name: value.half() for name, value in read_tensors(weights).items()}, weights)
 
 
 def export(

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 
 from sayso.evaluation.metrics import Prompt, Sample, Values, resemblyzer, whisper
@@ -29,6 +28,7 @@ from sayso.model.errors import CorpusError, InputError, SaysoError
 from sayso.model.files import unique
 from sayso.model.printable import printable
 from sayso.training.recipe import Recipe
+from sayso.training.shards import batches
 from sayso.training.tokens import VALIDATION, open_tokens
 
 SAMPLES, JUDGED = 2, 20
@@ -73,7 +73,7 @@ def held_out_rows(recipe: Recipe) -> list[dict]:
     chosen = set(tokens.names[(tokens.split == VALIDATION) & short])
     rows = []
     for shard in (shard for shards in tokens.shards for shard in shards):
-        for row in pq.read_table(shard).to_pylist():
+        for row in (row for batch in batches(shard) for row in batch.to_pylist()):
             if f"{row['corpus']}/{row['id']}" in chosen and corpora.get(row["corpus"]).prompts:
                 rows += _checked(row, shard)
     return rows

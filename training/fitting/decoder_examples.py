@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sayso.model.audio import resample
 from sayso.model.bundle import Bundle, load_bundle
+from sayso.model.checkpoint import read_tensors
 from sayso.model.codecs.base import NOTHING, Codec
 from sayso.model.codecs.fargan import SAMPLE_RATE
 from sayso.model.codecs.fargan_features import FarganFeatures
@@ -275,7 +276,7 @@ def gather(
 
 def read_example(path: Path) -> Example:
     """An example as `gather` wrote it, float32."""
-    tensors = load_file(path)
+    tensors = read_tensors(path)
     recorded, symbols = tensors.pop("recorded"), tensors.pop("symbols", None)
     said = [tensors[name].float() for name in sorted(tensors)]
     return Example(said, recorded.float(), None if symbols is None else symbols.long())

@@ -23,7 +23,7 @@ from scipy.stats import t as student
 from sayso.inference.recognisers import RATE
 from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
-from sayso.model.files import MOST_JSON, read_regular, write_json
+from sayso.model.files import MOST_JSON, MOST_LIST, read_json, read_regular, read_utf8, write_json
 
 from .run import RECORDINGS, SUFFIXES
 from .sound import level
@@ -53,10 +53,9 @@ def make_kit(run: Path, rows: tuple[str, str], out: Path, root: Path, most: int 
     Raises:
         InputError: The run is not done, has no such row, or too few sounds of both.
     """
-    try:
-        found = json.loads((run / "results.json").read_bytes())
-    except OSError:
-        raise InputError(f"{run} has no results.json: let the run end first") from None
+    if not (run / "results.json").exists():
+        raise InputError(f"{run} has no results.json: let the run end first")
+    found = read_json(run / "results.json", MOST_LIST)
     both: list[tuple[dict, list[Path]]] = []
     for trial in found["trials"]:
         paths = [_sound(run, found, row, trial, root) for row in rows]
@@ -77,7 +76,7 @@ def make_kit(run: Path, rows: tuple[str, str], out: Path, root: Path, most: int 
             volume = 10 ** ((min(loud.values()) - loud[path]) / 20)
             task["files"][place] = [sounds[path], round(volume, 4)]
     identity = hashlib.sha256(json.dumps(tasks).encode()).hexdigest()[:16]
-    page = Template(PAGE.read_text(encoding="utf-8"))
+    page = Template(read_utf8(PAGE))
     data = json.dumps({"kit": identity, "tasks": tasks}).replace("<", "\\u003c")
     (out / "index.html").write_text(page.substitute(data=data), encoding="utf-8")
     key = out.with_name(f"{out.name}.key.json")

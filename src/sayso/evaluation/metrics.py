@@ -6,7 +6,6 @@ comparable with another only if model, version and hash agree; all three stand i
 """
 
 import hashlib
-import json
 import runpy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from sayso.inference.recognisers import RATE, WEIGHTS, WHISPER, Ears, embedding
 from sayso.inference.saying import limit_seconds
 from sayso.model.audio import resample
 from sayso.model.errors import InputError
-from sayso.model.files import file_hash, write_json
+from sayso.model.files import file_hash, read_json, write_json
 
 from .sound import Audio, DistillMos, clicks, clipped, dnsmos, level, pitch
 from .words import compare
@@ -271,7 +270,7 @@ class Panel:
             place = self.cache / f"{self._key(metric, sample)}.json"
             if not place.is_file():
                 write_json(place, metric(sample))
-            values |= json.loads(place.read_bytes())
+            values |= read_json(place)
         return values
 
     def lost(self, text: str) -> Values:

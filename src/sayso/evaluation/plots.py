@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from sayso.model.files import read_utf8
+
 STYLE = Path(__file__).with_name("report.html")
 COLOURS = 8
 """Of lines, as in report.html: more begin anew."""
@@ -19,7 +21,7 @@ def page(title: str, body: str) -> str:
         title: Plain text.
         body: HTML.
     """
-    text = Template(STYLE.read_text(encoding="utf-8")).substitute(
+    text = Template(read_utf8(STYLE)).substitute(
         title=html.escape(title), body=body.replace("<table>", '<div class="wide"><table>')
     )
     return text.replace("</table>", "</table></div>")

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from sayso.model.audio import seconds_of
 from sayso.model.errors import InputError
-from sayso.model.files import file_hash
+from sayso.model.files import file_hash, read_utf8
+from sayso.training.layouts import inside
 from sayso.training.readers import read_corpus
 
 SHORTEST, LONGEST = 4.0, 10.0
@@ -101,7 +102,7 @@ def hard_trials(voices: Sequence[str]) -> list[Trial]:
     return [
         Trial(f"{voice}-hard-{number:02d}", voice, line)
         for voice in voices
-        for number, line in enumerate(HARD.read_text(encoding="utf-8").splitlines(), 1)
+        for number, line in enumerate(read_utf8(HARD).splitlines(), 1)
     ]
 
 
@@ -187,7 +188,7 @@ def _librispeech(root: Path) -> list[Clip]:
     root = root / "test-clean" if (root / "test-clean").is_dir() else root
     clips = []
     for path in sorted(root.glob("*/*/*.trans.txt")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_utf8(path).splitlines():
             id, _, text = line.partition(" ")
             audio = path.with_name(f"{id}.flac")
             if text.strip() and audio.is_file():
@@ -205,8 +206,10 @@ def _vctk(root: Path) -> list[Clip]:
 
 
 def _read_tsv(path: Path) -> list[Trial]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_utf8(path), newline=""), delimiter="\t"))
+    except csv.Error as error:
+        raise InputError(f"{path} is no table ({error})") from None
     trials = []
     for number, row in enumerate(rows, 2):
         given = {name: (row.get(name) or "").strip() for name in COLUMNS}
@@ -223,7 +226,7 @@ def _read_tsv(path: Path) -> list[Trial]:
 def _read_f5(path: Path) -> list[Trial]:
     """Prompt's id, seconds and text, then those of what is said; tabs between."""
     trials = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_utf8(path).splitlines(), 1):
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != 6 or cells[0].count("-") != 2 or cells[3].count("-") != 2:
             raise InputError(f"{path}, line {number}: six cells are expected, two of them ids")
@@ -235,8 +238,11 @@ def _read_f5(path: Path) -> list[Trial]:
 
 
 def check_files(trials: Iterable[Trial], root: Path) -> dict[str, str]:
-    """sha256 of every recording of a list, by its path; InputError for one that is not there."""
+    """sha256 of every recording of a list, by its path; InputError for one not in `root`."""
     paths = sorted({path for t in trials for path in (t.prompt, t.recording) if path})
+    away = [path for path in paths if inside(root, path) is None]
+    if away:  # a list may be anybody's: it names no other recording of this machine
+        raise InputError(f"{away[0][:200]!r} leads out of {root}: give paths within it")
     lost = [path for path in paths if not (root / path).is_file()]
     if lost:
         raise InputError(f"{len(lost)} recordings are not in {root}, such as {lost[0]}")

@@ -6,6 +6,7 @@ where 0 lies outside both of its intervals, over utterances and over speakers.
 """
 
 import html
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def write_report(found: dict[str, Any], out: Path, root: Path) -> None:
     lines = ["| id | should be | heard |", "|---|---|---|"]
     for trial in bad:
         cells = trial["id"], trial["text"], trial["rows"][row]["heard"] or "nothing"
-        lines.append(f"| {' | '.join(each.replace('|', '/') for each in cells)} |")
+        lines.append(f"| {' | '.join(map(_plain, cells))} |")
     heading = f"\n## Worst {len(bad)} of {row}\n\n"
     (out / "report.md").write_text(words + heading + "\n".join(lines) + "\n", encoding="utf-8")
     parts = [
@@ -125,9 +126,17 @@ def tables(found: dict[str, Any]) -> str:
             f"{name}: card {row['card'][:12]}, {row['takes']} samples, {_how(row['sampling'])}.\n"
             for name, row in run["rows"].items()
         ),
-        *(f"Left out: {id}: {why}\n" for id, why in list(found["left out"].items())[:WORST]),
+        *(
+            f"Left out: {_plain(id)}: {_plain(why)}\n"
+            for id, why in list(found["left out"].items())[:WORST]
+        ),
     ]
     return "\n".join(lines) + (PAPER if run["protocol"] == "librispeech-reference" else "")
+
+
+def _plain(text: str) -> str:
+    """Somebody's text in Markdown: no picture of another machine, no link, no heading, one line."""
+    return re.sub(r"([^\w\s,;:'\"?])", r"\\\1", " ".join(text.split()), flags=re.ASCII)
 
 
 def worst(trials: Sequence[dict[str, Any]], row: str) -> list[dict[str, Any]]:

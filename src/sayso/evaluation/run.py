@@ -32,7 +32,7 @@ from sayso.model.audio import read_audio, resample
 from sayso.model.corpora import published
 from sayso.model.engine import ROWS
 from sayso.model.errors import InputError
-from sayso.model.files import write_json
+from sayso.model.files import MOST_LIST, read_json, write_json
 from sayso.model.sampling import Sampling
 from sayso.model.valle2 import ABLATIONS
 
@@ -142,7 +142,7 @@ class Run:
         self.asked = self._asked(check_files(plan.trials, plan.root))
         (out / "trials").mkdir(parents=True, exist_ok=True)
         before = out / "run.json"
-        if before.is_file() and json.loads(before.read_bytes()) != self.asked:
+        if before.is_file() and read_json(before, MOST_LIST) != self.asked:
             raise InputError(f"{out} holds another run, see {before}: choose another folder")
         write_json(before, self.asked)
         (out / "list.tsv").write_text(to_tsv(plan.trials), encoding="utf-8")
@@ -184,7 +184,7 @@ class Run:
         places = [self._place(trial) for trial in self.plan.trials]
         if not all(place.is_file() for place in places):
             return None
-        done = [json.loads(place.read_bytes()) for place in places]
+        done = [read_json(place) for place in places]
         pairs = [(t, d) for t, d in zip(self.plan.trials, done, strict=True) if d["rows"]]
         if not pairs:
             raise InputError(f"nothing could be said, such as {done[0]['left out']}")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
+from sayso.model.checkpoint import read_tensors
 from sayso.model.errors import CheckpointError, InputError
 
 NAMES = (  # of UniSpeech's file, and here; tried in this order, each once
@@ -142,7 +142,7 @@ def load_encoder(path: Path) -> Encoder:
         CheckpointError: The file holds none.
     """
     try:
-        states = {renamed(name): weight for name, weight in load_file(path).items()}
+        states = {renamed(name): weight for name, weight in read_tensors(path).items()}
         states = {n: w for n, w in states.items() if not n.startswith(UNUSED)}
         encoder = Encoder(states)
         encoder.load_state_dict(states)

@@ -17,6 +17,7 @@ from sayso.inference.store.store import Store
 from sayso.inference.watermark.perth import PERTH_RATE
 from sayso.model.audio import MIN_SECONDS
 from sayso.model.errors import SaysoError
+from sayso.model.files import read_bounded
 
 from .errors import ProblemError
 from .house import Desk, Looking, caller, house
@@ -84,7 +85,7 @@ async def manifest(request: Request, ledger_id: str, token: Caller) -> Response:
         mine = rows and (token.role == "admin" or rows[-1].content["user"] == token.name)
         if not mine or not path.is_file():
             raise missing
-        return path.read_bytes()
+        return read_bounded(path, MOST_SIDECAR)
 
     data = await house(request).desk.ask(request, found)
     return Response(data, media_type="application/c2pa")

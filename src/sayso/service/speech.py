@@ -22,6 +22,7 @@ from sayso.inference.synthesizer import Spoken, Synthesizer
 from sayso.model.audio import wav_header
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.errors import SaysoError
+from sayso.model.files import MOST_WEIGHTS, read_bounded
 
 from .errors import ProblemError, problem_of
 from .house import House, caller, check_sees, house
@@ -223,7 +224,7 @@ def say(
                 samples=asked.samples,
                 gone=gone,
             )
-        data = out.read_bytes()
+        data = read_bounded(out, MOST_WEIGHTS)
     finally:
         for path in (out, sidecar_of(out)):
             path.unlink(missing_ok=True)

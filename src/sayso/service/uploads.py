@@ -114,10 +114,11 @@ def main(path: Path, least: float, most: float, rates: list[int]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from sayso.model.decoding import FfmpegSound, Sound, first_that_reads, open_sound, read_mono
+    from sayso.model.files import open_regular
 
     def suffix(sound: Sound | FfmpegSound) -> str:
         if isinstance(sound, FfmpegSound):
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return ".m4a" if file.read(8)[4:] == b"ftyp" else ""
         with open_sound(path) as file:
             if file.format == "OGG":
