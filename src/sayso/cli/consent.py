@@ -8,6 +8,7 @@ import typer
 from sayso.inference.errors import RefusedError
 
 from .files import check_folder, meant, read_text, say, say_json
+from .options import Model
 
 if TYPE_CHECKING:
     from sayso.inference.store.store import Store
@@ -128,7 +129,7 @@ def enrol_finish(
     ] = None,
     prompt_text: Annotated[str | None, typer.Option(help="What is said in the prompt.")] = None,
     receipt_to: Annotated[Path | None, typer.Option(help="File for the signed receipt.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
+    model: Model = None,
 ) -> None:
     """Check the recording; take the voice in and issue the receipt, or say why not."""
     from sayso.inference.consent.enrolment import finish_enrolment

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .files import say, say_json
+from .options import Device, Precision
 from .training import parse_pairs
 
 app = typer.Typer()
@@ -71,10 +72,8 @@ def run(
         float | None, typer.Option(help="SIM from which Eq. 23 asks for words; .65, WavLM .3.")
     ] = None,
     shard: Annotated[str, typer.Option(help="i/n: this process's part; torchrun's is known.")] = "",
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="Of the model's layers: fp32, bf16 or int8 (fewer bytes a step).")
-    ] = "fp32",
+    device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Speak a protocol through the gate, judge it, and write the figures into a folder."""
     if context.invoked_subcommand is not None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from .files import say
+from .options import Compiled, Device, Model, Precision
 
 app = typer.Typer()
 token = typer.Typer(help="Who may ask the service, and for what.", no_args_is_help=True)
@@ -23,14 +24,10 @@ def serve(
         bool, typer.Option("--behind-proxy", help="A proxy does TLS for us.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes, each with its own model.")] = 1,
-    model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="Of the model's layers: fp32, bf16 or int8 (fewer bytes a step).")
-    ] = "fp32",
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the model's step at first (for GPUs).")
-    ] = False,
+    model: Model = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    compiled: Compiled = False,
     controller: Annotated[str | None, typer.Option(help="Who is responsible, in consents.")] = None,
     admin: Annotated[
         str | None,

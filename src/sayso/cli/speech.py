@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .files import say
+from .options import Compiled, Device, Model, Precision
 
 if TYPE_CHECKING:
     from sayso.inference.synthesizer import Chunk
@@ -54,14 +55,10 @@ def speak(
     lexicon: Annotated[
         Path | None, typer.Option(help="Own words: each a line, word, tab, IPA or ARPAbet.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder; bundled by default.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto: the fastest.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="Of the model's layers: fp32, bf16 or int8 (fewer bytes a step).")
-    ] = "fp32",
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the model's step at first (for GPUs).")
-    ] = False,
+    model: Model = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    compiled: Compiled = False,
     stream: Annotated[
         bool,
         typer.Option("--stream", help="Write each sentence when it is said; --out .wav or -."),
