@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -118,6 +119,24 @@ def finish_stretch(
     return data, marks.fingerprint([heard], sample_rate)
 
 
+def unnamed(folder: Path) -> BinaryIO:
+    """An empty file without a name on a folder's disk, closed when it is forgotten; InputError
+    where none can be made."""
+    try:
+        return tempfile.TemporaryFile(buffering=0, dir=folder)
+    except OSError as error:
+        raise InputError(f"The store cannot be written ({error.strerror}).") from None
+
+
+def put(file: BinaryIO, data: bytes) -> None:
+    """Write all of it, where the file stands; InputError where the disk is full."""
+    try:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise InputError(f"The store cannot be written ({error.strerror}).") from None
+
+
 class Sent:
     """What has left of a stream: `audio.wav_header` and samples, in a file that has no name.
 
@@ -129,7 +148,7 @@ class Sent:
     def __init__(self, folder: Path, data: bytes):
         self.sample_rate = int.from_bytes(data[24:28], "little")
         self.size, self.hash = 0, hashlib.sha256()
-        self.file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
+        self.file = unnamed(folder)
         self.add(data)
 
     @property
@@ -139,12 +158,8 @@ class Sent:
 
     def add(self, data: bytes) -> None:
         """Put more behind it; InputError where the disk is full."""
-        try:
-            self.file.seek(self.size)
-            if self.file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise InputError(f"The store cannot be written ({error.strerror}).") from None
+        self.file.seek(self.size)
+        put(self.file, data)
         self.hash.update(data)
         self.size += len(data)
 

@@ -6,7 +6,6 @@ the file.
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from sayso.model.files import open_regular
 from sayso.model.text.book import parts_of
 
 from .errors import MarkError, RefusedError
-from .finishing import BLOCK, Marked, Sent
+from .finishing import BLOCK, Marked, Sent, put, unnamed
 from .permission import Grant, unusable
 from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio
 from .store.store import Store
@@ -122,13 +121,10 @@ def _left(store: Store, grant: Grant) -> dict[int, tuple[str, str]]:
 
 
 def _held(data: bytes, folder: Path) -> BinaryIO:
-    """Bytes in a file that has no name; closed when it is forgotten."""
-    try:
-        file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
-        file.write(data)
-        return file
-    except OSError as error:
-        raise InputError(f"The store cannot be written ({error.strerror}).") from None
+    """Bytes in a file that has no name."""
+    file = unnamed(folder)
+    put(file, data)
+    return file
 
 
 @contextmanager
