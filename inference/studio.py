@@ -9,26 +9,30 @@ there is work, so nobody has to end them.
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from sayso.model.bundle import Bundle
 from sayso.model.codecs.base import NOTHING, Pieces, Said
 from sayso.model.codecs.voice_edit import Alteration
 from sayso.model.engine import ROWS, Engine, Request, Speech
+from sayso.model.valle2 import pure_ar
 
 from .errors import GoneError
 from .recognisers import Ears, load_ears
+from .shift import Shift, alone
 
-T = TypeVar("T")
 AHEAD = 16
 """Frames behind a piece that are known when it is made: what the decoder looks at."""
 SOUNDED = ROWS
 """Sentences that the codec makes a sound of at once, of those that wait for it."""
+SMALL = 1e7
+"""Layers x width x feed-forward width of an AR of which one thread does a step sooner than two,
+which wait for each other at each layer: the bundled one has 9e5, the paper's 5e7."""
 
 
 @dataclass(eq=False)
@@ -118,33 +122,6 @@ class Job:
         return Said(codes, self.prompt, self.alteration, stressed, symbols)
 
 
-class Shift(Generic[T]):
-    """A thread that is there only while there is work."""
-
-    def __init__(self, name: str, work: Callable[[list[T]], bool]):
-        """Do `work` with what is new, over and over while it says that some is left."""
-        self.name, self.work = name, work
-        self._lock, self._new, self._there = threading.Lock(), list[T](), False
-
-    def give(self, jobs: list[T]) -> None:
-        """Something new, from any thread; what comes together is worked on together."""
-        with self._lock:
-            self._new += jobs
-            if self._new and not self._there:
-                self._there = True
-                threading.Thread(target=self._run, name=self.name).start()
-
-    def _run(self) -> None:
-        left = False
-        while True:
-            with self._lock:
-                new, self._new = self._new, []
-                if not new and not left:
-                    self._there = False
-                    return
-            left = self.work(new)
-
-
 class Studio:
     """A model that several threads may speak with at once."""
 
@@ -155,8 +132,11 @@ class Studio:
         self._waiting: list[Job] = []
         self._decoding: dict[int, Job] = {}
         self._decoded: list[Job] = []
-        self._decoder = Shift("sayso-decode", self._decode)
-        self._sounder = Shift("sayso-sound", self._sound)
+        self._pools = ThreadpoolController()
+        size = pure_ar(bundle.model.ar).config.size
+        small = size.layers * size.width * size.feed_forward < SMALL
+        self._decoder = Shift("sayso-decode", self._decode, self.alone if small else nullcontext)
+        self._sounder = Shift("sayso-sound", self._sound, self.alone)  # FARGAN's steps are small
         self._hearing, self._ears = threading.Lock(), None
 
     @property
@@ -165,6 +145,10 @@ class Studio:
         with self._hearing:
             self._ears = self._ears or load_ears()
             return self._ears
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside, PyTorch computes with the calling thread only, see `shift.alone`."""
+        return alone(self._pools)
 
     @contextmanager
     def visit(self, gone: threading.Event | None = None) -> Iterator[Visit]:
@@ -198,7 +182,13 @@ class Studio:
                 job.visit.found.put(error)
             self._waiting, self._decoding, ended, early = [], {}, [], []
             self.engine = Engine(self.bundle.model, self.engine.most_rows)
-        self._sounder.give([job for job in early if job is not None])
+        pieces = [job for job in early if job is not None]
+        if len(self._decoding) == 1 and [job.told for job in pieces] == [1]:
+            # Two threads of small steps wait for Python's lock in turn: whoever is alone hears
+            # something before more is decoded.
+            self._answer(pieces)
+        else:
+            self._sounder.give(pieces)
         for number, speech in ended:
             job = self._decoding.pop(number)
             if job.was_said(speech):

@@ -267,7 +267,8 @@ class Synthesizer:
                 cut = len(audio) if ended else len(audio) // HOP * HOP  # no gap within a sentence
                 audio, rest = audio[:cut], audio[cut:]
                 try:
-                    pcm = self.gate.let_out(grant, audio, rate, self.marks, manner.seed)
+                    with self.studio.alone():  # what comes next is made meanwhile
+                        pcm = self.gate.let_out(grant, audio, rate, self.marks, manner.seed)
                 except MarkError:
                     if index + 1 < len(spoken) or not ended:
                         held.append(sound)

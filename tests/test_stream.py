@@ -1,6 +1,7 @@
 """`Synthesizer.stream`: each chunk marked before it leaves, one row from the first on."""
 
 import base64
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sayso.inference.synthesizer import Synthesizer
 from sayso.inference.watermark.spread_spectrum import HOP
 from sayso.model.audio import read_audio, wav_header
 from sayso.model.codecs.base import Said
+from sayso.model.codecs.timbre_codec import DecodedPieces
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.files import file_hash
 from speech import reader_clips
@@ -189,6 +191,21 @@ def test_a_long_first_sentence_leaves_in_pieces(speaker, tmp_path):
     for start, stop in ((0, seam), (seam, len(file))):
         levels = [float(x[start:stop].square().mean().log10() * 10) for x in (audio, file)]
         assert abs(levels[0] - levels[1]) < 4
+
+
+def test_whoever_is_alone_hears_the_first_piece_before_more_is_decoded(speaker, monkeypatch):
+    steps, engine, add = list[int](), speaker.studio.engine, DecodedPieces.add
+
+    def added(*given):
+        before = engine.decoder.steps
+        time.sleep(0.1)
+        steps.append(engine.decoder.steps - before)
+        return add(*given)
+
+    monkeypatch.setattr(DecodedPieces, "add", added)
+    monkeypatch.setattr(saying, "STOPS", (60,))
+    list(speaker.stream(LONG, "nobody", seed=3))
+    assert len(steps) == 2 and steps[0] == 0
 
 
 def test_what_fails_when_a_piece_has_left_is_a_stream_cut_short(speaker, monkeypatch):

@@ -113,6 +113,35 @@ def in_threads(calls: list[Callable[[], None]]) -> None:
     assert not any(thread.is_alive() for thread in threads), "somebody waits for ever"
 
 
+def test_on_its_own_threads_a_small_model_computes_with_one_and_nobody_elses_is_changed(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+):
+    threads, engine, codec = list[int](), studio.engine, studio.bundle.codec
+
+    def counted(work):
+        def call(*given):
+            threads.append(torch.get_num_threads())
+            return work(*given)
+
+        return call
+
+    monkeypatch.setattr(engine, "step", counted(engine.step))
+    monkeypatch.setattr(codec, "speak_all", counted(codec.speak_all))
+    torch.set_num_threads(2)
+    try:
+        with studio.visit() as visit:
+            studio.ask([asked(studio, visit, 2, 90)])
+            assert visit.next()[1] is not None
+        assert len(threads) > 2 and set(threads) == {1}
+        with studio.alone():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        in_threads([lambda: threads.append(torch.get_num_threads())])
+        assert threads[-1] == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_in_rounds_it_is_the_same_bit_for_bit_whoever_comes_first(studio: Studio):
     """The first fails and asks again; the second leaves unheard; the third fails for good."""
     limits = [[2, 90], [], [2]]
