@@ -8,6 +8,7 @@ pieces, and a short one is an error that names it.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from threading import Event
 
 import soxr
@@ -26,7 +27,7 @@ from .consent.recording import RATE
 from .gate import Grant
 from .ranking import best
 from .recognisers import Ears
-from .studio import Job, Studio
+from .studio import Job, Studio, Visit
 
 PAUSE_SECONDS = 0.25
 """Silence between sentences, where the text asks for no other."""
@@ -83,6 +84,24 @@ def most_characters(bundle: Bundle, grant: Grant) -> int:
     return int(_room(bundle, grant) / bundle.codec.frame_rate * CHARACTERS_PER_SECOND)
 
 
+@dataclass(eq=False)
+class Sentence:
+    """One sentence, and what was said of it so far."""
+
+    number: int
+    """In the text."""
+    piece: Piece
+    limit: int
+    """Frames."""
+    running: int = 0
+    """Takes that are being made."""
+    tried: int = 0
+    left: bool = False
+    """Whether a piece of it has left: it cannot be said again."""
+    takes: dict[int, Tensor] = field(default_factory=dict)
+    """Those that did not fail, by number, whichever ended first."""
+
+
 def speech_of(
     studio: Studio,
     grant: Grant,
@@ -106,76 +125,91 @@ def speech_of(
         InputError: A sentence is longer than the model holds, before anything is said.
         UnfinishedError: A sentence failed in all tries.
     """
-    bundle, samples = studio.bundle, manner.samples
-    codec = bundle.codec
-    known = bundle.tokenizer.encode(normalise(grant.transcript))
-    prompt = codec.read(grant.codes)
-    limits = [_most_frames(bundle, grant, piece.text) for piece in spoken]
-    running = [0] * len(spoken)
-    tried = [0] * len(spoken)
-    takes: list[dict[int, Tensor]] = [{} for _ in spoken]  # those that did not fail, by number
+    limits = [_most_frames(studio.bundle, grant, piece.text) for piece in spoken]
+    said = [Sentence(*each) for each in zip(count(first), spoken, limits)]
     with studio.visit(gone) as visit:
-
-        def jobs_of(index: int) -> list[Job]:
-            text = known + bundle.tokenizer.encode(spoken[index].text)
-            least = shortest_seconds(spoken[index].text) * codec.frame_rate
-            stressed = _stressed_ids(bundle, spoken[index], len(known))
-            jobs = []
-            for sample in range(samples):
-                seed = own_seed(manner.seed, first + index, tried[index] * samples + sample)
-                random = bundle.model.generator(seed)
-                request = Request(text, prompt, limits[index], random, manner.sampling, len(known))
-                key, how = (index, sample), (manner.alteration, least, stressed)
-                job = Job(visit, key, request, grant.codes, *how)
-                if hurried and not index and bundle.model.points:
-                    fast = len(spoken[0].text) / FASTEST_CHARACTERS_PER_SECOND * codec.frame_rate
-                    job.stops = tuple(stop for stop in STOPS if stop + LEAST_REST < fast)
-                    job.pieces = codec.in_pieces(grant.codes) if job.stops else None
-                jobs.append(job)
-            running[index], tried[index] = samples, tried[index] + 1
-            return jobs
-
-        asked, left = 0, False
-        # The best of several, and what is altered, is known when all of it is.
-        plain = samples == 1 and manner.alteration.neutral and not spoken[0].stressed
-        hurried = manner.hurry and not first and plain
-        for index, (text, pause, _) in enumerate(spoken):
+        text, asked = _Text(studio, visit, grant, manner), 0
+        for index, sentence in enumerate(said):
             # Who is in a hurry hears the first before another is begun.
-            ahead = (index + 1,) if manner.hurry and not index else ()
-            for most in (*ahead, index + 2 * ROWS):
-                new = range(asked, max(asked, min(len(spoken), most)))
-                studio.ask([job for number in new for job in jobs_of(number)])
-                asked = new.stop
-                while running[index] or not takes[index]:
-                    (at, sample), audio = visit.next()
-                    if audio is not None and sample >= samples:
-                        left = True
+            for most in (1, 2 * ROWS) if manner.hurry and not index else (index + 2 * ROWS,):
+                text.ask(said[asked:most])
+                asked = max(asked, most)
+                while sentence.running or not sentence.takes:
+                    (number, sample), audio = visit.next()
+                    if audio is None or sample < manner.samples:
+                        text.hear(said[number - first], sample, audio)
+                    else:
+                        said[number - first].left = True
                         yield audio, False
-                        continue
-                    running[at] -= 1
-                    if audio is not None and (left or float(audio.abs().max()) >= SILENT_PEAK):
-                        takes[at][sample] = audio
-                    if not running[at] and not takes[at]:
-                        gone_by = left and not at  # what has left cannot be said again
-                        if tried[at] == TRIES and len(cut := _cut(spoken[at])) > 1 and not gone_by:
-                            seed = own_seed(manner.seed, first + at, TRIES * samples)
-                            again = replace(manner, seed=seed)
-                            own = speech_of(studio, grant, cut, again, gone=gone)
-                            takes[at][0] = torch.cat([sound for sound, _ in own])
-                            continue
-                        if tried[at] == TRIES or gone_by:
-                            raise UnfinishedError(
-                                f"No end within {limits[at] / codec.frame_rate:.1f} s, or words "
-                                f"left out, in {TRIES} tries of {spoken[at].text[:60]!r}: try "
-                                "another --seed, or shorter sentences"
-                            )
-                        studio.ask(jobs_of(at))
-            own = [take for _, take in sorted(takes[index].items())]  # whichever ended first
-            audio = _best(own, text, bundle, grant, manner)
-            takes[index] = {}
+            audio = _best(sentence, studio.bundle, grant, manner)
+            sentence.takes.clear()
+            pause = sentence.piece.pause
             if pause is None:
-                pause = PAUSE_SECONDS if index + 1 < len(spoken) else 0.0
-            yield torch.cat([audio, torch.zeros(int(pause * codec.sample_rate))]), True
+                pause = PAUSE_SECONDS if sentence is not said[-1] else 0.0
+            silence = torch.zeros(int(pause * studio.bundle.codec.sample_rate))
+            yield torch.cat([audio, silence]), True
+
+
+class _Text:
+    """What all sentences that are said in one visit share."""
+
+    def __init__(self, studio: Studio, visit: Visit, grant: Grant, manner: Manner):
+        self.studio, self.visit, self.grant, self.manner = studio, visit, grant, manner
+        self.bundle = studio.bundle
+        self.known = self.bundle.tokenizer.encode(normalise(grant.transcript))
+        self.prompt = self.bundle.codec.read(grant.codes)
+
+    def ask(self, sentences: Sequence[Sentence]) -> None:
+        """Have a take of each made, or one for each sample."""
+        self.studio.ask([job for sentence in sentences for job in self._jobs(sentence)])
+
+    def hear(self, sentence: Sentence, sample: int, audio: Tensor | None) -> None:
+        """Keep a take, None where it failed; if all have, ask again, or cut it, or give it up."""
+        sentence.running -= 1
+        if audio is not None and (sentence.left or float(audio.abs().max()) >= SILENT_PEAK):
+            sentence.takes[sample] = audio
+        if sentence.running or sentence.takes:
+            return
+        if sentence.tried < TRIES and not sentence.left:
+            return self.ask([sentence])
+        if sentence.left or len(parts := _cut(sentence.piece)) == 1:
+            seconds = sentence.limit / self.bundle.codec.frame_rate
+            raise UnfinishedError(
+                f"No end within {seconds:.1f} s, or words left out, in {TRIES} tries of "
+                f"{sentence.piece.text[:60]!r}: try another --seed, or shorter sentences"
+            )
+        seed = own_seed(self.manner.seed, sentence.number, TRIES * self.manner.samples)
+        again = replace(self.manner, seed=seed)
+        own = speech_of(self.studio, self.grant, parts, again, gone=self.visit.gone)
+        sentence.takes[0] = torch.cat([sound for sound, _ in own])
+
+    def _jobs(self, sentence: Sentence) -> list[Job]:
+        bundle, manner, jobs = self.bundle, self.manner, []
+        text = self.known + bundle.tokenizer.encode(sentence.piece.text)
+        least = shortest_seconds(sentence.piece.text) * bundle.codec.frame_rate
+        stressed = _stressed_ids(bundle, sentence.piece, len(self.known))
+        stops = self._stops(sentence)
+        for sample in range(manner.samples):
+            take = sentence.tried * manner.samples + sample
+            random = bundle.model.generator(own_seed(manner.seed, sentence.number, take))
+            asked = text, self.prompt, sentence.limit, random, manner.sampling, len(self.known)
+            how = self.grant.codes, manner.alteration, least, stressed
+            job = Job(self.visit, (sentence.number, sample), Request(*asked), *how)
+            job.pieces = bundle.codec.in_pieces(self.grant.codes) if stops else None
+            job.stops = () if job.pieces is None else stops
+            jobs.append(job)
+        sentence.running, sentence.tried = manner.samples, sentence.tried + 1
+        return jobs
+
+    def _stops(self, sentence: Sentence) -> tuple[int, ...]:
+        """Frames at which pieces of it end: of the first, in a hurry, where it is as it is said."""
+        manner, piece, bundle = self.manner, sentence.piece, self.bundle
+        # The best of several, and what is altered, is known when all of it is.
+        plain = manner.samples == 1 and manner.alteration.neutral and not piece.stressed
+        if sentence.number or not (manner.hurry and plain and bundle.model.points):
+            return ()
+        fast = len(piece.text) / FASTEST_CHARACTERS_PER_SECOND * bundle.codec.frame_rate
+        return tuple(stop for stop in STOPS if stop + LEAST_REST < fast)
 
 
 def _cut(piece: Piece) -> list[Piece]:
@@ -219,16 +253,15 @@ def own_seed(seed: int, sentence: int, take: int) -> int:
     return int.from_bytes(digest[:8]) >> 1
 
 
-def _best(
-    takes: list[Tensor], text: str, bundle: Bundle, grant: Grant, manner: Manner
-) -> Tensor:  # (samples,)
+def _best(sentence: Sentence, bundle: Bundle, grant: Grant, manner: Manner) -> Tensor:  # (samples,)
     """The take that Eq. 23 prefers, measured against the prompt as altered as the takes are."""
+    takes = [take for _, take in sorted(sentence.takes.items())]
     if len(takes) == 1 or manner.ears is None:
         return takes[0]
     rate = bundle.codec.sample_rate
     prompt = bundle.codec.hear(grant.codes, manner.alteration)
     heard = [soxr.resample(each.numpy(), rate, RATE) for each in (prompt, *takes)]
-    return takes[best(heard[1:], heard[0], text, manner.ears)]
+    return takes[best(heard[1:], heard[0], sentence.piece.text, manner.ears)]
 
 
 def _room(bundle: Bundle, grant: Grant) -> int:

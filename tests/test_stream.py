@@ -3,6 +3,7 @@
 import base64
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,13 @@ def test_whoever_is_alone_hears_the_first_piece_before_more_is_decoded(speaker, 
     monkeypatch.setattr(saying, "STOPS", (60,))
     list(speaker.stream(LONG, "nobody", seed=3))
     assert len(steps) == 2 and steps[0] == 0
+
+
+def test_without_a_decoder_a_long_first_sentence_is_said_once(speaker, monkeypatch):
+    monkeypatch.setattr(speaker.bundle.codec, "decoder", None)
+    grant, spoken = speaker._ask(LONG, "nobody", "research", "me", speaker.manner(3))
+    manner = replace(speaker.manner(3), hurry=True)
+    assert [ended for _, ended in speech_of(speaker.studio, grant, spoken, manner)] == [True]
 
 
 def test_what_fails_when_a_piece_has_left_is_a_stream_cut_short(speaker, monkeypatch):
