@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from pages import POISON, loads
 from sayso.evaluation.kit import CHECKS, analyse, intervals, make_kit, read_answers
 from sayso.model.audio import read_audio
 from sayso.model.errors import InputError
@@ -61,7 +62,9 @@ def made(tmp_path_factory):
         name = f"audio/arctic_a{i:04d}.opus"
         shutil.copy(KATHLEEN / f"audio/arctic_a{i + 8:04d}.opus", base / f"other/t{i}.opus")
         prompt = "audio/arctic_a0020.opus"
-        trials.append({"id": f"t{i}", "text": f"<{i}>", "recording": name, "prompt": prompt})
+        trials.append(
+            {"id": f"t{i}", "text": f"<{i}>{POISON}", "recording": name, "prompt": prompt}
+        )
     run = {"list": "x", "files": {"other": str(base / "other")}, "rows": {}}
     (base / "run/results.json").write_text(json.dumps({"run": run, "trials": trials}))
     key = make_kit(base / "run", ("recordings", "other"), base / "kit", KATHLEEN)
@@ -72,13 +75,14 @@ def tasks_of(folder) -> dict:
     page = (folder / "index.html").read_text()
     found = re.search(r'id="data">(.*?)</script>', page)
     assert found and "${" in page and "<1>" not in page  # the script's own, and no text as markup
+    assert not loads(page) and not re.search(r"innerHTML|outerHTML|insertAdjacent|write\(", page)
     return json.loads(found[1])
 
 
 def test_a_kit_holds_everything_at_one_level_and_tells_nothing(made):
     folder, key = made
     page, data = (folder / "index.html").read_text(), tasks_of(folder)
-    assert "http" not in page and "other" not in page.split("</style>")[1].split("<script>\n")[0]
+    assert "other" not in page.split("</style>")[1].split("<script>\n")[0]
     kinds = [task["kind"] for task in data["tasks"]]
     assert [kinds.count(kind) for kind in ("cmos", "smos")] == [8, 8]
     assert all(kinds.count(kind) == CHECKS for kind in ("same", "text", "self"))

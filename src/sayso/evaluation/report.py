@@ -44,6 +44,8 @@ MEANING = {
     "clipped": "samples at full scale per utterance",
 }
 WORST = 10
+LOADING = ["image", "link", "autolink", "reference"]
+"""Of Markdown: the page has none of these."""
 PAPER = """
 VALL-E 2, Table 1, one sample: other data (50,000 h), size (12 layers, width 1024), recogniser
 (Conformer-Transducer XL), speaker encoder (WavLM-TDNN); P.808 alone is the same judge.
@@ -80,10 +82,10 @@ def write_report(found: dict[str, Any], out: Path, root: Path) -> None:
     for trial in bad:
         cells = trial["id"], trial["text"], trial["rows"][row]["heard"] or "nothing"
         lines.append(f"| {' | '.join(map(_plain, cells))} |")
-    heading = f"\n## Worst {len(bad)} of {row}\n\n"
+    heading = f"\n## Worst {len(bad)} of {_plain(row)}\n\n"
     (out / "report.md").write_text(words + heading + "\n".join(lines) + "\n", encoding="utf-8")
     parts = [
-        MarkdownIt("commonmark", {"html": False}).enable("table").render(words),
+        MarkdownIt("commonmark", {"html": False}).enable("table").disable(LOADING).render(words),
         f"<h2>Word errors against similarity</h2>{scatter(found)}",
         f"<h2>Utterances</h2>{histograms(found)}",
         f"<h2>Worst {len(bad)} of {html.escape(row)}</h2>",
@@ -101,7 +103,7 @@ def tables(found: dict[str, Any]) -> str:
     speakers = len({trial["speaker"] for trial in found["trials"]})
     sure = " and that over speakers" if speakers > 1 else ", of this one speaker"
     judges = "; ".join(
-        f"{name}: {j['model']} ({j['version']}, {j['hash'][:12] or 'no weights'})"
+        _plain(f"{name}: {j['model']} ({j['version']}, {j['hash'][:12] or 'no weights'})")
         for name, j in run["metrics"].items()
     )
     lines = [
@@ -109,8 +111,8 @@ def tables(found: dict[str, Any]) -> str:
         "",
         f"{len(found['trials'])} utterances, speakers: {speakers}, left out: "
         f"{len(found['left out'])}; list {run['list'][:12]}, seed {run['seed']}. In brackets 95 % "
-        f"of bootstraps over utterances. ↓ ↑: less or more than *{found['order'][0]}* on the same "
-        f"utterances, 0 outside the interval over utterances{sure}.",
+        f"of bootstraps over utterances. ↓ ↑: less or more than *{_plain(found['order'][0])}* on "
+        f"the same utterances, 0 outside the interval over utterances{sure}.",
         "",
         *_table(found, first, "work"),
         "",
@@ -123,7 +125,8 @@ def tables(found: dict[str, Any]) -> str:
         f"Judges: {judges}.",
         "",
         *(
-            f"{name}: card {row['card'][:12]}, {row['takes']} samples, {_how(row['sampling'])}.\n"
+            f"{_plain(name)}: card {row['card'][:12]}, {row['takes']} samples, "
+            f"{_how(row['sampling'])}.\n"
             for name, row in run["rows"].items()
         ),
         *(
@@ -136,7 +139,7 @@ def tables(found: dict[str, Any]) -> str:
 
 def _plain(text: str) -> str:
     """Somebody's text in Markdown: no picture of another machine, no link, no heading, one line."""
-    return re.sub(r"([^\w\s,;:'\"?])", r"\\\1", " ".join(text.split()), flags=re.ASCII)
+    return re.sub(r"([^\w\s,;:'\"?()])", r"\\\1", " ".join(text.split()), flags=re.ASCII)
 
 
 def worst(trials: Sequence[dict[str, Any]], row: str) -> list[dict[str, Any]]:
@@ -212,7 +215,7 @@ def _table(found: dict[str, Any], columns: Sequence[Column], more: str = "") -> 
         cells = [_cell(own.get(c.name), c.percent, bool(more)) for c in columns]
         if more:
             cells.append(f"{found['time'][row]:.2f}" if row in found["time"] else "")
-        lines.append(f"| {row} | {' | '.join(cells)} |")
+        lines.append(f"| {_plain(row)} | {' | '.join(cells)} |")
     return lines
 
 
