@@ -48,7 +48,9 @@ class Served:
         return self.client.request(method, path, headers=headers, **more)
 
 
-def enrol(store: Store, voice: str, days: float = 30, age: float = 0.0) -> None:
+def enrol(
+    store: Store, voice: str, days: float = 30, age: float = 0.0, max_uses: int | None = None
+) -> None:
     """A voice as `finish_enrolment` makes it, but with nobody's codes and without a recording."""
     gate, now, key = Gate(store), store.now() - age, store.signing_key()
     asked = gate.authorise("nobody", "research", "Ann", "Hello.")
@@ -61,7 +63,7 @@ def enrol(store: Store, voice: str, days: float = 30, age: float = 0.0) -> None:
         controller="Example Lab",
         statement="I say so.",
         transcript=asked.transcript,
-        scope=Scope(purposes=("research",), users=tuple(NAMES.values())),
+        scope=Scope(purposes=("research",), users=tuple(NAMES.values()), max_uses=max_uses),
         issued=ledger.stamp(now),
         expires=ledger.stamp(now + days * DAY),
         codes_sha256=codes_digest(asked.codes),

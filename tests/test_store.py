@@ -7,8 +7,10 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -377,6 +379,107 @@ def test_two_processes_at_once_lose_nothing(tmp_path: Path):
         own = [voice for voice in store.voices() if voice.voice[0] in "abc"]
         assert len(own) == 12 and len(list(out.iterdir())) == 12
         assert len(store.entries("released")) == 12
+
+
+def go_together(home: Path, work: Callable[[Gate, int], None], count: int) -> list[int]:
+    """Processes that do `work`, each with a gate of its own, from one moment on; their ids."""
+    ready, go = os.pipe(), os.pipe()
+
+    def begun(number: int) -> None:
+        with Store.open(home) as store:
+            gate = Gate(store)
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            work(gate, number)
+
+    children = [in_child(lambda number=number: begun(number)) for number in range(count)]
+    os.close(ready[1])
+    for _ in children:
+        assert os.read(ready[0], 1)
+    os.write(go[1], b"x" * count)
+    return children
+
+
+def test_what_another_process_writes_is_seen_by_one_with_two_stores_open(tmp_path: Path):
+    """As a service has: one for each thread. SQLite's locks end where its file is closed."""
+    home, ready, go = tmp_path / "home", os.pipe(), os.pipe()
+    with Store.open(home) as store:
+        register(store, "vera", SCOPE)
+
+    def work() -> None:
+        with Store.open(home) as store, Store.open(home) as second:
+            second.check()
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            with pytest.raises(RefusedError, match="voice-revoked"):
+                Gate(store).authorise("vera", "research", "ada", "Hello.")
+            register(second, "zoe", SCOPE)
+
+    child = in_child(work)
+    os.close(ready[1])
+    assert os.read(ready[0], 1)
+    Store.open(home).close()
+    with Store.open(home) as store:
+        Gate(store).revoke("vera")
+    os.write(go[1], b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    with Store.open(home) as store:
+        assert store.voice("zoe") is not None
+        verify(store)
+
+
+def test_processes_at_once_take_no_more_than_a_quota_leaves(tmp_path: Path):
+    home, out, most = tmp_path / "home", tmp_path / "out", 4
+    out.mkdir()
+    with Store.open(home) as store:
+        register(store, "vera", replace(SCOPE, max_uses=most))
+
+    def work(gate: Gate, number: int) -> None:
+        for turn in range(5):
+            try:
+                grant = gate.authorise("vera", "research", "ada", "Hello.")
+            except RefusedError as refusal:
+                assert refusal.code == "quota-uses"
+                continue
+            if turn % 2:
+                gate.give_back(grant)  # as where no speech was made of it
+            else:
+                release(gate, grant, out / f"{number}-{turn}.wav", b"RIFF" * 500)
+
+    children = go_together(home, work, 3)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 3
+    with Store.open(home) as store:
+        verify(store)
+        change = {"granted": 1, "given-back": -1}
+        taken = np.cumsum([change.get(entry.event, 0) for entry in store.entries()])
+        assert taken.max() == most and store.used("c-vera")[0] == taken[-1] == most
+        assert len(store.entries("released")) == len(list(out.iterdir())) == most
+
+
+def test_nothing_leaves_once_a_revocation_in_another_process_is_done(tmp_path: Path):
+    """And it lists whatever has left."""
+    home, out = tmp_path / "home", tmp_path / "out"
+    out.mkdir()
+    for turn in range(4):
+        voice = f"v{turn}"
+
+        def work(gate: Gate, number: int, voice: str = voice) -> None:
+            with pytest.raises(RefusedError, match="voice-revoked"):
+                for n in range(10_000):
+                    grant = gate.authorise(voice, "research", "ada", "Hello.")
+                    release(gate, grant, out / f"{voice}-{number}-{n}.wav", b"RIFF" * 500)
+
+        with Store.open(home) as store:
+            register(store, voice, SCOPE)
+            children = go_together(home, work, 2)
+            time.sleep(0.15 * turn)
+            made = {Path(output.path) for output in Gate(store).revoke(voice)}
+            left = set(out.glob(f"{voice}-*"))
+            assert [os.waitpid(child, 0)[1] for child in children] == [0] * 2
+            assert left == made == set(out.glob(f"{voice}-*"))
+            assert not list((home / "work").iterdir())
+    with Store.open(home) as store:
+        verify(store)
 
 
 # --- keys ---

@@ -6,7 +6,7 @@ Only inference/store/ opens it; everyone else asks a `Store`.
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -45,7 +45,10 @@ def connect(path: Path, writable: bool = True) -> sqlite3.Connection:
         if not writable:
             address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
             return sqlite3.connect(address, uri=True, isolation_level=None)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # Never once it is there: who closes a file ends all of this process's locks on it, and the
+        # next process that leaves then takes the log of changes away from those still here.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         database = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
         for setting in (
             "journal_mode = WAL",
