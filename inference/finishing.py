@@ -4,15 +4,11 @@ Nothing of it touches a disk: what is not released yet can be found nowhere, and
 is what is released, byte for byte.
 """
 
-import errno
 import hashlib
 import io
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sayso.model.audio import decode_audio, encode_audio, wav_header
-from sayso.model.errors import InputError
 from sayso.model.loudness import as_loud, loudness
 
 from .errors import MarkError
+from .nameless import put, unnamed
 from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio, sign_stream
 from .watermark.ensemble import Marks
 from .watermark.perth import PERTH_RATE
@@ -117,24 +113,6 @@ def finish_stretch(
     heard = unpacked(wav_header(sample_rate) + data, sample_rate)
     marks.demand(heard, sample_rate, grant_id)
     return data, marks.fingerprint([heard], sample_rate)
-
-
-def unnamed(folder: Path) -> BinaryIO:
-    """An empty file without a name on a folder's disk, closed when it is forgotten; InputError
-    where none can be made."""
-    try:
-        return tempfile.TemporaryFile(buffering=0, dir=folder)
-    except OSError as error:
-        raise InputError(f"The store cannot be written ({error.strerror}).") from None
-
-
-def put(file: BinaryIO, data: bytes) -> None:
-    """Write all of it, where the file stands; InputError where the disk is full."""
-    try:
-        if file.write(data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        raise InputError(f"The store cannot be written ({error.strerror}).") from None
 
 
 class Sent:

@@ -22,7 +22,8 @@ from sayso.model.files import open_regular
 from sayso.model.text.book import parts_of
 
 from .errors import MarkError, RefusedError
-from .finishing import BLOCK, Marked, Sent, put, unnamed
+from .finishing import BLOCK, Marked, Sent
+from .nameless import held
 from .permission import Grant, unusable
 from .provenance.c2pa import BESIDE, CA, check_manifest, sign_audio
 from .store.store import Store
@@ -92,7 +93,7 @@ def finish_whole(
     plain = encode_chapters(sent.file, rate, chapters, suffix, folder)
     sound = marks.fingerprint(sent.blocks(), rate)
     signed, manifest = sign_audio(plain, suffix, ca, grant.id, card_hash, name, sound)
-    score = _score(_held(signed, folder), Path(name), rate, marked, marks)
+    score = _score(held(folder, signed), Path(name), rate, marked, marks)
     beside = manifest if suffix in BESIDE else None
     stated = check_manifest(io.BytesIO(signed), suffix, beside, ca)
     if stated.state != "trusted" or stated.ledger_id != grant.id:
@@ -118,13 +119,6 @@ def _left(store: Store, grant: Grant) -> dict[int, tuple[str, str]]:
         if row.content["of"] == whole
         for gone in store.entries("released", row.id)
     }
-
-
-def _held(data: bytes, folder: Path) -> BinaryIO:
-    """Bytes in a file that has no name."""
-    file = unnamed(folder)
-    put(file, data)
-    return file
 
 
 @contextmanager

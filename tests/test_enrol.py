@@ -1,10 +1,14 @@
 """Enrolment: a genuine reading gets a receipt; every other recording its own reason code."""
 
 import dataclasses
+import io
 import json
 import os
+import shutil
+import signal
+import subprocess
 import sys
-import threading
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ from sayso.inference.consent.microphone import record
 from sayso.inference.consent.receipt import verify_receipt
 from sayso.inference.consent.recording import RATE, fingerprint, overlap
 from sayso.inference.consent.session import Session, start_enrolment
+from sayso.inference.consent.take import Take, read_take
 from sayso.inference.errors import RefusedError
 from sayso.inference.gate import Gate
 from sayso.inference.provenance.certificates import ensure_ca
@@ -47,6 +52,7 @@ from sayso.model.errors import CheckpointError, InputError
 from sayso.model.text import phonemes
 from signing import sign
 from speech import KATHLEEN, SPEECH, reader_clips
+from test_store import in_child
 
 pytest.importorskip("faster_whisper", reason="the extra `enrol` is not installed")
 SPRING = 1_585_800_000.0  # 2 April 2020: the reader's corpus has every word of that date
@@ -87,6 +93,10 @@ def begin(store: Store, **more) -> Session:
 def save(path: Path, audio: np.ndarray) -> Path:
     soundfile.write(path, audio, RATE, subtype="PCM_16")
     return path
+
+
+def take_of(path: Path) -> Take:
+    return read_take(io.BytesIO(path.read_bytes()), path, "consent")
 
 
 def heard(path: Path) -> np.ndarray:
@@ -307,32 +317,34 @@ def test_setting_the_clock_back_does_not_lengthen_a_session(store, clock: Clock,
         assert refusal(store, session, tmp_path / "none.wav") == "session-expired"
 
 
-def test_two_recordings_at_once_of_one_session(store: Store, tmp_path: Path, ears, marks):
-    """Both find it unused; one gets it, and the other's refusal is logged, too."""
+def test_two_processes_finish_one_session_at_once(store: Store, tmp_path: Path, ears, marks):
+    """Each finds it unused; one gets it, and the others' refusals are logged, too."""
     session, home = begin(store), store.home
     path = save(tmp_path / "a.wav", np.zeros(10 * RATE, np.float32))
-    codes: list[str] = []
-    ready = threading.Barrier(3)
+    ready, go, found = (os.pipe() for _ in range(3))
 
     def work() -> None:
         with Store.open(home) as own:
-            ready.wait()
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
             with pytest.raises(RefusedError) as caught:
                 finish_enrolment(own, session.id, path, None, ears=ears, marks=marks)  # type: ignore[arg-type]
-            codes.append(caught.value.code)
+            os.write(found[1], f"{caught.value.code} ".encode())
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    ready.wait()
-    with store.exclusive():  # until both have looked whether it is unused
+    children = [in_child(work) for _ in range(3)]
+    os.close(ready[1])
+    for _ in children:
+        assert os.read(ready[0], 1)
+    with store.exclusive():  # until all have looked whether it is unused
+        os.write(go[1], b"xxx")
         time.sleep(1.0)
-    for thread in threads:
-        thread.join()
-    assert sorted(codes) == ["session-used", "silent"]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    codes = os.read(found[0], 1000).decode().split()
+    assert sorted(codes) == ["session-used", "session-used", "silent"]
     rows = store.entries("enrol-refused")
     assert sorted(row.content["code"] for row in rows) == sorted(codes)
     assert len(store.entries("session-used")) == 1
+    verify(store)
 
 
 def test_files_that_are_none_do_not_use_the_session_up(store, tmp_path, ears, marks):
@@ -375,6 +387,39 @@ class Exchanger(Ears):
         return super().hear(audio)
 
 
+class Killed(Ears):
+    """Ends the process in the middle of the checks."""
+
+    def voices(self, audio: np.ndarray) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().voices(audio)
+
+
+@pytest.mark.parametrize("suffix", [".opus", ".m4a"])
+def test_an_enrolment_that_is_killed_leaves_nothing_of_the_recording(
+    store, tmp_path, ears, marks, codec, monkeypatch, suffix
+):
+    path, session = tmp_path / f"consent{suffix}", genuine(store, monkeypatch)
+    path.write_bytes(READING.read_bytes())
+    if suffix == ".m4a":
+        if not shutil.which("ffmpeg"):
+            pytest.skip("the ffmpeg program is absent: install it")
+        subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", READING, path], check=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def work() -> None:
+        deadly = Killed(ears.whisper, ears.encoder, ears.judge)
+        with Store.open(store.home) as own:
+            finish_enrolment(own, session.id, path, codec, ears=deadly, marks=marks)
+
+    assert os.waitpid(in_child(work), 0)[1] == signal.SIGKILL
+    assert store.entries("session-used")
+    assert not list((store.home / "work").iterdir())
+    piece = path.read_bytes()[2000:2064]
+    files = [each for each in tmp_path.rglob("*") if each.is_file() and each != path]
+    assert not [each for each in files if piece in each.read_bytes()]
+
+
 # --- genuine ---
 
 
@@ -406,7 +451,7 @@ def test_a_genuine_reading_is_taken_in(store, tmp_path, ears, marks, codec, monk
     assert "embedding" not in public_text and len(public_text) < 8000
     verify(store)
     # Had anything else been shown than was read, it would have been refused.
-    hearing = ears.hear(checks.read_take(READING, "consent").audio)
+    hearing = ears.hear(take_of(READING).audio)
     said = statement.Terms("Philip", "Gregson", ("business",), ("Ernest",), SPRING + 30 * 86400)
     for change in (
         {"purposes": ("business", "advertising")},
@@ -439,9 +484,9 @@ def test_a_long_silence_behind_the_words_leaves_no_prompt():
 
 def test_a_recording_may_go_on_after_the_words(ears):
     """`sayso enrol record` listens for 40 s: no words are heard in the silence, no prompt is it."""
-    take = checks.read_take(READING, "consent")
+    take = take_of(READING)
     room = np.random.default_rng(0).normal(0, 1e-3, 15 * RATE).astype(np.float32)
-    late = checks.Take(Path(), np.concatenate([take.raw, room]), "consent")
+    late = Take(io.BytesIO(), Path(), np.concatenate([take.raw, room]), "consent")
     said = statement.Terms("Philip", "Gregson", ("business",), ("Ernest",), SPRING + 30 * 86400)
     heard = clauses.spoken(late.audio, statement.phrases(said), WORDS, ears)
     assert heard.good and heard.found == len(WORDS)
@@ -498,7 +543,7 @@ def test_an_offset_hides_no_second_voice(kind: str):
     time_axis = np.arange(len(mixed), dtype=np.float32) / RATE
     added = {"none": 0.0, "offset": 0.01, "a step": 0.02 * np.sign(time_axis - 5)}
     added["rumble"] = 0.02 * np.sin(126 * time_axis)
-    take = checks.Take(Path(), (mixed + added[kind]).astype(np.float32), "prompt")
+    take = Take(io.BytesIO(), Path(), (mixed + added[kind]).astype(np.float32), "prompt")
     assert not next(checks.check_pauses(take)).passed
 
 
@@ -508,20 +553,22 @@ def test_an_offset_hides_no_second_voice(kind: str):
 def test_soft_and_shifted_clean_speech_is_speech(tmp_path: Path, level: float, offset: float):
     speech = kathleen(3)
     path = save(tmp_path / "a.wav", speech / np.abs(speech).max() * level + offset)
-    take = checks.read_take(path, "consent")
+    take = take_of(path)
     verdicts = [*checks.check_sound(take, 5, 90), *checks.check_cuts(take)]
     assert [verdict.code for verdict in verdicts if not verdict.passed] == []
 
 
 def test_an_offset_alone_is_silence():
-    take = checks.Take(Path(), np.full(10 * RATE, 0.3, np.float32), "consent")
+    take = Take(io.BytesIO(), Path(), np.full(10 * RATE, 0.3, np.float32), "consent")
     assert {v.code for v in checks.check_sound(take, 5, 90) if not v.passed} >= {"silent"}
 
 
 def test_a_prompt_that_only_fools_the_encoder(ears, codec):
     """One that is like the speaker as it is, and is another's through codec and changes."""
     consent = ears.voices(kathleen(4))
-    own, other = (checks.Take(Path(), audio, "prompt") for audio in (kathleen(2, 20), natural()))
+    own, other = (
+        Take(io.BytesIO(), Path(), audio, "prompt") for audio in (kathleen(2, 20), natural())
+    )
     assert all(v.passed for v in checks.check_heard_again(consent, own, codec, ears))
     failed = [v for v in checks.check_heard_again(consent, other, codec, ears) if not v.passed]
     assert len(failed) == 5 and {v.code for v in failed} == {"prompt-fragile"}

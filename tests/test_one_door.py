@@ -77,7 +77,7 @@ YIELDERS = {  # public functions that give sound, codes or bytes without being g
     "sealed.unseal": "what the key's holder sealed",
     "sealed.read_key": "a key, to the store",
     "sealed.read_sealed": "a voice's data, to the store",
-    "checks.Take.at": "a file of the caller's",
+    "take.Take.at": "a file of the caller's",
     "c2pa.sign_stream": "a manifest",
     "recording.unpack": "a fingerprint",
     "perth_filter.evidence": "a measure of sound given before",

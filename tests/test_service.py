@@ -31,6 +31,7 @@ from sayso.cli import app as cli
 from sayso.inference.detection.detector import detect
 from sayso.inference.errors import GoneError
 from sayso.inference.gate import Gate
+from sayso.inference.nameless import held
 from sayso.inference.store.checking import verify
 from sayso.inference.store.store import Store
 from sayso.inference.synthesizer import MOST_CHARACTERS
@@ -226,6 +227,11 @@ def test_what_a_token_may_have_for_now(tmp_path: Path):
     assert caught.value.code == "limit-seconds" and 0 < caught.value.wait <= 86400
     tokens.spend_seconds(token, -45.0, 60.0)
     tokens.spend_seconds(token, 20.0, 60.0)
+    with pytest.raises(SpentError, match="40 s of audio"):
+        tokens.spend_seconds(token, 8.0, 60.0, 5)
+    tokens.spend_seconds(token, 7.0, 60.0, 5)
+    tokens.spend_seconds(token, -7.0, 60.0, 5)
+    tokens.spend_seconds(token, 35.0, 60.0)
     with pytest.raises(SpentError, match="requests"):
         for _ in range(4):  # a minute may end meanwhile
             tokens.count_request(token, 1)
@@ -343,9 +349,11 @@ def test_uploads_are_decoded_elsewhere(
     else:
         soundfile.write(out, sound, 44_100, format=format)
     data, places = out.read_bytes(), asyncio.Semaphore(1)
+    (tmp_path / "spool").mkdir()
     wanted = {rate: read_audio(out, rate)[0].numpy() for rate in (16_000, 24_000)}
-    found = asyncio.run(decoded(out, (16_000, 24_000), 0.0, 60.0, places))
-    assert found.path.suffix == f".{format.lower()}"
+    spool = tmp_path / "spool"
+    found = asyncio.run(decoded(held(spool, data), spool, (16_000, 24_000), 0.0, 60.0, places))
+    assert found.suffix == f".{format.lower()}" and not list(spool.iterdir())
     for rate, heard in found.sounds.items():
         assert np.array_equal(heard, wanted[rate])
     for kind in (decoding.Sound, decoding.FfmpegSound):
@@ -368,7 +376,14 @@ def test_sizes_tokens_and_sessions(service: Served):
     file = {"file": ("x", wav(6.0))}
     assert code(service.call("reviewer", "POST", place, files=file)) == "session-unknown"
     assert code(service.call("admin", "POST", place, files=file)) == "session-unknown"
-    first = service.call("speaker", "POST", place, files=file)
+    seen = set[Path]()
+    with ThreadPoolExecutor(1) as pool:
+        asked_for = pool.submit(service.call, "speaker", "POST", place, files=file)
+        while not asked_for.done():
+            seen |= {*service.house.spool.iterdir(), *(service.home / "work").iterdir()}
+            time.sleep(0.005)
+    first = asked_for.result()
+    assert not seen  # a person's voice has no name on the disk, in case the process is killed
     assert first.status_code == 422 and code(first) == "not-speech"
     checks = first.json()["error"]["checks"]
     assert [each["passed"] for each in checks] == [True, True, True, False]
@@ -456,10 +471,36 @@ def test_a_stream_ends_with_who_hears_it(service: Served):
         verify(store)
 
 
+@pytest.mark.parametrize("kind", ["pcm", "events"])
+def test_a_stream_ends_with_its_token(service: Served, kind: str):
+    shown = service.house.tokens.create("Dora", "admin")
+    asked = SAY | {"voice": "nobody", "input": "Good morning. " * 20}
+    asked |= {"response_format": "pcm"} if kind == "pcm" else {"stream_format": "sse"}
+    headers = {"Authorization": f"Bearer {shown}"}
+    with service.client.stream("POST", "/v1/audio/speech", json=asked, headers=headers) as answer:
+        row, heard = answer.headers["X-Sayso-Ledger-Id"], answer.iter_bytes()
+        assert next(heard)
+        Tokens(service_folder(service.home)).revoke(shown[6:14])  # as another process does
+        if kind == "pcm":
+            with pytest.raises(httpx2.RemoteProtocolError):
+                list(heard)
+        else:
+            rest = b"".join(heard)
+            assert b'"code": "token-revoked"' in rest and b"speech.audio.done" not in rest
+    with Store.open(service.home) as store:
+        until = time.monotonic() + 120
+        while not (ends := store.entries(id=row)[2:]) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert [entry.event for entry in ends] == ["stream-cut"]
+        verify(store)
+
+
 # --- limits and places ---
 def test_limits_are_answered_with_a_time(tmp_path: Path):
     with served(tmp_path, requests=9, seconds=3.0, queue=1) as service:
         said = SAY | {"voice": "own"}
+        more = service.call("admin", "POST", "/v1/audio/speech", json=said | {"samples": 3})
+        assert code(more) == "limit-seconds" and "3 samples, each counts" in more.text
         with ThreadPoolExecutor(4) as pool:
             asked = [
                 pool.submit(service.call, role, "POST", "/v1/audio/speech", json=said)

@@ -2,14 +2,17 @@
 
 import datetime
 import ipaddress
+import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,20 @@ def ask(server: Server, seed: int, times: int = 1) -> httpx2.Response:
     with server.caller() as client:
         text = SAY | {"input": "Good morning. " * times, "seed": seed}
         return client.post("/v1/audio/speech", json=text)
+
+
+def unread(server: Server) -> HTTPResponse:
+    """A stream whose client reads nothing yet, and of which little fits between the two."""
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
+    line.connect(("127.0.0.1", server.port))
+    client = HTTPConnection("127.0.0.1")
+    client.sock = line
+    text = json.dumps(SAY | {"input": "Good morning. " * 7, "stream_format": "sse"})
+    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
+    client.request("POST", "/v1/audio/speech", text, headers)
+    return client.getresponse()
 
 
 def waiting(server: Server) -> int:
@@ -144,8 +161,16 @@ def test_two_processes_serve_one_store(tmp_path: Path):
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda seed: ask(server, seed), range(4)))
         assert [answer.status_code for answer in answers] == [200] * 4
+        streams = [unread(server) for _ in range(2)]
+        with Store.open(server.home) as store:  # all is said, and waits for who does not read
+            until = time.monotonic() + 120
+            while len(store.entries("released")) < 6 and time.monotonic() < until:
+                time.sleep(0.1)
         assert server.client.delete("/v1/voices/nobody").status_code == 200
         codes = [ask(server, seed).json()["error"]["code"] for seed in range(6)]
         assert codes == ["voice-revoked"] * 6
+        for stream in streams:
+            last = stream.read().split(b"data: ")[-1]
+            assert json.loads(last)["error"]["code"] == "voice-revoked"
         server.stop()
     whole(server.home, [answer.headers["X-Sayso-Ledger-Id"] for answer in answers])

@@ -5,21 +5,17 @@ docs/consent.md has the figures). A check says what it measured, not who is hone
 forger with a good enough clone of a willing stranger's voice is not caught by any of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from sayso.model.audio import read_audio, seconds_of
 from sayso.model.codecs.base import Codec
 
 from .. import recognisers
-from ..provenance.c2pa import read_manifest
+from ..provenance.c2pa import held_manifest
 from ..recognisers import Ears
 from ..watermark.base import THRESHOLD as WATERMARK
 from ..watermark.ensemble import Marks
@@ -27,8 +23,9 @@ from . import changes, recording
 from .challenge import find_words
 from .clauses import MAX_DOUBT, Reading, spoken
 from .receipt import Check
-from .recording import RATE, Audio
+from .recording import RATE
 from .statement import Phrase
+from .take import Take
 
 MIN_SECONDS, MAX_SECONDS = 5.0, 90.0
 MIN_PROMPT_SECONDS, MAX_PROMPT_SECONDS = 3.0, 30.0
@@ -61,56 +58,6 @@ class Verdict:
     passed: bool
     code: str
     message: str
-
-
-@dataclass(frozen=True)
-class Take:
-    """One recording as it is checked.
-
-    Args:
-        raw: (samples,) float32 at 16 kHz, as it was read.
-        name: "consent" or "prompt", for messages.
-    """
-
-    path: Path
-    raw: Audio
-    name: str
-    decoded: Mapping[int, Audio] = field(default_factory=dict)
-    """By rate in Hz, where somebody has decoded the file already."""
-
-    def at(self, rate: int) -> Tensor:
-        """(1, samples) float32 at a rate in Hz; InputError if it cannot be read."""
-        if rate in self.decoded:
-            return torch.from_numpy(self.decoded[rate])[None]
-        return read_audio(self.path, rate)
-
-    @property
-    def seconds(self) -> float:
-        """The recording's length."""
-        return len(self.raw) / RATE
-
-    @cached_property
-    def audio(self) -> Audio:
-        """(samples,), without offset and at one level."""
-        return recording.prepared(self.raw)
-
-
-def read_take(path: Path, name: str, decoded: Mapping[int, Audio] | None = None) -> Take:
-    """Read a recording without judging it; InputError when the file is no readable audio.
-
-    A file of more than ten minutes is not decoded past that: it is too long either way.
-
-    Args:
-        decoded: (samples,) by rate in Hz, where that was done already, among them `RATE`.
-    """
-    path = Path(path)
-    if decoded:
-        return Take(path, decoded[RATE], name, decoded)
-    if seconds_of(path) > 600:
-        audio = torch.zeros(1, 601 * RATE)
-    else:
-        audio = read_audio(path, RATE, min_seconds=0.0, max_seconds=601, allow_silence=True)
-    return Take(path, audio[0].numpy(), name)
 
 
 def check_sound(take: Take, least: float, most: float) -> Iterator[Verdict]:
@@ -182,7 +129,8 @@ def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
         f"The {take.name} recording carries a generator's watermark (score {score:.2f}): consent "
         "is given by a person's own voice.",
     )
-    manifest = read_manifest(take.path, None)
+    take.file.seek(0)
+    manifest = held_manifest(take.file, take.path, lambda: take.beside, None)
     state = "somewhere else" if manifest.elsewhere else manifest.state
     yield Verdict(
         _check(f"{take.name} C2PA", float(state != "none"), 1.0),

@@ -7,19 +7,22 @@ store. A session is used up by its first recording, whatever comes of it.
 
 import contextlib
 import dataclasses
+import hashlib
 import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sayso.model.codecs.base import Codec
+from sayso.model.decoding import check_file
 from sayso.model.errors import InputError
-from sayso.model.files import create_file, file_hash, read_bounded, read_regular
+from sayso.model.files import read_regular
 from sayso.model.text.normalization import normalise
 
 from ..errors import RefusedError
+from ..nameless import held
 from ..provenance.c2pa import sidecar_of
 from ..recognisers import Ears, embedding, load_ears
 from ..store import keys, ledger
@@ -28,13 +31,13 @@ from ..store.released import released
 from ..store.store import Store
 from ..watermark.ensemble import Marks, load_marks
 from . import checks, recording
-from .checks import Take, read_take
 from .other_voices import pack_codes
 from .prompt import cut_prompt
 from .receipt import Check, Receipt, Scope, codes_digest, issue
 from .recording import RATE, Audio
 from .session import terms_of, waiting
 from .statement import phrases, text_of
+from .take import Take, read_take
 
 MAX_FILE = 256 * 2**20  # bytes; recordings are kept, encrypted
 MAX_PROMPT_TEXT = 1000  # characters: 30 s read fast hold 600
@@ -64,6 +67,7 @@ def finish_enrolment(
     ears: Ears | None = None,
     marks: Marks | None = None,
     decoded: Mapping[int, Audio] | None = None,
+    file: BinaryIO | None = None,
 ) -> Enrolment:
     """Check the recording of a session and take the voice in, or say which check refused it.
 
@@ -77,6 +81,7 @@ def finish_enrolment(
         ears, marks: Already loaded, for many enrolments.
         decoded: What `consent` holds, (samples,) by rate in Hz (16 kHz and the codec's), where
             somebody has decoded it already.
+        file: The recording, open, where `consent` is only its name: nobody else may write it.
     Raises:
         RefusedError: session-unknown, session-used, session-expired, or a check's own code.
         InputError: A file is no readable audio (the session is not used up), or `prompt_text`
@@ -96,41 +101,52 @@ def finish_enrolment(
     arrived = store.now(), store.steady()  # the models' loading is no fault of the speaker's
     with _refusal_logged(store, session):
         waiting(store, session, *arrived)
-    with store.workspace() as folder:
-        # What is checked is what is kept: a file could be exchanged between two readings of it.
-        take = _copy(consent, "consent", folder, decoded)
-        other = None if prompt is None else _copy(prompt, "prompt", folder)
-        takes = [shot for shot in (take, other) if shot is not None]
-        hashes = {shot.name: file_hash(shot.path) for shot in takes}
-        marks = marks or load_marks(store.home, rows=released(store.home))
-        ears = ears or load_ears()
-        with _refusal_logged(store, session), store.transaction():
-            store.check()
-            started = waiting(store, session, *arrived)
-            used = {"session": session, "recordings": hashes}
-            used["fingerprint"] = recording.pack(recording.fingerprint(take.audio))
-            store.append("session-used", session, used)  # one recording only: it counts from here
-        hearing = _Hearing(store, started, takes, prompt_text, hashes, codec, ears, marks)
-        try:
-            return hearing.take_in(hearing.examine())
-        except RefusedError:
-            raise
-        except Exception as error:  # the session is used up: the ledger must say what became of it
-            hearing.refused("broken-off", type(error).__name__, [])
-            raise
-
-
-def _copy(path: Path, name: str, folder: Path, decoded: Mapping[int, Audio] | None = None) -> Take:
-    """Read a recording from a copy of our own; InputError when it is no readable audio."""
-    path = Path(path)
-    copy = folder / f"{name}{path.suffix}"
-    for source, target in ((path, copy), (sidecar_of(path), sidecar_of(copy))):
-        if source is path or source.exists():
-            create_file(target, read_regular(source, MAX_FILE))
+    # What is checked is what is kept: a file could be exchanged between two readings of it.
+    takes = [_taken(store, Path(consent), "consent", file, decoded)]
+    if prompt is not None:
+        takes.append(_taken(store, Path(prompt), "prompt"))
+    hashes = {take.name: hashlib.sha256(_bytes(take)).hexdigest() for take in takes}
+    marks = marks or load_marks(store.home, rows=released(store.home))
+    ears = ears or load_ears()
+    with _refusal_logged(store, session), store.transaction():
+        store.check()
+        started = waiting(store, session, *arrived)
+        used = {"session": session, "recordings": hashes}
+        used["fingerprint"] = recording.pack(recording.fingerprint(takes[0].audio))
+        store.append("session-used", session, used)  # one recording only: it counts from here
+    hearing = _Hearing(store, started, takes, prompt_text, hashes, codec, ears, marks)
     try:
-        return read_take(copy, name, decoded)
-    except InputError as error:
-        raise InputError(str(error).replace(str(copy), str(path))) from None
+        return hearing.take_in(hearing.examine())
+    except RefusedError:
+        raise
+    except Exception as error:  # the session is used up: the ledger must say what became of it
+        hearing.refused("broken-off", type(error).__name__, [])
+        raise
+
+
+def _taken(
+    store: Store,
+    path: Path,
+    name: str,
+    file: BinaryIO | None = None,
+    decoded: Mapping[int, Audio] | None = None,
+) -> Take:
+    """A recording in a file of our own, which has no name: a killed process leaves nothing of it.
+
+    InputError when it is no readable audio.
+    """
+    beside = None
+    if file is None:
+        file = held(store.home / "work", read_regular(path, MAX_FILE))
+        check_file(path)
+        if sidecar_of(path).exists():
+            beside = read_regular(sidecar_of(path), MAX_FILE)
+    return read_take(file, path, name, beside, decoded)
+
+
+def _bytes(take: Take) -> bytes:
+    take.file.seek(0)
+    return take.file.read()
 
 
 @contextlib.contextmanager
@@ -250,7 +266,7 @@ class _Hearing:
         secret = {"codes": pack_codes(codes)}
         secret["embedding"] = embedding(self.ears.voices(source.audio)).astype("<f4").tobytes()
         for take in self.takes:
-            secret[f"{take.name}-recording"] = read_bounded(take.path, MAX_FILE)
+            secret[f"{take.name}-recording"] = _bytes(take)
         store.enrol(receipt.voice, receipt.record_id, token, secret)
         return Enrolment(receipt.voice, receipt, token)
 

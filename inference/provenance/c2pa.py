@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -145,22 +146,32 @@ def read_manifest(path: Path, ca: Anchor | None) -> Manifest:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    suffix, sidecar = path.suffix.lower(), None
+
+    def beside() -> bytes | None:
+        there = sidecar_of(path).is_file()
+        return read_regular(sidecar_of(path), MOST_SIDECAR) if there else None
+
     try:
-        if suffix in BESIDE:
-            if not sidecar_of(path).is_file():
-                return Manifest("none", reasons=(f"no {sidecar_of(path).name} beside it",))
-            sidecar = read_regular(sidecar_of(path), MOST_SIDECAR)
         with open_regular(path) as file:
-            found = check_manifest(file, suffix, sidecar, ca)
-            lacking = sidecar is None and found.state in ("none", "invalid")
-            if lacking and sidecar_of(path).is_file():  # a stream's
-                file.seek(0)
-                sidecar = read_regular(sidecar_of(path), MOST_SIDECAR)
-                found = check_manifest(file, suffix, sidecar, ca)
-            return found
+            return held_manifest(file, path, beside, ca)
     except (InputError, OSError) as error:
         return Manifest("invalid", reasons=(str(error),))
+
+
+def held_manifest(
+    file: BinaryIO, name: Path, beside: Callable[[], bytes | None], ca: Anchor | None
+) -> Manifest:
+    """As `read_manifest`, of an open file with a name, and of what stands beside it, if asked."""
+    suffix = name.suffix.lower()
+    if suffix in BESIDE:
+        if (sidecar := beside()) is None:
+            return Manifest("none", reasons=(f"no {sidecar_of(name).name} beside it",))
+        return check_manifest(file, suffix, sidecar, ca)
+    found = check_manifest(file, suffix, None, ca)
+    if found.state in ("none", "invalid") and (sidecar := beside()) is not None:  # a stream's
+        file.seek(0)
+        found = check_manifest(file, suffix, sidecar, ca)
+    return found
 
 
 def check_manifest(

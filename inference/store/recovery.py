@@ -102,7 +102,7 @@ def _work(store: Store) -> Iterator[str]:
             with lock:
                 if path.suffix == ".voice":
                     _end_voice(store, path)
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)  # of an enrolment by an older version
         except Timeout:
             continue  # a living process works there
         except SaysoError as error:

@@ -6,7 +6,7 @@
     keys/voices/*.key  one random AES-256 key per enrolled voice; overwriting it deletes the voice
     ca/, marks/        the C2PA authority and the keyed mark's key; the ledger has their hashes
     manifests/*.c2pa   the manifest of each output, likewise
-    work/, lock        recordings on their way in, the lock between processes
+    work/, lock        sealed files on their way out, locks between processes
 
 Every change is one SQLite transaction (synchronous=FULL). What cannot be in it (a key file, a file
 that leaves) comes before or after it and is finished or undone by `recovery`, whatever moment a
@@ -15,7 +15,6 @@ process died at.
 
 import hashlib
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -228,18 +227,3 @@ class Store(Book):
                 if self.voice(voice) is not None:
                     self.forget(voice, {"reason": "it has said what it was enrolled for"})
                 note.with_suffix(".voice").unlink(missing_ok=True)
-
-    @contextmanager
-    def workspace(self) -> Iterator[Path]:
-        """A private folder for a while; gone afterwards, even after kill -9."""
-        folder = self.home / "work" / secrets.token_hex(8)
-        lock = FileLock(folder.with_suffix(".lock"))
-        with self.exclusive():  # another process's recovery must not come between these two
-            lock.acquire()
-            folder.mkdir(mode=0o700)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.release()
-            folder.with_suffix(".lock").unlink(missing_ok=True)

@@ -112,6 +112,10 @@ class Line(Generic[T]):
             if gone is not None:
                 gone.set()
 
+    async def go_on(self, work: Callable[[T], R]) -> R:
+        """Do `work`, a part of what has begun: it takes nobody's place, and is not refused."""
+        return await asyncio.wrap_future(self._pool.submit(lambda: work(self._opened())))
+
     async def flow(
         self, request: Request, work: Callable[[T, threading.Event], Iterator[R]]
     ) -> AsyncGenerator[R, None]:

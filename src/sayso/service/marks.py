@@ -17,7 +17,7 @@ from sayso.inference.store.store import Store
 from sayso.inference.watermark.perth import PERTH_RATE
 from sayso.model.audio import MIN_SECONDS
 from sayso.model.errors import SaysoError
-from sayso.model.files import read_bounded
+from sayso.model.files import open_regular, read_bounded
 
 from .errors import ProblemError
 from .house import Desk, Looking, caller, house
@@ -41,15 +41,17 @@ async def detect(
     """Which marks a file carries, where, and whose row of the ledger they name."""
     home = house(request)
     async with spooled(home.spool, ("file", await file.read())) as folder:
-        most, rates = home.settings.upload_seconds, (PERTH_RATE,)
-        upload = await decoded(folder / "file", rates, MIN_SECONDS, most, home.trying)
+        path, most, rates = folder / "file", home.settings.upload_seconds, (PERTH_RATE,)
+        with open_regular(path) as sent:
+            upload = await decoded(sent, folder, rates, MIN_SECONDS, most, home.trying)
+        path = path.rename(path.with_suffix(upload.suffix))
         if manifest is not None:
-            sidecar_of(upload.path).write_bytes((await manifest.read())[:MOST_SIDECAR])
+            sidecar_of(path).write_bytes((await manifest.read())[:MOST_SIDECAR])
 
         def found(looking: Looking) -> dict[str, Any]:
-            with unnamed(upload.path):
+            with unnamed(path):
                 sound = torch.from_numpy(upload.sounds[PERTH_RATE])
-                detection = looking.detector().detect(upload.path, sound)
+                detection = looking.detector().detect(path, sound)
             return _told(detection, looking.store, token)
 
         return await home.looking.ask(request, found, stay=True)

@@ -17,7 +17,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from sayso.inference.errors import RefusedError
 from sayso.inference.provenance.c2pa import sidecar_of
+from sayso.inference.store.recovery import silent
 from sayso.inference.synthesizer import Spoken, Synthesizer
 from sayso.model.audio import wav_header
 from sayso.model.codecs.voice_edit import Alteration
@@ -25,7 +27,7 @@ from sayso.model.errors import SaysoError
 from sayso.model.files import MOST_WEIGHTS, read_bounded
 
 from .errors import ProblemError, problem_of
-from .house import House, caller, check_sees, house
+from .house import Desk, House, caller, check_sees, house
 from .tokens import Token
 from .uploads import unnamed
 
@@ -74,7 +76,12 @@ class Speech(BaseModel):
     stream_format: Literal["audio", "sse"] = "audio"
     instructions: str | None = Field(None, description="Refused: this model takes none.")
     seed: int | None = Field(None, ge=0, lt=2**63, description="Of the draws; fresh if left out.")
-    samples: int = Field(1, ge=1, le=MOST_SAMPLES, description="The best of so many is sent.")
+    samples: int = Field(
+        1,
+        ge=1,
+        le=MOST_SAMPLES,
+        description="Of each sentence; the best is sent. Each counts for the seconds of a day.",
+    )
     purpose: str = Field("research", max_length=200, description="The receipt must allow it.")
 
 
@@ -109,7 +116,7 @@ async def speak(
     if asked.response_format == "pcm" or (asked.stream_format, asked.response_format) == LIVE:
         return await _streamed(request, asked, voice, token)
     about = _reckoned(asked)
-    home.tokens.spend_seconds(token, about, home.settings.seconds)
+    home.tokens.spend_seconds(token, about, home.settings.seconds, asked.samples)
     took, gone = 0.0, Event()
     try:
         said = await home.speaking.ask(
@@ -119,8 +126,9 @@ async def speak(
         )
         took = said.spoken.seconds
     finally:
-        home.tokens.spend_seconds(token, took - about, float("inf"))
+        home.tokens.spend_seconds(token, took - about, float("inf"), asked.samples)
     home.metrics.audio.inc(took)
+    home.tokens.check_still(token)
     spoken = said.spoken
     headers = _headers(spoken.ledger_id, spoken.seed, said.rate)
     headers["X-Sayso-Seconds"] = f"{took:.3f}"
@@ -132,7 +140,7 @@ async def speak(
 async def _streamed(request: Request, asked: Speech, voice: str, token: Token) -> Response:
     """Sentence by sentence: a refusal comes before the first, as an answer of its own."""
     home, about = house(request), _reckoned(asked)
-    home.tokens.spend_seconds(token, about, home.settings.seconds)
+    home.tokens.spend_seconds(token, about, home.settings.seconds, asked.samples)
     chunks = home.speaking.flow(
         request,
         lambda synthesizer, gone: synthesizer.stream(
@@ -149,8 +157,10 @@ async def _streamed(request: Request, asked: Speech, voice: str, token: Token) -
     )
     try:
         first = await anext(chunks)
+        await _check_still(home, token, first.ledger_id)
     except BaseException:
-        home.tokens.spend_seconds(token, -about, float("inf"))
+        await chunks.aclose()
+        home.tokens.spend_seconds(token, -about, float("inf"), asked.samples)
         raise
     headers = _headers(first.ledger_id, first.seed, first.sample_rate)
     sse = asked.stream_format == "sse"
@@ -162,6 +172,7 @@ async def _streamed(request: Request, asked: Speech, voice: str, token: Token) -
             head = b"" if asked.response_format == "pcm" else wav_header(first.sample_rate)
             yield _delta(head + first.pcm) if sse else head + first.pcm
             async for chunk in chunks:
+                await _check_still(home, token, first.ledger_id)
                 took += len(chunk.pcm) / 2 / first.sample_rate
                 if chunk.pcm:
                     yield _delta(chunk.pcm) if sse else chunk.pcm
@@ -173,11 +184,26 @@ async def _streamed(request: Request, asked: Speech, voice: str, token: Token) -
             yield _event({"type": "error", "error": problem_of(error).said()})
         finally:
             await chunks.aclose()
-            home.tokens.spend_seconds(token, took - about, float("inf"))
+            home.tokens.spend_seconds(token, took - about, float("inf"), asked.samples)
             home.metrics.audio.inc(took)
 
     kind = EVENTS if sse else f"audio/pcm;rate={first.sample_rate}"
     return StreamingResponse(pieces(), 200, headers, kind)
+
+
+async def _check_still(home: House, token: Token, ledger_id: str) -> None:
+    """TokenError or RefusedError if a stream's token or voice was revoked since it began.
+
+    The gate has looked when a chunk was made; one may have waited for a client that reads slowly.
+    """
+    home.tokens.check_still(token)
+
+    def look(desk: Desk) -> None:
+        voice = desk.store.entries("granted", ledger_id)[-1].content["voice"]
+        if silent(desk.store, voice):
+            raise RefusedError("voice-revoked", f"The voice {voice!r} was withdrawn meanwhile.")
+
+    await home.desk.go_on(look)
 
 
 def _reckoned(asked: Speech) -> float:

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -109,7 +109,8 @@ class Tokens:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_mode & 0o077:
                 raise InputError(f"{folder} may be read by other users: chmod 700 it.")
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            with suppress(FileExistsError):  # see inference/store/database.py
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             with self._open() as database:
                 database.executescript("PRAGMA journal_mode = WAL;" + SCHEMA)
         except (OSError, sqlite3.Error) as error:
@@ -171,14 +172,13 @@ class Tokens:
             row = database.execute("SELECT * FROM tokens WHERE id = ?", (token_id,)).fetchone()
             kept = row[1] if row else _hash("")
             same = hmac.compare_digest(kept.encode(), _hash(secret).encode())
-            token = _token(row, database) if row and same and secret else None
-        if token is None:
-            raise TokenError("token-unknown", "This token is not known here.")
-        if token.revoked is not None:
-            raise TokenError("token-revoked", "This token was revoked: ask for another.")
-        if time.time() >= token.expires:
-            raise TokenError("token-expired", "This token's time is over: ask for another.")
-        return token
+            return _good(_token(row, database) if row and same and secret else None)
+
+    def check_still(self, token: Token) -> None:
+        """TokenError if a token that was good has ended since."""
+        with self._open() as database:
+            row = database.execute("SELECT * FROM tokens WHERE id = ?", (token.id,)).fetchone()
+            _good(_token(row, database) if row else None)
 
     def give(self, name: str, thing: str) -> None:
         """Note that a voice, or a session behind `SESSION`, is `name`'s own."""
@@ -192,12 +192,16 @@ class Tokens:
             message = f"More than {most} requests in a minute: wait."
             raise SpentError("limit-requests", message, MINUTE - now % MINUTE)
 
-    def spend_seconds(self, token: Token, seconds: float, most: float) -> None:
-        """Count seconds of audio of this day (UTC), negative ones given back; SpentError."""
-        now = time.time()
-        if self._use(token.name, "seconds", int(now // DAY), seconds, most) is None:
-            message = f"This needs about {seconds:.0f} s of audio; not so much of {most:g} s a day "
-            message += "is left: wait for tomorrow (UTC), or say less."
+    def spend_seconds(self, token: Token, seconds: float, most: float, samples: int = 1) -> None:
+        """Count seconds of audio of this day (UTC), of each sample; negative ones are given back.
+
+        SpentError past `most`.
+        """
+        now, needed = time.time(), seconds * samples
+        if self._use(token.name, "seconds", int(now // DAY), needed, most) is None:
+            each = f" ({samples} samples, each counts)" if samples > 1 else ""
+            message = f"This needs about {needed:.0f} s of audio{each}; not so much of {most:g} s "
+            message += "a day is left: wait for tomorrow (UTC), say less, or have fewer samples."
             raise SpentError("limit-seconds", message, DAY - now % DAY)
 
     def _use(self, name: str, what: str, span: int, amount: float, most: float) -> float | None:
@@ -220,6 +224,16 @@ def service_folder(home: Path | None = None) -> Path:
     home = home or default_home()
     named = os.environ.get("SAYSO_SERVICE")
     return Path(named) if named else home.with_name(home.name + "-service")
+
+
+def _good(token: Token | None) -> Token:
+    if token is None:
+        raise TokenError("token-unknown", "This token is not known here.")
+    if token.revoked is not None:
+        raise TokenError("token-revoked", "This token was revoked: ask for another.")
+    if time.time() >= token.expires:
+        raise TokenError("token-expired", "This token's time is over: ask for another.")
+    return token
 
 
 def _holds(token: Token) -> bool:

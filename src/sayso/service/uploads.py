@@ -1,7 +1,8 @@
 """Uploads: decoded in a bounded process of their own; the service's process sees samples alone.
 
 What takes too much time or memory there, or is no audio, goes no further. Which format it is says
-its content, never its name. Run as a module, this is that process.
+its content, never its name. What it leaves has no name on the disk. Run as a module, this is that
+process.
 """
 
 import asyncio
@@ -11,18 +12,22 @@ import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from sayso.inference.nameless import unnamed as nameless
 from sayso.model.errors import InputError
 
 SECONDS = 20  # of CPU
 WALL_SECONDS = 40.0
 MEMORY = 2**30  # bytes of address space
 AT_ONCE = 2  # such processes
+NAME = "The file"
+"""What errors call it."""
 SUFFIXES = {"WAV": ".wav", "WAVEX": ".wav", "RF64": ".wav", "FLAC": ".flac", "MP3": ".mp3"}
 
 
@@ -45,94 +50,112 @@ def unnamed(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(str(error).replace(str(path), "The file")) from None
+        raise InputError(str(error).replace(str(path), NAME)) from None
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that somebody sent, and what it sounds like."""
+    """What a file that somebody sent sounds like."""
 
-    path: Path
-    """Named after what it holds."""
+    suffix: str
+    """For what it holds."""
     sounds: dict[int, np.ndarray]
     """By rate in Hz, (samples,) float32, one channel."""
 
 
 async def decoded(
-    path: Path, rates: tuple[int, ...], least: float, most: float, places: asyncio.Semaphore
+    sent: BinaryIO,
+    folder: Path,
+    rates: tuple[int, ...],
+    least: float,
+    most: float,
+    places: asyncio.Semaphore,
 ) -> Upload:
-    """Decode a file in a bounded process, and never in this one.
+    """Decode an open file in a bounded process, and never in this one.
 
     Args:
+        folder: On whose disk its samples lie meanwhile.
         least, most: Seconds.
         places: For `AT_ONCE` of them.
     Raises:
         InputError: It is no audio, too short or long, or takes too much time or memory.
     """
-    command = [sys.executable, "-m", "sayso.service.uploads", str(path), str(least), str(most)]
-    command += map(str, rates)
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     kept["OPENBLAS_NUM_THREADS"] = "1"
     pipe = asyncio.subprocess.PIPE
-    async with places:
-        child = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=kept
-        )
+    with ExitStack() as files:
+        left = {rate: files.enter_context(nameless(folder)) for rate in rates}
+        numbers = {rate: file.fileno() for rate, file in left.items()}
+        command = [sys.executable, "-m", "sayso.service.uploads", str(least), str(most)]
+        command += [f"{rate}:{number}" for rate, number in numbers.items()]
+        ways = {"stdin": sent, "stdout": pipe, "stderr": pipe, "pass_fds": [*numbers.values()]}
+        async with places:
+            child = await asyncio.create_subprocess_exec(*command, env=kept, **ways)
+            try:
+                out, _ = await asyncio.wait_for(child.communicate(), WALL_SECONDS)
+            except TimeoutError:
+                raise InputError(f"{NAME} takes too long to decode: export it again.") from None
+            finally:
+                if child.returncode is None:
+                    child.kill()
+                    await child.wait()
         try:
-            out, _ = await asyncio.wait_for(child.communicate(), WALL_SECONDS)
-        except TimeoutError:
-            raise InputError("The file takes too long to decode: export it again.") from None
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-    try:
-        found = json.loads(out)
-    except ValueError:  # killed by one of its limits
-        raise InputError("The file takes too much time or memory to decode.") from None
-    if "error" in found:
-        with unnamed(path):
+            found = json.loads(out)
+        except ValueError:  # killed by one of its limits
+            raise InputError(f"{NAME} takes too much time or memory to decode.") from None
+        if "error" in found:
             raise InputError(found["error"])
-    named = path.with_suffix(found["suffix"])
-    path.rename(named)
-    sounds = {rate: np.fromfile(_samples(path, rate), "<f4") for rate in rates}
-    return Upload(named, sounds)
+        for file in left.values():
+            file.seek(0)
+        return Upload(found["suffix"], {r: np.fromfile(file, "<f4") for r, file in left.items()})
 
 
-def _samples(path: Path, rate: int) -> Path:
-    """Where the bounded process leaves what it decoded."""
-    return path.with_name(f"{path.name}-{rate}.f32")
+def main(least: float, most: float, left: dict[int, int]) -> None:
+    """What the bounded process does: decode standard input, leave samples, print what it is.
 
-
-def main(path: Path, least: float, most: float, rates: list[int]) -> None:
-    """What the bounded process does: decode all of `path`, leave samples, print what it is."""
+    Args:
+        least, most: Seconds.
+        left: Descriptors of the files for its samples, by rate in Hz.
+    """
     import resource
 
+    rates, path = [*left], Path(NAME)
     size = int(4 * max(rates) * (most + 2))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from sayso.model.decoding import FfmpegSound, Sound, first_that_reads, open_sound, read_mono
-    from sayso.model.files import open_regular
+    import soundfile
 
-    def suffix(sound: Sound | FfmpegSound) -> str:
-        if isinstance(sound, FfmpegSound):
-            with open_regular(path) as file:
-                return ".m4a" if file.read(8)[4:] == b"ftyp" else ""
-        with open_sound(path) as file:
+    from sayso.model import decoding
+
+    def suffix(sound: "decoding.Sound | decoding.FfmpegSound") -> str:
+        sent.seek(0)
+        if isinstance(sound, decoding.FfmpegSound):
+            return ".m4a" if sent.read(8)[4:] == b"ftyp" else ""
+        with soundfile.SoundFile(sent) as file:
             if file.format == "OGG":
                 return ".opus" if file.subtype == "OPUS" else ".ogg"
             return SUFFIXES.get(file.format, "")
 
-    try:
-        found = read_mono(path, rates, least, most, allow_silence=True)
-        for rate, sound in found.items():
-            sound.astype("<f4").tofile(_samples(path, rate))
-        print(json.dumps({"suffix": first_that_reads(suffix, path, 0.0, most)}))
-    except InputError as error:
-        print(json.dumps({"error": str(error)}))
+    with open(0, "rb", buffering=0) as sent:
+        try:
+            if not sent.seek(0, os.SEEK_END):
+                raise InputError(f"{NAME} is empty (0 bytes).")
+            mix = decoding.first_that_reads(
+                lambda sound: decoding.mixed(sound, rates), path, least, most, sent
+            )
+            decoding.check_peak(path, mix.peak, allow_silence=True)
+            decoding.check_length(path, mix.seconds, least, most)
+            for rate, samples in mix.sounds.items():
+                with open(left[rate], "wb") as file:
+                    samples.astype("<f4").tofile(file)
+            kind = decoding.first_that_reads(suffix, path, 0.0, most, sent)
+            print(json.dumps({"suffix": kind}))
+        except InputError as error:
+            print(json.dumps({"error": str(error)}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), list(map(int, sys.argv[4:])))
+    numbers = (each.split(":") for each in sys.argv[3:])
+    main(float(sys.argv[1]), float(sys.argv[2]), {int(rate): int(file) for rate, file in numbers})

@@ -1,6 +1,7 @@
 """Voices over HTTP: a consent is asked for, checked, shown and taken back, as by the verbs."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Request, UploadFile
@@ -12,13 +13,14 @@ from sayso.inference.consent.receipt import ANY, Check, Receipt
 from sayso.inference.consent.recording import RATE
 from sayso.inference.consent.session import VALID_SECONDS, Session, start_enrolment
 from sayso.inference.errors import RefusedError
+from sayso.inference.nameless import held
 from sayso.inference.outputs import Output
 from sayso.inference.store import ledger
 
 from .errors import ProblemError, problem_of
 from .house import Desk, Hearing, caller, check_sees, house
 from .tokens import SESSION, Token
-from .uploads import decoded, spooled, unnamed
+from .uploads import decoded, unnamed
 
 router = APIRouter()
 DAY = 86400.0
@@ -166,22 +168,23 @@ async def finish_consent(
     home = house(request)
     if not token.began(session):
         raise ProblemError(404, "session-unknown", "There is no such session of yours: start one.")
-    async with spooled(home.spool, ("recording", await file.read())) as folder:
-        most, rates = home.settings.upload_seconds, (RATE, home.codec_rate)
-        upload = await decoded(folder / "recording", rates, 0.0, most, home.trying)
-        path, sounds = upload.path, upload.sounds
+    most, rates = home.settings.upload_seconds, (RATE, home.codec_rate)
+    sent = held(home.spool, await file.read())  # without a name: it is a person's voice
+    upload = await decoded(sent, home.spool, rates, 0.0, most, home.trying)
+    path, sounds = Path(f"recording{upload.suffix}"), upload.sounds
 
-        def finished(hearing: Hearing) -> Enrolment | ProblemError:
-            try:
-                store, codec, ears = hearing.store, hearing.codec, hearing.ears
-                with unnamed(path):
-                    taken = finish_enrolment(store, session, path, codec, ears=ears, decoded=sounds)
-            except RefusedError as error:
-                return _refused(hearing, session, error)
-            home.tokens.give(token.name, taken.voice)
-            return taken
+    def finished(hearing: Hearing) -> Enrolment | ProblemError:
+        try:
+            store, codec, ears = hearing.store, hearing.codec, hearing.ears
+            with unnamed(path):
+                how = {"ears": ears, "decoded": sounds, "file": sent}
+                taken = finish_enrolment(store, session, path, codec, **how)
+        except RefusedError as error:
+            return _refused(hearing, session, error)
+        home.tokens.give(token.name, taken.voice)
+        return taken
 
-        taken = await home.hearing.ask(request, finished, stay=True)
+    taken = await home.hearing.ask(request, finished)
     if isinstance(taken, ProblemError):
         raise taken
     return {

@@ -1,0 +1,94 @@
+"""A recording as it is checked: read once, out of a file of our own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from sayso.model.decoding import check_length, check_peak, first_that_reads, mixed, probe
+
+from .recording import RATE, Audio, prepared
+
+MOST_DECODED = 600.0  # seconds
+
+
+@dataclass(frozen=True)
+class Take:
+    """One recording as it is checked.
+
+    Args:
+        file: What was given, open.
+        path: Its name, for messages and formats: nothing is read there.
+        raw: (samples,) float32 at 16 kHz, as it was read.
+        name: "consent" or "prompt", for messages.
+        beside: The manifest that stood beside it.
+    """
+
+    file: BinaryIO
+    path: Path
+    raw: Audio
+    name: str
+    beside: bytes | None = None
+    decoded: Mapping[int, Audio] = field(default_factory=dict)
+    """By rate in Hz, where somebody has decoded the file already."""
+
+    def at(self, rate: int) -> Tensor:
+        """(1, samples) float32 at a rate in Hz; InputError if it cannot be read."""
+        if rate in self.decoded:
+            return torch.from_numpy(self.decoded[rate])[None]
+        return torch.from_numpy(_decoded(self.file, self.path, rate))[None]
+
+    @property
+    def seconds(self) -> float:
+        """The recording's length."""
+        return len(self.raw) / RATE
+
+    @cached_property
+    def audio(self) -> Audio:
+        """(samples,), without offset and at one level."""
+        return prepared(self.raw)
+
+
+def read_take(
+    file: BinaryIO,
+    path: Path,
+    name: str,
+    beside: bytes | None = None,
+    decoded: Mapping[int, Audio] | None = None,
+) -> Take:
+    """Read a recording without judging it; InputError when the file is no readable audio.
+
+    A file of more than ten minutes is not decoded past that: it is too long either way.
+
+    Args:
+        file, path, name, beside: As of `Take`.
+        decoded: (samples,) by rate in Hz, where that was done already, among them `RATE`.
+    """
+    if decoded:
+        return Take(file, path, decoded[RATE], name, beside, decoded)
+    long = _stated_seconds(file, path) > MOST_DECODED
+    audio = np.zeros(601 * RATE, np.float32) if long else _decoded(file, path, RATE)
+    return Take(file, path, audio, name, beside)
+
+
+def _stated_seconds(file: BinaryIO, path: Path) -> float:
+    file.seek(0)
+    try:
+        with soundfile.SoundFile(file) as sound:
+            return sound.frames / sound.samplerate
+    except soundfile.LibsndfileError:
+        return probe(path, file)[1]
+
+
+def _decoded(file: BinaryIO, path: Path, rate: int) -> Audio:
+    most = MOST_DECODED + 1
+    mix = first_that_reads(lambda sound: mixed(sound, [rate]), path, 0.0, most, file)
+    check_peak(path, mix.peak, allow_silence=True)
+    check_length(path, mix.seconds, 0.0, most)
+    return mix.sounds[rate]
