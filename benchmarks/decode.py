@@ -4,8 +4,7 @@
 `--layers 2` for a quick look) prints a table and keeps `results/decode.json`; `--plot FILE.png`
 draws it. A step has to read every weight and the cache once: those bytes over the read bandwidth,
 measured in between with as many threads, is the least it can take. All is timed in turn, over and
-over, as other tenants of a machine come and go; medians. `--bundled` lets the engine say 16
-sentences with the bundled model instead, in batches of 1, 4 and 16 rows.
+over, as other tenants of a machine come and go; medians.
 """
 
 import argparse
@@ -21,46 +20,53 @@ from torch import Tensor
 
 from benchmarks.results import write
 from sayso.model.ar import AR, ARConfig
-from sayso.model.bundle import load_bundle
-from sayso.model.engine import Engine, Request
 from sayso.model.generate import generate_nar
 from sayso.model.nar import NAR, NARConfig
 from sayso.model.precision import Packed, convert
 from sayso.model.sampling import Sampling, last_codes, sample_group
-from sayso.model.text.normalization import pieces
-from sayso.model.transformer import Cache, Size
+from sayso.model.transformer import Size
 
 FRAME_RATE = 75  # EnCodec's
 TEXT = 100  # tokens
 FRAMES = 750  # ten seconds
 V = 1024
-NEW = 8
-"""Tokens of `transformers` in one timing."""
-LEVELS = 2
-"""Passes of the NAR in one timing; a model of eight codebooks has seven."""
-BLOCK = 2**27
-"""Floats that are read to find the bandwidth: 512 MiB."""
+NEW = 8  # tokens of `transformers` in one timing
+LEVELS = 2  # passes of the NAR in one timing; a model of eight codebooks has seven
+BLOCK = 2**27  # floats that are read to find the bandwidth: 512 MiB
 SQUARE = 2048
+STEPS = 4  # in one timing: one alone would find nothing of ours in the processor's caches
 NO = " (no)"
 
 Call = Callable[[], object]
 
 
-def in_turn(calls: dict[str, Call], threads: tuple[int, ...], repeats: int) -> dict[str, float]:
-    """Median seconds of each call, `name, n threads`, all in turn after a first that is not kept.
+Times = dict[str, list[float]]
+"""Seconds of each call in each round."""
+
+
+def in_turn(calls: dict[str, Call], threads: tuple[int, ...], repeats: int) -> dict[int, Times]:
+    """Seconds by number of threads, all in turn in rounds, after a first that is not kept.
 
     A call that returns a float has timed itself.
     """
-    times: dict[str, list[float]] = {}
-    for _ in range(1 + repeats):
+    times: dict[int, Times] = {count: {name: [] for name in calls} for count in threads}
+    for number in range(1 + repeats):
         for count in threads:
             torch.set_num_threads(count)
             for name, call in calls.items():
                 start = time.perf_counter()
                 found = call()
                 took = found if isinstance(found, float) else time.perf_counter() - start
-                times.setdefault(f"{name}, {count}", []).append(took)
-    return {name: statistics.median(each[1:]) for name, each in times.items()}
+                times[count][name] += [took] * (number > 0)
+    return times
+
+
+def read(block: Tensor) -> float:
+    """Seconds of reading a block once."""
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        block.sum()
+    return (time.perf_counter() - start) / STEPS
 
 
 class Standing:
@@ -71,17 +77,20 @@ class Standing:
         self.model = AR(ARConfig(256, V, G, size)).eval()
         convert(self.model, precision)
         self.rows, self.G = rows, G
-        self.cache = Cache(size, rows, TEXT + 2 + FRAMES // G + 1, self.model.bos)
-        for held in (self.cache.keys, self.cache.values):
+        self.cache = self.model.transformer.cache(rows, TEXT + 2 + FRAMES // G + 1)
+        for held in (*self.cache.keys, *self.cache.values):
             held.normal_()
 
-    def step(self, frames: int = FRAMES) -> None:
-        """Read a group behind so many frames of speech, and predict the next."""
+    def step(self, frames: int = FRAMES) -> float:
+        """Read a group behind so many frames of speech, and predict the next: seconds it took."""
         held = TEXT + 2 + frames // self.G
-        cache = self.cache.rows(0, self.rows, held, True)
         group = torch.zeros(self.rows, self.G, dtype=torch.long)
         number = torch.full((self.rows,), 1 + frames // self.G)
-        self.model.predict(self.model.decode(group, number, cache))
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            cache = self.cache.rows(0, self.rows, held, True)
+            self.model.predict(self.model.decode(group, number, cache))
+        return (time.perf_counter() - start) / STEPS
 
     def naive(self, frames: int) -> None:
         """The same without a cache: read all again."""
@@ -93,8 +102,8 @@ class Standing:
         """That a step in fp32 has to read."""
         layers = [m for m in self.model.modules() if isinstance(m, Packed)]
         weights = sum(layer.weight.numel() for layer in layers)
-        held = 2 * self.model.config.size.layers * self.model.config.size.width
-        held *= (TEXT + 2 + FRAMES // self.G) * self.rows
+        size, held = self.model.config.size, (TEXT + 2 + FRAMES // self.G) * self.rows
+        held *= 2 * size.layers * size.width
         return 4.0 * (weights + self.model.code_embedding.weight.numel() + held)
 
 
@@ -182,77 +191,84 @@ def measure(size: Size, threads: tuple[int, ...], repeats: int) -> list[dict[str
     nar = Nar(NAR(NARConfig(256, V, 1 + LEVELS, size)).eval())
     convert(nar.model, "fp32")
     logits, random = torch.randn(1, 1, V + 1), torch.Generator().manual_seed(0)
-    calls: dict[str, Call] = {"read": block.sum, "transformers": llama(size)}
-    for G, standing in by_group.items():
-        calls[f"step G={G}"] = standing.step
-    for precision, standing in fewer.items():
-        calls[f"step {precision}"] = standing.step
+    # What is divided by one another stands side by side.
+    calls: dict[str, Call] = {f"step {precision}": each.step for precision, each in fewer.items()}
+    calls |= {f"step G={G}": by_group[G].step for G in (1,)}
+    calls |= {"read": lambda: read(block)}
+    calls |= {f"step G={G}": by_group[G].step for G in (2, 4, 8)}
     calls |= {
         "step of 8": eight.step,
         "draw": lambda: [draw(logits, random) for _ in range(20)],
         "nar": nar.fill,
         "product": lambda: square @ square,
         "packed product": lambda: packed(square),
+        "transformers": llama(size),
     }
     found = in_turn(calls, threads, repeats)
     # without a cache the time grows with the square of what was said: Simpson's rule
     for frames in (0, FRAMES // 2, FRAMES):
         ways: dict[str, Call] = {
-            "cached": lambda n=frames: one.step(n),
-            "naive": lambda n=frames: one.naive(n),
+            f"{frames} cached": lambda n=frames: one.step(n),
+            f"{frames} naive": lambda n=frames: one.naive(n),
         }
-        slow = in_turn(ways, threads, max(1, repeats // 3))
-        found |= {f"{frames} {name}": took for name, took in slow.items()}
-    rows = []
-    for n in threads:
-        took = {name[: -len(f", {n}")]: t for name, t in found.items() if name.endswith(f", {n}")}
-        rows += rows_of(took, n, by_group, eight, nar)
-    return rows
+        for count, times in in_turn(ways, threads, max(1, repeats // 3)).items():
+            found[count] |= times
+    return [row for n in threads for row in rows_of(found[n], n, by_group, eight, nar)]
 
 
 def rows_of(
-    took: dict[str, float], threads: int, by_group: dict[int, Standing], eight: Standing, nar: Nar
+    took: Times, threads: int, by_group: dict[int, Standing], eight: Standing, nar: Nar
 ) -> list[dict[str, Any]]:
     """What the seconds of one number of threads come to."""
-    bandwidth, step = 4 * BLOCK / took["read"], took["step G=1"]
-    rate = 2 * SQUARE**3 / min(took["product"], took["packed product"])
-
-    def over_ten_seconds(way: str) -> float:
-        first, middle, last = (took[f"{n} {way}"] for n in (0, FRAMES // 2, FRAMES))
-        return FRAMES * (first + 4 * middle + last) / 6
-
+    took["product"] = [
+        min(both) for both in zip(took["product"], took["packed product"], strict=True)
+    ]
     rows: list[dict[str, Any]] = []
 
     def row(what: str, value: float, unit: str, wanted: str = "", good: bool | None = None) -> None:
         rows.append({"what": what, "threads": threads, "value": value, "unit": unit})
         rows[-1] |= {"wanted": wanted, "good": good}
 
-    row("read bandwidth", bandwidth / 1e9, "GB/s")
-    row("products of two matrices", rate / 1e9, "GFLOP/s")
-    row("step, fp32", 1e3 * step, "ms")
-    limit = by_group[1].bytes / bandwidth
-    row("its bytes at that bandwidth", 1e3 * limit, "ms")
-    row("share of the limit", limit / step, "", ">= .80", limit / step >= 0.8)
-    theirs = took["transformers"]
-    row("transformers, a token", 1e3 * theirs, "ms", "not less", theirs >= step)
+    def median(name: str) -> float:
+        return statistics.median(took[name])
+
+    def over(name: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(took[name], took[other], strict=True))
+
+    def share(name: str, standing: Standing) -> float:
+        return standing.bytes / (4 * BLOCK) * over("read", name)
+
+    def over_ten_seconds(way: str) -> float:
+        first, middle, last = (median(f"{n} {way}") for n in (0, FRAMES // 2, FRAMES))
+        return FRAMES * (first + 4 * middle + last) / 6
+
+    step = "step G=1"
+    row("read bandwidth", 4 * BLOCK / median("read") / 1e9, "GB/s")
+    row("products of two matrices", 2 * SQUARE**3 / median("product") / 1e9, "GFLOP/s")
+    row("step, fp32", 1e3 * median(step), "ms")
+    row("its bytes at that bandwidth", 1e3 * by_group[1].bytes / (4 * BLOCK) * median("read"), "ms")
+    found = share(step, by_group[1])
+    row("share of the limit", found, "", ">= .80", found >= 0.8)
+    row("transformers, a token", 1e3 * median("transformers"), "ms")
+    found = over("transformers", step)
+    row("that over a step", found, "", ">= 1", found >= 1)
     for precision, most in (("bf16", 0.0), ("int8", 2.5)):
-        times = step / took[f"step {precision}"]
-        row(f"fp32 over {precision}", times, "", f">= {most}" if most else "", times >= most)
-    naive, cached = over_ten_seconds("naive"), over_ten_seconds("cached")
-    row("ten seconds, naive over cached", naive / cached, "", ">= 20", naive / cached >= 20)
+        found = over(step, f"step {precision}")
+        row(f"fp32 over {precision}", found, "", f">= {most}" if most else "", found >= most)
+    found = over_ten_seconds("naive") / over_ten_seconds("cached")
+    row("ten seconds, naive over cached", found, "", ">= 20", found >= 20)
     for G, most in ((2, 0.52), (4, 0.28), (8, 0.16)):
-        part = took[f"step G={G}"] / G / step
-        row(f"G = {G} over G = 1, same seconds", part, "", f"<= {most}", part <= most)
-        share = by_group[G].bytes / bandwidth / took[f"step G={G}"]
-        row(f"G = {G}, share of its limit", share, "")
-    drawn = took["draw"] / 20
-    row("drawing, of a step", drawn / (drawn + step), "", "<= .02", drawn / (drawn + step) <= 0.02)
-    share = nar.operations / took["nar"] / rate
-    row("NAR, share of that rate", share, "", ">= .65", share >= 0.65)
-    more = 8 * step / took["step of 8"]
-    row("speech, 8 rows over 1", more, "", ">= 3", more >= 3)
-    share = eight.bytes / bandwidth / took["step of 8"]
-    row("8 rows, share of their limit", share, "")
+        found = over(f"step G={G}", step) / G
+        row(f"G = {G} over G = 1, same seconds", found, "", f"<= {most}", found <= most)
+        row(f"G = {G}, share of its limit", share(f"step G={G}", by_group[G]), "")
+    drawn = median("draw") / 20
+    found = drawn / (drawn + median(step))
+    row("drawing, of a step", found, "", "<= .02", found <= 0.02)
+    found = nar.operations / (2 * SQUARE**3) * over("product", "nar")
+    row("NAR, share of that rate", found, "", ">= .65", found >= 0.65)
+    found = 8 * over(step, "step of 8")
+    row("speech, 8 rows over 1", found, "", ">= 3", found >= 3)
+    row("8 rows, share of their limit", share("step of 8", eight), "")
     return rows
 
 
@@ -279,50 +295,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
     kept = [row for row in rows if row["unit"] == "ms"]
     names = [f"{row['what']}, {row['threads']}" for row in kept]
-    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(kept) + 1), layout="constrained")
+    figure, axes = pyplot.subplots(layout="constrained")
     axes.barh(names[::-1], [row["value"] for row in kept][::-1])
     axes.set_xlabel("ms")
     figure.savefig(path, dpi=120)
-
-
-SENTENCES = """The cat sat on the mat and looked at the quiet garden. It was a bright cold day
-in April. The clocks were striking thirteen, and nobody was surprised. Where were you this
-morning? She had thought about it for a long time before she answered the question. We walked
-along the river until the sun went down. Then it rained. Nobody had brought an umbrella, so we
-waited under the bridge. In the end a farmer took us home in his old truck. It smelled of
-apples. That night we slept very well. In the morning there was bread and butter on the table. A
-letter lay beside it. Good morning. The bus was late again today. The train was not."""
-
-
-def bundled(repeats: int) -> None:
-    """CPU seconds of AR and NAR for a second of speech: of each batch size the median."""
-    bundle = load_bundle(device="cpu")
-    texts = [piece.text for piece in pieces(SENTENCES)]
-    prompt = torch.randint(0, bundle.codec.codebook_size, (bundle.codec.codebooks, 150))
-    known = bundle.tokenizer.encode("I was never born, and this voice is not the voice of anyone.")
-    spent: dict[int, list[float]] = {1: [], 4: [], 16: []}
-    for seed in range(1 + repeats):
-        for rows, times in spent.items():
-            asked = [
-                Request(
-                    known + bundle.tokenizer.encode(text),
-                    prompt,
-                    400,
-                    bundle.model.generator(seed),
-                    bundle.sampling,
-                    len(known),
-                )
-                for text in texts
-            ]
-            start = time.process_time()
-            said = Engine(bundle.model, rows).answer(asked)
-            work = time.process_time() - start
-            times.append(work * bundle.codec.frame_rate / sum(s.codes.shape[1] for s in said))
-    medians = {rows: statistics.median(times[1:]) for rows, times in spent.items()}
-    print(f"bundled model, {len(texts)} sentences, {torch.get_num_threads()} threads")
-    print("| rows | CPU s for a second of speech | times as much speech as alone |\n|---|---|---|")
-    for rows, each in medians.items():
-        print(f"| {rows} | {each:.3f} | {medians[1] / each:.2f} |")
 
 
 def main() -> None:
@@ -331,10 +307,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--plot", type=Path, help="a PNG")
-    parser.add_argument("--bundled", action="store_true", help="the bundled model, in batches")
     args = parser.parse_args()
-    if args.bundled:
-        return bundled(max(1, args.repeats // 2))
     size = Size(layers=args.layers)
     with torch.inference_mode():
         rows = measure(size, tuple(args.threads), args.repeats)

@@ -82,8 +82,8 @@ def load_bundle(
                 f"{folder}: {name} is {got}, text and codec beside it need {wanted}: "
                 "these parts are not of one training"
             )
-    for part in (model.ar, model.nar):
-        convert(part, precision)
+    convert(model.ar, precision, pack=not compiled)
+    convert(model.nar, precision)
     model.compiled = compiled
     digest = hashlib.sha256(raw).hexdigest()
     return Bundle(folder, tokenizer, codec, model, card, digest, sampling)

@@ -3,6 +3,8 @@
 For GPUs, where a step in Python waits for the launch of each kernel; there it becomes a CUDA graph.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,8 +31,15 @@ class CompiledStep:
         """Of a model on its device; a C++ compiler is needed on CPUs, Triton on GPUs."""
         self.model = model
         mode = "reduce-overhead" if model.bos.is_cuda else None
+        # On a CPU weights are packed, which the compiler does to constants alone.
+        options: dict[str, Any] | None = None if model.bos.is_cuda else {"freezing": True}
         self.step = torch.compile(
-            self._step, dynamic=False, fullgraph=True, mode=mode, backend=BACKEND
+            self._step,
+            dynamic=False,
+            fullgraph=True,
+            mode=mode,
+            options=options,
+            backend=BACKEND,
         )
 
     def _step(

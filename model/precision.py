@@ -3,8 +3,9 @@
 PyTorch asks MKL for a linear layer in fp32. On an AMD CPU that takes twice as long as oneDNN, and
 at one row its second thread has nothing to do. So the layers of a model that only speaks are
 packed, which rounds its sums otherwise and changes nothing else. bf16 and int8 read fewer bytes a
-step: the weights and what a layer takes in are rounded, all between two layers stays fp32. In int8
-each output has a scale, and each row its own range: no row hangs on who shares its batch.
+step: the weights and what a layer takes in are rounded, all between two layers stays fp32, but for
+attention's values in a cache, which are kept in bf16. In int8 each output has a scale, and each row
+its own range: no row hangs on who shares its batch.
 """
 
 from typing import Literal, get_args
@@ -13,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .transformer import Block
+from .transformer import Block, Transformer
 
 Precision = Literal["fp32", "bf16", "int8"]
 BLOCKED_FOR = 16
 """Rows that oneDNN is told to expect: its blocks for a single one are slower, also for that one."""
 LEAST = 1e-12
-"""For what is all zero."""
+"""A step, also of what is all the same."""
 
 
 class Packed(nn.Module):
@@ -28,16 +29,14 @@ class Packed(nn.Module):
     def __init__(self, linear: nn.Linear, dtype: torch.dtype):
         """Of one on the CPU; what it takes in and its weights are rounded to `dtype`."""
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.product = dtype, torch.ops.mkldnn._linear_pointwise.default
         self.weight = torch.ops.mkldnn._reorder_linear_weight(
             linear.weight.detach().to(dtype), BLOCKED_FOR
         )
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.ops.mkldnn._linear_pointwise(
-            x.to(self.dtype), self.weight, self.bias, "none", [], ""
-        )
+        y = self.product(x.to(self.dtype), self.weight, self.bias, "none", [], "")
         return y.to(x.dtype)
 
 
@@ -50,19 +49,20 @@ class Whole(nn.Module):
         weight = linear.weight.detach()
         self.scale = (weight.abs().amax(1) / 127).clamp(min=LEAST)  # (out,)
         whole = (weight / self.scale[:, None]).round().to(torch.int8)
+        self.product = torch.ops.onednn.qlinear_pointwise.default
         self.weight = torch.ops.onednn.qlinear_prepack(whole, None)
         self.zero = torch.zeros(len(weight), dtype=torch.long)
         self.of_ones = whole.sum(1) * self.scale  # what it makes of a row of ones
         self.bias = torch.zeros(1) if linear.bias is None else linear.bias.detach()
+        self.least, self.middle = torch.tensor([LEAST]), torch.tensor([0.5])
 
     def forward(self, x: Tensor) -> Tensor:
-        low, high = torch.aminmax(x, dim=-1, keepdim=True)
-        step = (high - low).clamp_(min=LEAST).mul_(1 / 255)
-        whole = (x - low).div_(step).add_(0.5).to(torch.uint8)
+        low, high = x.amin(-1, True), x.amax(-1, True)  # faster than `aminmax`
+        step = torch.add(self.least, high - low, alpha=1 / 255)
+        whole = torch.addcdiv(self.middle, x - low, step).to(torch.uint8)
         weight = self.weight, self.scale, self.zero
-        y = torch.ops.onednn.qlinear_pointwise(
-            *(whole, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "")
-        )
+        how = None, 1.0, 0, torch.float32, "none", [], ""
+        y = self.product(whole, 1.0, 0, *weight, *how)
         return torch.addcmul(self.bias, y, step).addcmul_(low, self.of_ones)
 
 
@@ -94,21 +94,24 @@ def check_precision(precision: str, device: torch.device) -> Precision:
     return known
 
 
-def convert(model: nn.Module, precision: str) -> None:
+def convert(model: nn.Module, precision: str, pack: bool = True) -> None:
     """Let a model that is only to speak read its linear layers fast, in place; it cannot be saved.
 
     Args:
         precision: fp32 (nothing changes but roundings), bf16 or int8 (of the Transformer's blocks;
-            other layers stay fp32). Embeddings, norms, attention, tied tables stay fp32.
+            other layers stay fp32), with a cache's values in bf16. All else stays fp32.
+        pack: Whether fp32 and bf16 are packed on a CPU; a compiler does that itself.
 
     Raises:
         InputError: As of `check_precision`.
     """
     device = next(model.parameters()).device
     known = check_precision(precision, device)
-    blocks = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    blocks = pack and device.type == "cpu" and torch.backends.mkldnn.is_available()
     for parent in list(model.modules()):
         inside = isinstance(parent, Block)
+        if isinstance(parent, Transformer) and known != "fp32":
+            parent.kept = torch.bfloat16
         for name, linear in list(parent.named_children()):
             if type(linear) is nn.Linear:
                 own = known if inside or known != "int8" else "fp32"

@@ -19,6 +19,9 @@ from .transformer import Cache
 LOOK_EVERY = {"cpu": 1, "cuda": 16, "mps": 16}
 """Steps between two looks at whether all rows have ended: on a GPU a look waits for it."""
 
+READ_AT_ONCE = 4
+"""Prompts that a CPU reads together: more only overflow its caches."""
+
 
 class Steer(Protocol):
     """What leads the AR beside its own codes; each row may be read R times, told otherwise."""
@@ -132,13 +135,19 @@ class Decoder:
         read = sorted(set(same))  # B' rows
         every = [row * R + reading for row in read for reading in range(R)]
         first = here * R
-        cache = self.cache.rows(first, first + len(every))
-        cache.lengths.zero_()
-        texts, codes_read = (x[read].repeat_interleave(R, 0) for x in (text, codes))
-        sizes = [x[read].repeat_interleave(R, 0) for x in (text_lengths, lengths)]
-        extra = extra if extra is None else extra[every]
-        hidden = self.model.prefill(texts, sizes[0], codes_read, sizes[1], cache, extra)
-        hidden = hidden.unflatten(0, (-1, R))  # (B', R, D)
+        self.cache.lengths[first : first + len(every)] = 0
+        texts, sizes, prompts, frames = (
+            x[read].repeat_interleave(R, 0) for x in (text, text_lengths, codes, lengths)
+        )
+        extra, hidden = None if extra is None else extra[every], list[Tensor]()
+        at_once = READ_AT_ONCE if codes.is_cpu else len(every)
+        for start in range(0, len(every), at_once):
+            own = slice(start, start + at_once)
+            cache = self.cache.rows(first + start, first + start + len(sizes[own]))
+            given = texts[own, : int(sizes[own].max())], sizes[own], prompts[own], frames[own]
+            more = None if extra is None else extra[own]
+            hidden.append(self.model.prefill(*given, cache, more))
+        read_to = torch.cat(hidden).unflatten(0, (-1, R))  # (B', R, D)
         found = [read.index(row) for row in same]  # each at or before its row: copied from behind
         for row in reversed(range(B)):
             for reading in range(R if found[row] != row else 0):
@@ -150,7 +159,7 @@ class Decoder:
             lengths,  # frames so far
             left,
             torch.zeros_like(lengths, dtype=torch.bool),
-            hidden[found],
+            read_to[found],
         )
         if here:
             codes, *others = (self.codes, *self._rows())
@@ -267,18 +276,20 @@ class Decoder:
 
     def _reserve(self, rows: int, readings: int, capacity: int) -> None:
         """Make the cache large enough, without losing what it holds."""
-        old, size = self.cache, self.model.config.size
+        old = self.cache
         if old is not None:
             rows, capacity = max(rows, len(old.lengths)), max(capacity, old.capacity)
         if self.compiled is not None:
             rows, capacity = rounded(rows, capacity)
         if old is None or (rows, capacity) != (len(old.lengths), old.capacity):
-            self.cache = Cache(size, rows, capacity, self.model.bos)
-            if self.compiled is not None:  # a CUDA graph writes where it first did
-                for held in (self.cache.keys, self.cache.values, self.cache.lengths):
+            self.cache = self.model.transformer.cache(rows, capacity)
+            if self.compiled is not None and self.model.bos.is_cuda:
+                # A CUDA graph writes where it first did; on a CPU this would make a constant of it.
+                for held in (*self.cache.keys, *self.cache.values, self.cache.lengths):
                     torch._dynamo.mark_static_address(held)
             used, live = max(self.held, default=0), len(self.tags) * readings
             if old is not None and live:
-                self.cache.keys[:, :live, ..., :used] = old.keys[:, :live, ..., :used]
-                self.cache.values[:, :live, :, :used] = old.values[:, :live, :, :used]
+                new = (*self.cache.keys, *self.cache.values)
+                for own, before in zip(new, (*old.keys, *old.values), strict=True):
+                    own[:live, :, :used] = before[:live, :, :used]
                 self.cache.lengths[:live] = old.lengths[:live]

@@ -102,7 +102,7 @@ MAKERS = {  # call -> the only files that may make it
     "read_sealed": {"inference/store/store.py", "inference/store/checking.py"},
     "read_key": {"inference/store/sealed.py", "inference/store/checking.py"},
     # The benchmark's codes, of a prompt of noise, become no sound.
-    "Engine": {"inference/studio.py", "inference/nobody.py", "benchmarks/decode.py"},
+    "Engine": {"inference/studio.py", "inference/nobody.py", "benchmarks/batches.py"},
     "Studio": {"inference/synthesizer.py"},
     "Job": {"inference/saying.py"},
     "speech_of": {"inference/saying.py", "inference/synthesizer.py"},

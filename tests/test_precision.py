@@ -1,5 +1,8 @@
 """Fewer bits and other blocks: the same codes, whoever shares the batch."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -69,7 +72,8 @@ def spoken() -> list[tuple[Request, Speech]]:
 
 @torch.inference_mode()
 def likeliest(bundle: Bundle, spoken: list[tuple[Request, Speech]]) -> tuple[Tensor, Tensor]:
-    """The AR's and the NAR's likeliest codes at each place, given what was really said before."""
+    """The AR's and the NAR's likeliest codes at each place, given what was really said before; the
+    AR's by a cache, as it speaks."""
     ar, nar = bundle.model.ar, bundle.model.nar
     assert isinstance(ar, AlignedAR) and isinstance(nar, AlignedNAR)
     G, found = ar.ar.config.group_size, ([], [])
@@ -83,8 +87,14 @@ def likeliest(bundle: Bundle, spoken: list[tuple[Request, Speech]]) -> tuple[Ten
         told = where[:, G - 1 :: G]
         told = torch.cat([told, told[:, -1:]], 1)
         told = ar.told(text, text_lengths, told, ages(told))
-        first = ar.ar(text, text_lengths, full[:, 0], lengths, told)
-        found[0].append(first[0, int(held) // G :].argmax(-1).flatten())
+        start, end = int(held) // G, full.shape[2] // G
+        cache = ar.ar.transformer.cache(1, len(request.text) + 2 + end)
+        given = text, text_lengths, full[:, 0, : start * G], held
+        hidden = [ar.ar.prefill(*given, cache, told[:, : start + 1])]
+        for n in range(start, end):
+            group, number = full[:, 0, n * G : (n + 1) * G], torch.tensor([n + 1])
+            hidden.append(ar.ar.decode(group, number, cache, told[:, n + 1 : n + 2]))
+        found[0].append(ar.ar.predict(torch.cat(hidden)).argmax(-1).flatten())
         told = nar.told(text, text_lengths, where, held)
         for level in range(1, full.shape[1]):
             given = text, text_lengths, full, lengths, held, level, told
@@ -106,3 +116,14 @@ def test_a_precision_that_there_is_none_of_is_refused_with_those_there_are():
         load_bundle(precision="fp16")
     with pytest.raises(InputError, match="int8 needs a CPU"):
         convert(torch.nn.Linear(2, 2, device="meta"), "int8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="NOT RUN: needs a C++ compiler")
+def test_a_compiled_bundled_model_draws_the_same_codes(spoken):
+    bundle = load_bundle(device="cpu", compiled=True)
+    asked, _ = spoken[0]
+    random = [bundle.model.generator(1) for _ in range(2)]
+    found = Engine(bundle.model).answer([replace(asked, random=random[0], limit=20)])
+    bundle.model.compiled = False
+    assert_same(found, Engine(bundle.model).answer([replace(asked, random=random[1], limit=20)]))

@@ -10,7 +10,6 @@ from sayso.model.ar import AR, ARConfig
 from sayso.model.errors import CheckpointError, InputError
 from sayso.model.extras.alignment import AlignedAR
 from sayso.model.nar import NAR, NARConfig
-from sayso.model.transformer import Cache
 from sayso.model.valle2 import Extras, Valle2, find_device, make_ar, make_nar
 from test_generate import seeded
 from test_models import SIZE
@@ -94,7 +93,7 @@ def test_the_models_compute_on_the_device_they_are_on(monkeypatch):
         lengths = torch.zeros(2, dtype=torch.long)
     with Placed():
         assert ar(text, lengths, codes[:, 0], lengths).device.type == "meta"
-        cache = Cache(ar.config.size, 2, 20, ar.bos)
+        cache = ar.transformer.cache(2, 20)
         ar.prefill(text, lengths, codes[:, 0], lengths, cache)
         assert ar.decode(codes[:, 0, :2], lengths, cache).device.type == "meta"
         assert nar(text, lengths, codes, lengths, lengths, 2).device.type == "meta"
