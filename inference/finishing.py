@@ -26,7 +26,7 @@ from .watermark.perth import PERTH_RATE
 from .watermark.spread_spectrum import HOP
 
 SOFT = 240
-"""Samples at either end of a stretch in which its marks fade in and out."""
+"""Samples at either end of a stretch that have no mark, and in which it then fades in and out."""
 BLOCK = 2**20
 """Samples of a stream that are read at once."""
 
@@ -107,7 +107,7 @@ def finish_stretch(
     plain = fit(audio)
     marked = marks.embed(plain, sample_rate, grant_id, start)
     # at both ends the marks come softly: a seam within a word is not heard
-    soft = (torch.arange(len(plain)) / SOFT).clamp(max=1)
+    soft = (torch.arange(len(plain)) / SOFT - 1).clamp(0, 1)
     marked = fit(plain + (marked - plain) * soft * soft.flip(0))
     data = (marked.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().astype("<i2").tobytes()
     heard = unpacked(wav_header(sample_rate) + data, sample_rate)

@@ -14,7 +14,7 @@ from sayso.cli import app
 from sayso.inference import saying
 from sayso.inference.detection.detector import Detector
 from sayso.inference.errors import MarkError, RefusedError
-from sayso.inference.finishing import unpacked
+from sayso.inference.finishing import SOFT, finish_stretch, unpacked
 from sayso.inference.gate import Gate
 from sayso.inference.saying import speech_of
 from sayso.inference.store.checking import verify
@@ -140,6 +140,14 @@ def test_what_has_left_is_not_held_in_memory(speaker, tmp_path):
     assert base64.b64decode(row.content["sound"]) == made.sound
     file.with_name("said.wav.c2pa").write_bytes(made.manifest)
     assert Detector(speaker.store.home).detect(file).manifest.state == "trusted"
+
+
+def test_a_stretch_has_no_mark_at_its_ends(speaker):
+    audio = read_audio(reader_clips()[0], RATE)[0, : 100 * HOP]
+    data, _ = finish_stretch(audio, RATE, f"g-{'0' * 32}", 0, speaker.marks)
+    away = (unpacked(wav_header(RATE) + data, RATE) - audio).abs()
+    assert float(away.max()) > 1e-3
+    assert max(away[:SOFT].max(), away[-SOFT:].max()) < 1e-4
 
 
 def test_a_voice_revoked_between_chunks_is_silent(speaker, home):
