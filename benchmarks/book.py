@@ -6,6 +6,10 @@
 said by `sayso speak --file` in a process that is killed (SIGKILL) at random times and resumed. Then
 Whisper tiny.en writes down each sentence of the parts, by their .srt; and 100 of the sentences,
 said once more alone. Takes an hour and more of one core; what is there already is not made again.
+
+    python -m benchmarks.book --out runs/memory --words 30000 --memory
+
+says it in one process, not killed, and tells how flat its memory is: nothing else.
 """
 
 import argparse
@@ -37,7 +41,7 @@ from sayso.model.text.captions import read_srt
 CHAPTERS = range(3, 51)  # LJ001 and LJ002 were learnt from
 PARAGRAPH = 600  # characters after which a sentence's end ends one
 PART_BYTES = 25_000_000  # of a whole part, or so
-WARM = 60.0  # seconds of a process that are left out: it loads, and reads ahead
+WARM = 2  # minutes of a process that are left out: it loads, and reads ahead
 
 
 def kept(file: Path, make: Callable[[], list[dict]]) -> list[dict]:
@@ -100,15 +104,37 @@ def speak(text: Path, folder: Path, home: Path, kills: int) -> list[dict]:
                 time.sleep(0.5)
         if one.returncode not in (0, -9) or (one.returncode == -9 and len(runs) >= kills):
             raise SystemExit(f"sayso speak ended with {one.returncode}")
-        sizes = dict[int, list[float]]()
-        for at, size in samples:
-            if at > WARM and size:  # a killed process has none
-                sizes.setdefault(int(at // 60), []).append(size)
         run = {"code": one.returncode, "seconds": samples[-1][0], "said": said_of(folder, parts)}
-        run |= {"MB by minutes": [round(statistics.median(each)) for each in sizes.values()]}
+        run |= {"MB by minutes": by_minutes(samples)}
         runs.append(run | {"most MB": max(size for _, size in samples)})
         print(runs[-1], flush=True)
     return runs
+
+
+def by_minutes(samples: list[tuple[float, float]]) -> list[float]:
+    """Of (seconds, MB) the median MB of each whole minute after `WARM` that has one."""
+    sizes = [list[float]() for _ in range(int(samples[-1][0] // 60))]
+    for at, size in samples:
+        if at < 60 * len(sizes):
+            sizes[int(at // 60)].append(size)
+    return [statistics.median(each) for each in sizes[WARM:] if each]
+
+
+def flatness(minutes: list[float]) -> dict[str, object]:
+    """How far the medians of minutes are from their own median, and whether they rise: by thirds.
+
+    Nothing is left out. ValueError of fewer than three.
+    """
+    if len(minutes) < 3:
+        raise ValueError(f"{len(minutes)} minutes have no thirds: give more --words")
+    middle, count = statistics.median(minutes), len(minutes)
+    thirds = [minutes[count * third // 3 : count * (third + 1) // 3] for third in range(3)]
+    return {
+        "minutes": count,
+        "median MB": middle,
+        "lowest and highest over it": [min(minutes) / middle - 1, max(minutes) / middle - 1],
+        "thirds, MB in the mean": [statistics.mean(each) for each in thirds],
+    }
 
 
 def heard_in(path: Path) -> list[dict]:
@@ -186,13 +212,21 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=20_000)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--alone", type=int, default=100)
+    parser.add_argument("--memory", action="store_true", help="one process, and its memory alone")
     given = parser.parse_args()
     torch.set_num_threads(1)
     home, folder, text = given.out / "home", given.out / "book", given.out / "book.md"
     given.out.mkdir(parents=True, exist_ok=True)
     text.write_text(book(given.corpora, given.words), "utf-8")
 
-    runs = kept(given.out / "runs.json", lambda: speak(text, folder, home, given.kills))
+    kills = 0 if given.memory else given.kills
+    runs = kept(given.out / "runs.json", lambda: speak(text, folder, home, kills))
+    if given.memory:
+        found = {"words": len(text.read_text("utf-8").split()), "seconds": runs[-1]["seconds"]}
+        found |= flatness(runs[-1]["MB by minutes"]) | {"MB by minutes": runs[-1]["MB by minutes"]}
+        found |= {"most MB": runs[-1]["most MB"]}
+        print(json.dumps(found, indent=1))
+        return write("book_memory.json", found)
     with Store.open(home) as store:
         verify(store)
         unfinished = sum(not store.entries("released", e.id) for e in store.entries("part"))
@@ -203,14 +237,13 @@ def main() -> None:
     asked = [heard[place] for place in some]
     single = kept(given.out / "alone.json", lambda: alone(asked, home, given.out))
     plain, warm = EnglishTextNormalizer(), [mb for run in runs for mb in run["MB by minutes"]]
-    last = runs[-1]["MB by minutes"]
     result = {
         "words": len(text.read_text("utf-8").split()),
         "hours of speech": sum(each["seconds"] for each in heard) / 3600,
         "hours of work": sum(run["seconds"] for run in runs) / 3600,
         "killed when said": [round(run["said"], 3) for run in runs[:-1]],
         "MB, least and most minute": [min(warm), max(warm)],
-        "MB, last process": [last[0], statistics.median(last), last[-1]],
+        "MB, last process": flatness(runs[-1]["MB by minutes"]),
         "MB, most at all": max(run["most MB"] for run in runs),
         "sentences": len(heard),
         "transcripts have the text's words": same_words(text.read_text("utf-8"), heard),

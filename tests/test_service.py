@@ -582,8 +582,8 @@ def test_a_limit_beyond_the_librarys_own_does_not_start(tmp_path: Path, most: in
 
 HEAPS = """
 import ctypes, sys, threading
-from sayso.service.serve import give_memory_back
-give_memory_back()
+from sayso.inference.memory import hold_little
+hold_little()
 libc, together = ctypes.CDLL(None), threading.Barrier(12)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

@@ -67,6 +67,7 @@ def speak(
     """Say a text in an enrolled voice, into a marked file."""
     from dataclasses import replace
 
+    from sayso.inference.memory import hold_little
     from sayso.inference.synthesizer import Synthesizer
     from sayso.model.bundle import BUNDLED
     from sayso.model.codecs.voice_edit import Alteration
@@ -79,6 +80,8 @@ def speak(
         )
     text = text if file is None else read_text(file)
     assert text is not None
+    if file is not None:
+        hold_little()
     text = text if lexicon is None else respell(text, read_lexicon(lexicon))
     alteration = Alteration(speed, pitch, formant)
     synthesizer = Synthesizer(

@@ -1,6 +1,5 @@
 """`sayso serve`: where it listens, and that nobody listens in."""
 
-import ctypes
 import dataclasses
 import ipaddress
 import json
@@ -13,6 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from sayso.inference.memory import hold_little
 from sayso.inference.synthesizer import MOST_CHARACTERS
 from sayso.model.errors import InputError
 
@@ -23,8 +23,6 @@ from .tokens import Tokens
 PASSED = "SAYSO_SERVE"
 """The settings, from the process that starts the others."""
 STOP_SECONDS = 60  # for what has begun, before it is broken off
-MALLOC = {-8: 2, -3: 2**22, -1: 2**25}
-"""glibc's M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, as `mallopt` numbers them."""
 
 
 def serve(
@@ -98,7 +96,7 @@ def check_place(host: str, tls: bool, behind_proxy: bool) -> None:
 
 def from_environment() -> FastAPI:
     """The app that `serve` asked for, in one of its processes."""
-    give_memory_back()
+    hold_little()
     found = json.loads(os.environ[PASSED])
     found["model"] = Path(found["model"])
     found["home"] = Path(found["home"]) if found["home"] else None
@@ -106,17 +104,6 @@ def from_environment() -> FastAPI:
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn's own are there by now
         signal.signal(number, _refusing(app.state.house, signal.getsignal(number)))
     return app
-
-
-def give_memory_back() -> None:
-    """Let glibc, where that is the C library, hold little of what was freed.
-
-    As it comes it keeps a heap for each thread, and in them most of what sentences took.
-    """
-    own = ctypes.CDLL(None)
-    if hasattr(own, "mallopt"):
-        for option, value in MALLOC.items():
-            own.mallopt(option, value)
 
 
 def _refusing(house: House, before: Any) -> Callable[[int, Any], None]:
