@@ -21,7 +21,7 @@ from test_store import in_child
 
 if not (BUNDLED / "codec" / "config.json").is_file():
     pytest.skip(f"no bundled model: {BUNDLED} is missing", allow_module_level=True)
-TEXT = "We walked along the river until the sun went down. " * 2
+TEXT = "The bus was late again today. Good morning, everybody."
 
 
 @pytest.fixture(scope="module")

@@ -460,7 +460,7 @@ def test_nothing_leaves_once_a_revocation_in_another_process_is_done(tmp_path: P
     """And it lists whatever has left."""
     home, out = tmp_path / "home", tmp_path / "out"
     out.mkdir()
-    for turn in range(4):
+    for turn in range(2):
         voice = f"v{turn}"
 
         def work(gate: Gate, number: int, voice: str = voice) -> None:
@@ -472,7 +472,7 @@ def test_nothing_leaves_once_a_revocation_in_another_process_is_done(tmp_path: P
         with Store.open(home) as store:
             register(store, voice, SCOPE)
             children = go_together(home, work, 2)
-            time.sleep(0.15 * turn)
+            time.sleep(0.3 * turn)
             made = {Path(output.path) for output in Gate(store).revoke(voice)}
             left = set(out.glob(f"{voice}-*"))
             assert [os.waitpid(child, 0)[1] for child in children] == [0] * 2
