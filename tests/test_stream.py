@@ -26,6 +26,7 @@ from sayso.model.codecs.base import Said
 from sayso.model.codecs.timbre_codec import DecodedPieces
 from sayso.model.errors import InputError, UnfinishedError
 from sayso.model.files import file_hash
+from sayso.model.loudness import loudness
 from speech import reader_clips
 
 TEXT = "The cat sat on the mat. Good morning, everybody! The bus was late again today."
@@ -245,3 +246,13 @@ def test_what_is_heard_in_one_piece_is_the_whole_and_in_two_nearly(speaker):
     assert both.shape == whole.shape and len(early) == 48 * RATE // 50
     assert float(both.diff().abs()[len(early) - 50 : len(early) + 50].max()) < 0.1
     assert codec.in_pieces(said.prompt[:, :0]) is None
+
+
+def test_a_quiet_beginning_makes_the_rest_no_louder_than_usual(speaker):
+    codec = speaker.bundle.codec
+    grant, _ = speaker._ask(LONG, "nobody", "research", None, speaker.manner(3))
+    said = Said(torch.randint(0, 9, (4, 60), generator=torch.manual_seed(3)), grant.codes)
+    pieces = codec.in_pieces(grant.codes)
+    codec._heard(grant.codes).loudness = 4 * loudness(codec.in_pieces(grant.codes).add(said))
+    pieces.add(said, 50)
+    assert pieces.gain < 2

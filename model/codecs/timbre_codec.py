@@ -227,9 +227,11 @@ class TimbreCodec(Codec):
 
 EARLY_PITCH = math.log(2) / 12
 """Log F0 by which the median of a long sentence's first two seconds is over that of all of it, as
-pitch falls; with EARLY_LOUD means of 30 sentences of 9 s in one voice (docs/log.md)."""
-EARLY_LOUD = 10 ** (-1.6 / 20)
+pitch falls; with EARLY_LOUD means of sentences in several voices (docs/log.md)."""
+EARLY_LOUD = 10 ** (-1.0 / 20)
 """Likewise, its loudness over that of its first two seconds."""
+EARLY_LEAST = 10 ** (-2.0 / 20)
+"""Of the prompt's loudness: a beginning of less is a pause, and says nothing of what comes."""
 SETTLED = 2
 """Frames before the last settled one that still hang on what comes: FARGAN looks a frame ahead, and
 so does a resampler."""
@@ -261,8 +263,10 @@ class DecodedPieces:
         rows = torch.cat([self.kept, rows[len(self.kept) :]])
         audio = decoder.heard([rows], codec.sample_rate)[0]
         if not self.gain:
-            early = loudness(audio) * (1.0 if last else EARLY_LOUD)
-            self.gain = codec.loudness(said.prompt) / early if early else 1.0
+            wanted, own = codec.loudness(said.prompt), loudness(audio)
+            if not last:
+                own = max(own, EARLY_LEAST * wanted) * EARLY_LOUD
+            self.gain = wanted / own if own else 1.0
         per_frame = codec.sample_rate / codec.frame_rate
         end = len(audio) if frames is None else round((frames - SETTLED) * per_frame)
         piece = audio[self.sent : end].clone()
