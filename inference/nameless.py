@@ -15,7 +15,7 @@ def unnamed(folder: Path) -> BinaryIO:
     try:
         return tempfile.TemporaryFile(buffering=0, dir=folder)
     except OSError as error:
-        raise InputError(f"The store cannot be written ({error.strerror}).") from None
+        raise _unwritable(error) from None
 
 
 def put(file: BinaryIO, data: bytes) -> None:
@@ -24,7 +24,7 @@ def put(file: BinaryIO, data: bytes) -> None:
         if file.write(data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise InputError(f"The store cannot be written ({error.strerror}).") from None
+        raise _unwritable(error) from None
 
 
 def held(folder: Path, data: bytes) -> BinaryIO:
@@ -32,3 +32,8 @@ def held(folder: Path, data: bytes) -> BinaryIO:
     file = unnamed(folder)
     put(file, data)
     return file
+
+
+def _unwritable(error: OSError) -> InputError:
+    why = f"The store cannot be written ({error.strerror}): its disk needs room, and it must be "
+    return InputError(why + "yours to write.")
