@@ -236,11 +236,16 @@ def first_that_reads(
 
 
 def read_mono(
-    path: Path, rates: Sequence[int], least: float, most: float, allow_silence: bool = False
+    path: Path,
+    rates: Sequence[int],
+    least: float,
+    most: float,
+    allow_silence: bool = False,
+    held: BinaryIO | None = None,
 ) -> dict[int, np.ndarray]:
     """As `audio.read_audio`, decoded once: (samples,) float32 of `least` to `most` seconds, by rate
-    in Hz."""
-    mix = first_that_reads(lambda sound: mixed(sound, rates), path, least, most)
+    in Hz; `held` as of `first_that_reads`."""
+    mix = first_that_reads(lambda sound: mixed(sound, rates), path, least, most, held)
     check_peak(path, mix.peak, allow_silence)
     check_length(path, mix.seconds, least, most)
     return mix.sounds

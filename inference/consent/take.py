@@ -11,7 +11,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from sayso.model.decoding import check_length, check_peak, first_that_reads, mixed, probe
+from sayso.model.decoding import probe, read_mono
 
 from .recording import RATE, Audio, prepared
 
@@ -87,8 +87,4 @@ def _stated_seconds(file: BinaryIO, path: Path) -> float:
 
 
 def _decoded(file: BinaryIO, path: Path, rate: int) -> Audio:
-    most = MOST_DECODED + 1
-    mix = first_that_reads(lambda sound: mixed(sound, [rate]), path, 0.0, most, file)
-    check_peak(path, mix.peak, allow_silence=True)
-    check_length(path, mix.seconds, 0.0, most)
-    return mix.sounds[rate]
+    return read_mono(path, [rate], 0.0, MOST_DECODED + 1, True, file)[rate]

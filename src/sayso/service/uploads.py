@@ -142,12 +142,8 @@ def main(least: float, most: float, left: dict[int, int]) -> None:
         try:
             if not sent.seek(0, os.SEEK_END):
                 raise InputError(f"{NAME} is empty (0 bytes).")
-            mix = decoding.first_that_reads(
-                lambda sound: decoding.mixed(sound, rates), path, least, most, sent
-            )
-            decoding.check_peak(path, mix.peak, allow_silence=True)
-            decoding.check_length(path, mix.seconds, least, most)
-            for rate, samples in mix.sounds.items():
+            found = decoding.read_mono(path, rates, least, most, True, sent)
+            for rate, samples in found.items():
                 with open(left[rate], "wb") as file:
                     samples.astype("<f4").tofile(file)
             kind = decoding.first_that_reads(suffix, path, 0.0, most, sent)
