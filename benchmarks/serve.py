@@ -93,9 +93,9 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it, and wait until it has ended."""
+        self.client.close()  # of an idle one's TLS asyncio waits 30 s for the end
         self.process.send_signal(how)
         self.process.wait()
-        self.client.close()
         self.log.close()
 
     def memory(self) -> str:
