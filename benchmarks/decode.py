@@ -193,8 +193,7 @@ def measure(size: Size, threads: tuple[int, ...], repeats: int) -> list[dict[str
     logits, random = torch.randn(1, 1, V + 1), torch.Generator().manual_seed(0)
     # What is divided by one another stands side by side.
     calls: dict[str, Call] = {f"step {precision}": each.step for precision, each in fewer.items()}
-    calls |= {f"step G={G}": by_group[G].step for G in (1,)}
-    calls |= {"read": lambda: read(block)}
+    calls |= {"step G=1": one.step, "read": lambda: read(block)}
     calls |= {f"step G={G}": by_group[G].step for G in (2, 4, 8)}
     calls |= {
         "step of 8": eight.step,

@@ -164,7 +164,6 @@ def finish_stream(
     sound = marks.fingerprint(sent.blocks(), sent.sample_rate)
     sent.file.seek(0)
     manifest = sign_stream(sent.file, ca, grant_id, card_hash, title, sound)
-    sent.file.seek(0)
     stated = check_manifest(sent.file, ".wav", manifest, ca)
     if stated.state != "trusted" or stated.ledger_id != grant_id:
         raise MarkError(f"The stream's manifest is {stated.state} {list(stated.reasons)}")

@@ -7,6 +7,7 @@ cores they wait for each other at every small product, and a sentence takes half
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import Generic, TypeVar
 
 import torch
@@ -15,11 +16,17 @@ from threadpoolctl import ThreadpoolController
 T = TypeVar("T")
 
 
+@cache
+def _pools() -> ThreadpoolController:
+    """The libraries that keep helpers, looked for once."""
+    return ThreadpoolController()
+
+
 @contextmanager
-def alone(pools: ThreadpoolController) -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Inside, PyTorch computes with the calling thread only; other threads keep their helpers."""
     torch.get_num_threads()  # PyTorch gives a thread its helpers when it is first asked
-    with pools.limit(limits=1, user_api="openmp"):
+    with _pools().limit(limits=1, user_api="openmp"):
         yield
 
 

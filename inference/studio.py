@@ -9,11 +9,10 @@ there is work, so nobody has to end them.
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from sayso.model.bundle import Bundle
@@ -132,11 +131,10 @@ class Studio:
         self._waiting: list[Job] = []
         self._decoding: dict[int, Job] = {}
         self._decoded: list[Job] = []
-        self._pools = ThreadpoolController()
         size = pure_ar(bundle.model.ar).config.size
         small = size.layers * size.width * size.feed_forward < SMALL
-        self._decoder = Shift("sayso-decode", self._decode, self.alone if small else nullcontext)
-        self._sounder = Shift("sayso-sound", self._sound, self.alone)  # FARGAN's steps are small
+        self._decoder = Shift("sayso-decode", self._decode, alone if small else nullcontext)
+        self._sounder = Shift("sayso-sound", self._sound, alone)  # FARGAN's steps are small
         self._hearing, self._ears = threading.Lock(), None
 
     @property
@@ -145,10 +143,6 @@ class Studio:
         with self._hearing:
             self._ears = self._ears or load_ears()
             return self._ears
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Inside, PyTorch computes with the calling thread only, see `shift.alone`."""
-        return alone(self._pools)
 
     @contextmanager
     def visit(self, gone: threading.Event | None = None) -> Iterator[Visit]:

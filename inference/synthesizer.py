@@ -29,6 +29,7 @@ from .gate import Gate, Grant
 from .nobody import INVENTED, NOBODY, own_nobody
 from .provenance.certificates import ensure_ca
 from .saying import TRIES, Manner, check_emphasis, limit_seconds, most_characters, speech_of
+from .shift import alone
 from .store.checking import vouch
 from .store.releases import check_destination
 from .store.store import Store
@@ -267,7 +268,7 @@ class Synthesizer:
                 cut = len(audio) if ended else len(audio) // HOP * HOP  # no gap within a sentence
                 audio, rest = audio[:cut], audio[cut:]
                 try:
-                    with self.studio.alone():  # what comes next is made meanwhile
+                    with alone():  # what comes next is made meanwhile
                         pcm = self.gate.let_out(grant, audio, rate, self.marks, manner.seed)
                 except MarkError:
                     if index + 1 < len(spoken) or not ended:

@@ -9,6 +9,7 @@ import io
 import re
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -110,15 +111,20 @@ def resample(audio: np.ndarray, from_rate: int | float, to_rate: int | float) ->
     return soxr.resample(audio, from_rate, to_rate, quality="HQ").astype(np.float32, copy=False)
 
 
-def seconds_of(path: str | Path) -> float:
-    """The length that the file's header states, in seconds; decodes nothing."""
+def seconds_of(path: str | Path, held: BinaryIO | None = None) -> float:
+    """The length that the file's header states, in seconds; decodes nothing.
+
+    Args:
+        held: The open file to read, with a descriptor, where `path` is only its name.
+    """
     path = Path(path)
-    check_file(path)
+    if held is None:
+        check_file(path)
     try:
-        with open_sound(path) as file:
+        with open_sound(path, held) as file:
             return file.frames / file.samplerate
     except soundfile.LibsndfileError:
-        return probe(path)[1]
+        return probe(path, held)[1]
 
 
 def cut_off(path: Path, frames: int) -> bool:

@@ -87,8 +87,15 @@ def check_shape(path: Path, rate: int, channels: int, seconds: float) -> None:
         )
 
 
-def open_sound(path: Path) -> soundfile.SoundFile:
-    """A file as libsndfile reads it, whatever its suffix; LibsndfileError if it does not."""
+def open_sound(path: Path, held: BinaryIO | None = None) -> soundfile.SoundFile:
+    """A file as libsndfile reads it, whatever its suffix; LibsndfileError if it does not.
+
+    Args:
+        held: The open file to read, where `path` is only its name.
+    """
+    if held is not None:
+        held.seek(0)
+        return soundfile.SoundFile(held)
     if path.suffix.lower() != ".raw":
         return soundfile.SoundFile(str(path))
     # By such a name soundfile expects samples without a header, and to be told their rate.
@@ -104,7 +111,7 @@ class Sound:
 
     def __init__(self, path: Path, least: float, most: float, held: BinaryIO | None = None):
         self.path, self.most, self._held = path, most, held
-        with self._open() as file:
+        with open_sound(path, held) as file:
             self.rate, self.channels = file.samplerate, file.channels
             seconds = file.frames / file.samplerate
         check_shape(path, self.rate, 1, 0.0)
@@ -114,16 +121,10 @@ class Sound:
     def blocks(self) -> Iterator[np.ndarray]:
         """(samples, channels) float32, one after the other."""
         size, left = max(1, BLOCK // self.channels), math.ceil((self.most + 1) * self.rate)
-        with self._open() as file:
+        with open_sound(self.path, self._held) as file:
             while left > 0 and len(block := file.read(min(size, left), "float32", always_2d=True)):
                 left -= len(block)
                 yield block
-
-    def _open(self) -> soundfile.SoundFile:
-        if self._held is not None:
-            self._held.seek(0)
-            return soundfile.SoundFile(self._held)
-        return open_sound(self.path)
 
 
 class FfmpegSound:

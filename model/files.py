@@ -7,7 +7,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
@@ -149,6 +149,16 @@ def create_file(path: Path, data: bytes, mode: int = 0o600) -> None:
             error.filename = error.filename or str(path)
         raise
     sync_folder(path.parent)
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file for a database that its owner alone may use, where there is none.
+
+    One that is there is not opened: who closes a file ends all of this process's locks on it, and
+    the next process that leaves then takes SQLite's log of changes away from those still here.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from sayso.inference.errors import GoneError
 from sayso.inference.nobody import INVENTED
+from sayso.inference.shift import alone
 from sayso.inference.studio import Job, Rounds, Studio, Visit
 from sayso.model.bundle import BUNDLED, load_bundle
 from sayso.model.codecs.voice_edit import Alteration
@@ -133,7 +134,7 @@ def test_on_its_own_threads_a_small_model_computes_with_one_and_nobody_elses_is_
             studio.ask([asked(studio, visit, 2, 90)])
             assert visit.next()[1] is not None
         assert len(threads) > 2 and set(threads) == {1}
-        with studio.alone():
+        with alone():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
         in_threads([lambda: threads.append(torch.get_num_threads())])

@@ -129,7 +129,6 @@ def check_marks(take: Take, marks: Marks) -> Iterator[Verdict]:
         f"The {take.name} recording carries a generator's watermark (score {score:.2f}): consent "
         "is given by a person's own voice.",
     )
-    take.file.seek(0)
     manifest = held_manifest(take.file, take.path, lambda: take.beside, None)
     state = "somewhere else" if manifest.elsewhere else manifest.state
     yield Verdict(

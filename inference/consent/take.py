@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
-from sayso.model.decoding import probe, read_mono
+from sayso.model.audio import seconds_of
+from sayso.model.decoding import read_mono
 
 from .recording import RATE, Audio, prepared
 
@@ -72,18 +72,9 @@ def read_take(
     """
     if decoded:
         return Take(file, path, decoded[RATE], name, beside, decoded)
-    long = _stated_seconds(file, path) > MOST_DECODED
+    long = seconds_of(path, file) > MOST_DECODED
     audio = np.zeros(601 * RATE, np.float32) if long else _decoded(file, path, RATE)
     return Take(file, path, audio, name, beside)
-
-
-def _stated_seconds(file: BinaryIO, path: Path) -> float:
-    file.seek(0)
-    try:
-        with soundfile.SoundFile(file) as sound:
-            return sound.frames / sound.samplerate
-    except soundfile.LibsndfileError:
-        return probe(path, file)[1]
 
 
 def _decoded(file: BinaryIO, path: Path, rate: int) -> Audio:

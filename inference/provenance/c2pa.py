@@ -169,7 +169,6 @@ def held_manifest(
         return check_manifest(file, suffix, sidecar, ca)
     found = check_manifest(file, suffix, None, ca)
     if found.state in ("none", "invalid") and (sidecar := beside()) is not None:  # a stream's
-        file.seek(0)
         found = check_manifest(file, suffix, sidecar, ca)
     return found
 
@@ -181,6 +180,7 @@ def check_manifest(
     if suffix not in TYPES:
         return Manifest("none", reasons=(f"C2PA has no form for {suffix or 'this'} files",))
     try:
+        audio.seek(0)
         with _context(ca) as context:
             reader = c2pa.Reader.try_create(TYPES[suffix], audio, sidecar, context=context)
             if reader is None:

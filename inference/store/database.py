@@ -3,13 +3,14 @@
 Only inference/store/ opens it; everyone else asks a `Store`.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from sayso.model.files import make_file
 
 from ..errors import StoreError
 from . import ledger
@@ -45,10 +46,7 @@ def connect(path: Path, writable: bool = True) -> sqlite3.Connection:
         if not writable:
             address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
             return sqlite3.connect(address, uri=True, isolation_level=None)
-        # Never once it is there: who closes a file ends all of this process's locks on it, and the
-        # next process that leaves then takes the log of changes away from those still here.
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        make_file(path)
         database = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
         for setting in (
             "journal_mode = WAL",

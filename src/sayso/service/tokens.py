@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from typing import Literal
 from sayso.inference.consent.session import MAX_DAYS
 from sayso.inference.store.book import default_home
 from sayso.model.errors import InputError, SaysoError
+from sayso.model.files import make_file
 
 Role = Literal["admin", "reviewer", "speaker"]
 ROLES: tuple[Role, ...] = ("admin", "reviewer", "speaker")
@@ -109,8 +110,7 @@ class Tokens:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_mode & 0o077:
                 raise InputError(f"{folder} may be read by other users: chmod 700 it.")
-            with suppress(FileExistsError):  # see inference/store/database.py
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            make_file(self.path)
             with self._open() as database:
                 database.executescript("PRAGMA journal_mode = WAL;" + SCHEMA)
         except (OSError, sqlite3.Error) as error:

@@ -125,15 +125,13 @@ def main(least: float, most: float, left: dict[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    import soundfile
-
     from sayso.model import decoding
 
     def suffix(sound: "decoding.Sound | decoding.FfmpegSound") -> str:
-        sent.seek(0)
         if isinstance(sound, decoding.FfmpegSound):
+            sent.seek(0)
             return ".m4a" if sent.read(8)[4:] == b"ftyp" else ""
-        with soundfile.SoundFile(sent) as file:
+        with decoding.open_sound(path, sent) as file:
             if file.format == "OGG":
                 return ".opus" if file.subtype == "OPUS" else ".ogg"
             return SUFFIXES.get(file.format, "")
